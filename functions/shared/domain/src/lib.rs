@@ -1,1 +1,18 @@
-//! Placeholder.
+//! The rules of audience-sync: ids, facts, feeds, who owns what, and what to do to a list.
+//!
+//! Everything here is a pure function of its arguments: no AWS, no async runtime, no clock, no randomness.
+
+pub mod base;
+pub mod cookie;
+pub mod fact;
+pub mod feed;
+pub mod identity;
+pub mod ids;
+pub mod limits;
+pub mod list;
+pub mod planted;
+pub mod report;
+mod set;
+
+pub use ids::{AudienceId, Ecid, LeadId, ListId, MunchkinId, OrgId, Token};
+pub use set::LeadSet;

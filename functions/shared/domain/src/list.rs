@@ -1,0 +1,426 @@
+//! What to do to a static list: intent before effect, and patience after doubt.
+//!
+//! A [`State`] is what we know of one list. [`State::plan`] compares it with what is wanted; a batch of the plan is
+//! stored as an intent *before* its call goes out, and the answer, if one comes, is applied after. If none comes
+//! the intent's hold keeps everybody away from those leads until the call can no longer take effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::REFUSED_RETRY_MS;
+use crate::planted::{Guard, holds};
+use crate::{LeadId, LeadSet};
+
+/// What we know of one list.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Version of this shape.
+    pub v: u8,
+    /// Leads that we know we put there.
+    pub sure: LeadSet,
+    /// Leads that may be there by our doing.
+    pub may: LeadSet,
+    /// Leads that were there before us, or were added by hand.
+    pub theirs: LeadSet,
+    /// Leads of calls whose outcome is unknown, with the time (ms) until which nobody touches them.
+    pub hold: BTreeMap<LeadId, u64>,
+    /// Leads that Marketo refused.
+    pub failed: BTreeMap<LeadId, Refusal>,
+    /// Leads that stay although nobody wants them, by the sync that leaves them there.
+    pub kept_by: BTreeMap<String, LeadSet>,
+    /// Stopped syncs whose people have been settled.
+    #[serde(default)]
+    pub stopped: BTreeSet<String>,
+    /// Leads that were there before us and that a merge may have taken out: they are added once more.
+    pub restore: LeadSet,
+    /// Merges and deletions up to this number have been applied.
+    pub merges_seen: u64,
+    /// Whether the members who were there before us have been read (only a list that is adopted needs it).
+    pub members_read: bool,
+}
+
+/// Why Marketo refused a lead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Marketo's code.
+    pub code: String,
+    /// When, in ms.
+    pub at: u64,
+    /// Marketo's request id.
+    pub request_id: String,
+}
+
+/// What one sync wishes of a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wish {
+    /// The sync's id.
+    pub sync: String,
+    /// Leads that should be in the list; of a resting sync, those of the moment when it began to rest.
+    pub want: LeadSet,
+    /// What the sync does at present.
+    pub mode: Mode,
+}
+
+/// How a sync takes part in its list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Adds; who leaves the audience leaves the list.
+    Active,
+    /// Adds; who leaves the audience stays.
+    ActiveKeeping,
+    /// Does nothing; its people stay where they are.
+    Paused,
+    /// Over; its people stay until another sync wants them and lets them go.
+    StoppedKeeping,
+    /// Over; its people leave.
+    StoppedLeaving,
+}
+
+/// What all syncs wish of a list, read at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Wishes {
+    /// One a sync.
+    pub syncs: Vec<Wish>,
+    /// The operator chose to adopt the list: these leads, tied to an ECID, leave like ours.
+    pub adopt: Option<LeadSet>,
+}
+
+impl Wishes {
+    /// The union of what the active syncs want.
+    #[must_use]
+    pub fn wanted(&self) -> LeadSet {
+        let mut wanted = LeadSet::new();
+        for wish in &self.syncs {
+            if matches!(wish.mode, Mode::Active | Mode::ActiveKeeping) {
+                wanted.add_all(&wish.want);
+            }
+        }
+        wanted
+    }
+}
+
+/// What is to be done to a list now.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// Leads to add.
+    pub add: LeadSet,
+    /// Leads to remove.
+    pub remove: LeadSet,
+    /// When something that waits now may be done (a hold or a refusal ends), in ms.
+    pub next_at: Option<u64>,
+    /// How many leads wait for that.
+    pub waiting: u64,
+}
+
+/// Marketo's clear answer for one lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The list is now as asked: added, removed, or it was so already (1015).
+    Done,
+    /// Refused with a code.
+    Refused(Refusal),
+}
+
+/// Marketo's code for a lead that is deleted, merged away or not visible.
+pub const LEAD_NOT_FOUND: &str = "1004";
+/// Marketo's code for the removal of somebody who is not in the list.
+pub const LEAD_NOT_IN_LIST: &str = "1015";
+
+impl State {
+    /// Settles who stays by the choice of a sync. Call it after reading the wishes and before planning.
+    pub fn settle(&mut self, wishes: &Wishes) {
+        let mut taken = LeadSet::new();
+        for wish in &wishes.syncs {
+            if wish.mode == Mode::Active {
+                taken.add_all(&wish.want);
+            }
+        }
+        for wish in &wishes.syncs {
+            match wish.mode {
+                Mode::Active | Mode::StoppedLeaving => {
+                    self.kept_by.remove(&wish.sync);
+                }
+                Mode::ActiveKeeping => {
+                    let ours = self.may.and(&wish.want);
+                    self.kept_by.entry(wish.sync.clone()).or_default().add_all(&ours);
+                }
+                Mode::Paused => {
+                    let ours = self.may.and(&wish.want);
+                    self.kept_by.insert(wish.sync.clone(), ours);
+                }
+                Mode::StoppedKeeping => {
+                    // Once: what another sync takes over later does not come back.
+                    if self.stopped.insert(wish.sync.clone()) {
+                        let ours = self.may.and(&wish.want);
+                        self.kept_by.entry(wish.sync.clone()).or_default().add_all(&ours);
+                    }
+                    if let Some(kept) = self.kept_by.get_mut(&wish.sync) {
+                        kept.remove_all(&taken);
+                    }
+                }
+            }
+        }
+        self.kept_by.retain(|_, leads| !leads.is_empty());
+    }
+
+    /// Leads that stay although nobody wants them.
+    #[must_use]
+    pub fn kept(&self) -> LeadSet {
+        let mut kept = LeadSet::new();
+        for leads in self.kept_by.values() {
+            kept.add_all(leads);
+        }
+        kept
+    }
+
+    /// What is to be done at `now` (ms): `add = W − sure − theirs − hold`, `remove = may − W − theirs − hold`.
+    #[must_use]
+    pub fn plan(&self, wishes: &Wishes, now: u64) -> Plan {
+        let wanted = wishes.wanted();
+        let mut add = wanted.minus(&self.sure).minus(&self.theirs);
+        add.add_all(&self.restore);
+        let mut remove = self.may.minus(&wanted).minus(&self.theirs).minus(&self.kept());
+        if let Some(tied) = &wishes.adopt {
+            remove.add_all(&self.theirs.and(tied).minus(&wanted));
+        }
+        remove.remove_all(&self.restore);
+        let mut plan = Plan { add, remove, ..Plan::default() };
+        for (lead, until) in &self.hold {
+            if *until > now && holds(Guard::HoldAfterDoubt) {
+                plan.postpone(*lead, *until);
+            }
+        }
+        for (lead, refusal) in &self.failed {
+            let until = refusal.at.saturating_add(REFUSED_RETRY_MS);
+            if until > now {
+                plan.postpone(*lead, until);
+            }
+        }
+        plan
+    }
+
+    /// Those of a batch whose membership must be asked just before it is added for the first time.
+    #[must_use]
+    pub fn strangers(&self, batch: &[LeadId]) -> Vec<LeadId> {
+        batch.iter().copied().filter(|lead| !self.may.contains(*lead) && !self.theirs.contains(*lead)).collect()
+    }
+
+    /// Marketo says that these strangers are in the list already: they were there before us.
+    pub fn were_there(&mut self, members: impl IntoIterator<Item = LeadId>) {
+        for lead in members {
+            if !self.may.contains(lead) {
+                self.theirs.insert(lead);
+            }
+        }
+    }
+
+    /// The intent to add: store it before the call. Returns those who were not in *may* before.
+    pub fn intend_add(&mut self, batch: &[LeadId], hold_until: u64) -> LeadSet {
+        let mut newly = LeadSet::new();
+        for &lead in batch {
+            if !self.theirs.contains(lead) && self.may.insert(lead) {
+                newly.insert(lead);
+            }
+            self.hold.insert(lead, hold_until);
+            self.failed.remove(&lead);
+        }
+        newly
+    }
+
+    /// The intent to remove: store it before the call.
+    pub fn intend_remove(&mut self, batch: &[LeadId], hold_until: u64) {
+        for &lead in batch {
+            self.sure.remove(lead);
+            // Somebody of an adopted list is ours from here on.
+            if self.theirs.remove(lead) {
+                self.may.insert(lead);
+            }
+            self.hold.insert(lead, hold_until);
+            self.failed.remove(&lead);
+        }
+    }
+
+    /// A clear answer to an add. `newly`: what [`State::intend_add`] returned.
+    pub fn added(&mut self, lead: LeadId, answer: Answer, newly: &LeadSet) {
+        self.hold.remove(&lead);
+        match answer {
+            Answer::Done => {
+                self.restore.remove(lead);
+                if !self.theirs.contains(lead) {
+                    self.sure.insert(lead);
+                }
+            }
+            Answer::Refused(refusal) => {
+                if refusal.code != LEAD_NOT_FOUND && newly.contains(lead) {
+                    self.may.remove(lead);
+                }
+                self.failed.insert(lead, refusal);
+            }
+        }
+    }
+
+    /// A clear answer to a removal.
+    pub fn removed(&mut self, lead: LeadId, answer: Answer) {
+        self.hold.remove(&lead);
+        match answer {
+            Answer::Done => {
+                self.may.remove(lead);
+            }
+            Answer::Refused(refusal) => {
+                if refusal.code == LEAD_NOT_FOUND && !holds(Guard::GoneKeepsMay) {
+                    self.may.remove(lead);
+                    return;
+                }
+                self.failed.insert(lead, refusal);
+            }
+        }
+    }
+
+    /// Marketo merged `losers` into `winner`, who inherits *may* and *theirs* and never *sure*.
+    pub fn merged(&mut self, winner: LeadId, losers: &BTreeSet<LeadId>) {
+        for &loser in losers {
+            if loser == winner {
+                continue;
+            }
+            if self.may.contains(loser) {
+                self.may.insert(winner);
+            }
+            if self.theirs.contains(loser) && holds(Guard::WinnerInheritsTheirs) {
+                self.theirs.insert(winner);
+                self.restore.insert(winner);
+            }
+            if self.restore.contains(loser) {
+                self.restore.insert(winner);
+            }
+            for leads in self.kept_by.values_mut() {
+                if leads.contains(loser) {
+                    leads.insert(winner);
+                }
+            }
+            self.deleted(loser);
+        }
+        self.failed.remove(&winner);
+    }
+
+    /// Marketo deleted the lead.
+    pub fn deleted(&mut self, lead: LeadId) {
+        self.sure.remove(lead);
+        self.may.remove(lead);
+        self.theirs.remove(lead);
+        self.restore.remove(lead);
+        self.hold.remove(&lead);
+        self.failed.remove(&lead);
+        for leads in self.kept_by.values_mut() {
+            leads.remove(lead);
+        }
+    }
+
+    /// Forgets holds that are over and refusals that no longer concern anybody.
+    pub fn tidy(&mut self, wishes: &Wishes, now: u64) {
+        let wanted = wishes.wanted();
+        let may = &self.may;
+        self.hold.retain(|_, until| *until > now);
+        self.failed.retain(|lead, _| wanted.contains(*lead) || may.contains(*lead));
+    }
+}
+
+impl Plan {
+    fn postpone(&mut self, lead: LeadId, until: u64) {
+        if self.add.remove(lead) | self.remove.remove(lead) {
+            self.waiting += 1;
+            self.next_at = Some(self.next_at.map_or(until, |at| at.min(until)));
+        }
+    }
+
+    /// Whether there is nothing to do now.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.remove.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(leads: &[LeadId]) -> LeadSet {
+        leads.iter().copied().collect()
+    }
+
+    fn wishes(mode: Mode, want: &[LeadId]) -> Wishes {
+        Wishes { syncs: vec![Wish { sync: "s".into(), want: set(want), mode }], adopt: None }
+    }
+
+    fn refusal(code: &str, at: u64) -> Answer {
+        Answer::Refused(Refusal { code: code.into(), at, request_id: "r".into() })
+    }
+
+    #[test]
+    fn only_the_missing_are_added_and_only_ours_are_removed() {
+        let state = State { sure: set(&[1, 4]), may: set(&[1, 4]), theirs: set(&[2, 5]), ..State::default() };
+        let plan = state.plan(&wishes(Mode::Active, &[1, 2, 3]), 0);
+        assert_eq!((plan.add, plan.remove), (set(&[3]), set(&[4])));
+    }
+
+    #[test]
+    fn a_refusal_is_tried_again_a_day_later_and_shrinks_may_only_when_it_is_clear() {
+        let mut state = State::default();
+        let newly = state.intend_add(&[1, 2], 100);
+        state.added(1, refusal("1008", 5), &newly);
+        state.added(2, refusal(LEAD_NOT_FOUND, 5), &newly);
+        assert_eq!(state.may, set(&[2]));
+        let plan = state.plan(&wishes(Mode::Active, &[1, 2]), 6);
+        assert!(plan.is_empty());
+        assert_eq!((plan.next_at, plan.waiting), (Some(5 + REFUSED_RETRY_MS), 2));
+        assert_eq!(state.plan(&wishes(Mode::Active, &[1, 2]), 5 + REFUSED_RETRY_MS).add, set(&[1, 2]));
+    }
+
+    #[test]
+    fn a_keeping_sync_lets_nobody_leave_and_a_stopped_one_only_whom_another_takes_over() {
+        let mut state = State { sure: set(&[1, 2]), may: set(&[1, 2]), ..State::default() };
+        state.settle(&wishes(Mode::ActiveKeeping, &[1, 2]));
+        let now = wishes(Mode::ActiveKeeping, &[1]);
+        state.settle(&now);
+        assert!(state.plan(&now, 0).is_empty());
+
+        let mut both = wishes(Mode::StoppedKeeping, &[1, 2]);
+        both.syncs.push(Wish { sync: "t".into(), want: set(&[1]), mode: Mode::Active });
+        state.settle(&both);
+        assert!(state.plan(&both, 0).is_empty());
+        both.syncs[1].want = set(&[]);
+        state.settle(&both);
+        assert_eq!(state.plan(&both, 0).remove, set(&[1]));
+    }
+
+    #[test]
+    fn a_paused_sync_holds_its_people_and_a_resumed_one_lets_them_go() {
+        let mut state = State { sure: set(&[1]), may: set(&[1]), ..State::default() };
+        let paused = wishes(Mode::Paused, &[1]);
+        state.settle(&paused);
+        assert!(state.plan(&paused, 0).is_empty());
+        let resumed = wishes(Mode::Active, &[]);
+        state.settle(&resumed);
+        assert_eq!(state.plan(&resumed, 0).remove, set(&[1]));
+    }
+
+    #[test]
+    fn an_adopted_list_lets_those_leave_whom_we_can_tie() {
+        let mut state = State { theirs: set(&[1, 2, 3]), members_read: true, ..State::default() };
+        let mut adopt = wishes(Mode::Active, &[3]);
+        adopt.adopt = Some(set(&[1, 3]));
+        assert_eq!(state.plan(&adopt, 0).remove, set(&[1]));
+        state.intend_remove(&[1], 100);
+        assert!(state.plan(&adopt, 0).is_empty(), "on hold");
+        assert_eq!(state.plan(&adopt, 100).remove, set(&[1]));
+    }
+
+    #[test]
+    fn state_survives_its_encoding() {
+        let mut state = State { v: 1, sure: set(&[1, u64::MAX]), ..State::default() };
+        state.hold.insert(4, 5);
+        state.kept_by.insert("s".into(), set(&[9]));
+        let text = serde_json::to_string(&state).unwrap();
+        assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+    }
+}
