@@ -106,7 +106,8 @@ pub struct Match {
 pub struct Later {
     /// 1 for the first file.
     pub after_file: usize,
-    /// What happens.
+    /// What happens; in the file it stands beside `after_file` under its own name.
+    #[serde(flatten)]
     pub event: Event,
 }
 

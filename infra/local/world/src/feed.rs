@@ -1,0 +1,179 @@
+//! Audience Manager's outbound files: names and rows, as far as the generator and the reference need them.
+//! The product has its own parser; this one is separate on purpose, so that the two check each other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{Read, Write},
+};
+
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+
+/// A file as it arrives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedFile {
+    /// Name without folder.
+    pub name: String,
+    /// The bytes as delivered (gzip if the name ends in `.gz`).
+    pub bytes: Vec<u8>,
+    /// The time in the name, in milliseconds since the epoch; `None`: the name is none of Audience Manager's.
+    pub time_ms: Option<u64>,
+}
+
+impl FeedFile {
+    /// A file whose time is read from its name.
+    #[must_use]
+    pub fn new(name: impl Into<String>, bytes: Vec<u8>) -> Self {
+        let name = name.into();
+        let time_ms = Name::parse(&name).map(|parsed| parsed.time_ms);
+        Self { name, bytes, time_ms }
+    }
+
+    /// Place in the order of arrival: by time, then by name; without a time, last.
+    #[must_use]
+    pub fn order(&self) -> (u64, &str) {
+        (self.time_ms.unwrap_or(u64::MAX), &self.name)
+    }
+
+    /// The content as text; `None` if it cannot be unpacked or is not UTF-8.
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
+        if !self.name.ends_with(".gz") {
+            return String::from_utf8(self.bytes.clone()).ok();
+        }
+        let mut text = String::new();
+        GzDecoder::new(self.bytes.as_slice()).read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+
+    /// What the file says, `single-file`: a full file is a snapshot unless its name bears a split number. `None`:
+    /// it is refused whole, for its name is none of ours or its text cannot be read.
+    #[must_use]
+    pub fn facts(&self) -> Option<Facts> {
+        let (name, text) = Name::parse(&self.name).zip(self.text())?;
+        let mut facts = Facts { snapshot: name.full && !name.split, ..Facts::default() };
+        for row in rows(&text) {
+            for sid in row.segments {
+                facts.joined.entry(sid).or_default().insert(row.ecid.to_owned());
+            }
+            for sid in row.removed.into_iter().filter(|_| !name.full) {
+                facts.left.entry(sid).or_default().insert(row.ecid.to_owned());
+            }
+        }
+        Some(facts)
+    }
+}
+
+/// What a file says of each audience (by sid) that it names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The file is a whole snapshot: who is not in `joined` of an audience that it names has left that audience.
+    pub snapshot: bool,
+    /// ECIDs that are in the audience.
+    pub joined: BTreeMap<u64, BTreeSet<String>>,
+    /// ECIDs that have left it; the same row's or file's `joined` yields to it.
+    pub left: BTreeMap<u64, BTreeSet<String>>,
+}
+
+/// What a file's name says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Name {
+    /// `full`, not `iter`.
+    pub full: bool,
+    /// Milliseconds since the epoch.
+    pub time_ms: u64,
+    /// The name bears a split number: the file is one of several.
+    pub split: bool,
+}
+
+impl Name {
+    /// Reads `…_full_<time>[split].sync[.gz]`. The time has 13 digits (ms) or 10 (s); a split number of at least
+    /// three digits is glued to a time of 13.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let stem = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".sync")?;
+        let (rest, digits) = stem.rsplit_once('_')?;
+        let mode = rest.rsplit('_').next()?;
+        let full = mode.eq_ignore_ascii_case("full");
+        if !(full || mode.eq_ignore_ascii_case("iter")) || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let (time_ms, split) = match digits.len() {
+            10 => (digits.parse::<u64>().ok()? * 1000, false),
+            13 => (digits.parse().ok()?, false),
+            16.. => (digits.get(..13)?.parse().ok()?, true),
+            _ => return None,
+        };
+        Some(Self { full, time_ms, split })
+    }
+}
+
+/// One good row of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row<'a> {
+    /// 38 digits.
+    pub ecid: &'a str,
+    /// Segments the ECID is in.
+    pub segments: Vec<u64>,
+    /// Segments it has left (without meaning in a `full` file).
+    pub removed: Vec<u64>,
+}
+
+/// The good rows of a file's text; bad ones are passed over.
+pub fn rows(text: &str) -> impl Iterator<Item = Row<'_>> {
+    text.lines().filter_map(|line| {
+        let mut columns = line.split('\t');
+        let (ecid, segments, removed) = (columns.next()?, columns.next()?, columns.next()?);
+        is_ecid(ecid).then(|| Row { ecid, segments: sids(segments), removed: sids(removed) })
+    })
+}
+
+fn sids(column: &str) -> Vec<u64> {
+    column.split(',').filter_map(|sid| sid.trim().parse().ok()).collect()
+}
+
+/// Whether this is an ECID: exactly 38 digits.
+#[must_use]
+pub fn is_ecid(text: &str) -> bool {
+    text.len() == 38 && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Packs a file's text as Adobe does. Equal texts give equal bytes: the header holds no time.
+#[must_use]
+pub fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish()).expect("writing to memory does not fail")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_mode_time_and_split() {
+        let parsed = |name| Name::parse(name).map(|n| (n.full, n.time_ms, n.split));
+        assert_eq!(parsed("S3_1234_20914_XYZ_full_1486140844000.sync.gz"), Some((true, 1_486_140_844_000, false)));
+        assert_eq!(parsed("S3_1234_20914_XYZ_full_1486140844000001.sync.gz"), Some((true, 1_486_140_844_000, true)));
+        assert_eq!(parsed("s3_215_888_iter_1449756724.sync"), Some((false, 1_449_756_724_000, false)));
+        for other in
+            ["notes.txt", "x_full_1486140844000.info", "x_full_14861.sync", "full.sync", "x_all_1486140844000.sync"]
+        {
+            assert_eq!(parsed(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn bad_rows_are_passed_over_and_good_ones_kept() {
+        let good = "00000000000000000000000000000000000001";
+        let text = format!("{good}\t101,102\t103\r\n{good}\nshort\t101\t\n\n{good}\t\t101\n");
+        let rows: Vec<_> = rows(&text).map(|r| (r.segments, r.removed)).collect();
+        assert_eq!(rows, [(vec![101, 102], vec![103]), (vec![], vec![101])]);
+    }
+
+    #[test]
+    fn a_truncated_gzip_has_no_text() {
+        let bytes = gzip("some text that is long enough to be cut");
+        let file = |bytes: &[u8]| FeedFile::new("x_full_1486140844000.sync.gz", bytes.to_vec());
+        assert_eq!(file(&bytes).text().as_deref(), Some("some text that is long enough to be cut"));
+        assert_eq!(file(&bytes[..bytes.len() - 9]).text(), None);
+    }
+}
