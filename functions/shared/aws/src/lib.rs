@@ -1,1 +1,20 @@
-//! Placeholder.
+//! The ports over AWS: DynamoDB, S3 and SQS through the SDK, HTTP through reqwest, the machine's clock and
+//! randomness. Nothing here decides anything about audiences or lists.
+
+mod connect;
+mod dynamo;
+mod errors;
+mod http;
+mod s3;
+#[cfg(test)]
+mod scripted;
+mod sqs;
+mod system;
+mod value;
+
+pub use connect::{Names, Wiring, connect, dynamo_client, ports_from_env, s3_client, sqs_client};
+pub use dynamo::DynamoTables;
+pub use http::ReqwestHttp;
+pub use s3::S3Objects;
+pub use sqs::{BYTES_PER_BATCH, ENTRIES_PER_BATCH, SqsQueues};
+pub use system::{SystemClock, SystemRandom};

@@ -1,0 +1,161 @@
+//! From the environment to clients: read once, made once, during the function's init.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
+use ports::{Ports, Queue, Table};
+
+use crate::{DynamoTables, ReqwestHttp, S3Objects, SqsQueues, SystemClock, SystemRandom};
+
+// The time-outs are not scaled by TIME_SCALE: they bound real input and output, which does not get faster in a test.
+
+/// A connection inside one region stands within milliseconds; the TLS handshake at 128 MB takes some hundreds.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// One attempt of a DynamoDB or SQS call. Both answer within tens of milliseconds; a batch within hundreds.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
+/// All attempts of one DynamoDB or SQS call: below the shortest function time-out (30 s) by enough to report.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(12);
+/// One attempt of an S3 call until its headers: objects of up to some hundred MB are sent in one put.
+const OBJECT_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+/// All attempts of one S3 call: half of the longest function time-out (120 s).
+const OBJECT_OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
+/// Attempts of calls that may be repeated: the SDK's own default, said aloud. Conditional writes have one
+/// (see `dynamo.rs`).
+const ATTEMPTS: u32 = 3;
+
+/// The real names behind the logical ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Table names.
+    pub tables: BTreeMap<Table, String>,
+    /// Queue URLs.
+    pub queues: BTreeMap<Queue, String>,
+    /// The bucket's name; empty: none.
+    pub bucket: String,
+}
+
+impl Names {
+    /// Reads [`Table::env`], [`Queue::env`] and `BUCKET`. What is not set or empty is not there: a function is
+    /// given only what it may use, and a call on anything else is refused with the variable's name.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+        Self {
+            tables: Table::ALL.into_iter().filter_map(|table| Some((table, set(table.env())?))).collect(),
+            queues: Queue::ALL.into_iter().filter_map(|queue| Some((queue, set(queue.env())?))).collect(),
+            bucket: set("BUCKET").unwrap_or_default(),
+        }
+    }
+}
+
+/// What a function's `main` needs: the ports, and the queues once more for what only the platform's shell does
+/// (a message's visibility).
+#[derive(Debug, Clone)]
+pub struct Wiring {
+    /// Everything that a handler may touch.
+    pub ports: Ports,
+    /// The queues' adapter.
+    pub queues: Arc<SqsQueues>,
+}
+
+/// Reads the environment, makes every client, opens the connection to DynamoDB.
+///
+/// # Errors
+/// When the HTTP client cannot be made.
+pub async fn connect() -> anyhow::Result<Wiring> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let sdk = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
+    let names = Names::read(variable);
+
+    let tables = DynamoTables::new(dynamo_client(&sdk), names.tables);
+    tables.warm().await;
+    let objects = S3Objects::new(s3_client(&sdk, variable("AWS_ENDPOINT_URL_S3").is_some()), names.bucket);
+    let base = variable("AWS_ENDPOINT_URL_SQS").or_else(|| variable("AWS_ENDPOINT_URL")).unwrap_or_else(|| {
+        let region = sdk.region().map_or("us-east-1", |region| region.as_ref());
+        format!("https://sqs.{region}.amazonaws.com")
+    });
+    let queues = Arc::new(SqsQueues::new(sqs_client(&sdk), names.queues, base));
+
+    let ports = Ports {
+        tables: Arc::new(tables),
+        objects: Arc::new(objects),
+        queues: queues.clone(),
+        http: Arc::new(ReqwestHttp::new()?),
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+    };
+    Ok(Wiring { ports, queues })
+}
+
+/// The ports alone.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn ports_from_env() -> anyhow::Result<Ports> {
+    Ok(connect().await?.ports)
+}
+
+fn timeouts(attempt: Duration, operation: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(attempt)
+        .operation_timeout(operation)
+        .build()
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig::standard().with_max_attempts(ATTEMPTS)
+}
+
+/// A DynamoDB client with our time-outs and retries.
+#[must_use]
+pub fn dynamo_client(sdk: &SdkConfig) -> aws_sdk_dynamodb::Client {
+    let config = aws_sdk_dynamodb::config::Builder::from(sdk)
+        .timeout_config(timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT))
+        .retry_config(retries())
+        .build();
+    aws_sdk_dynamodb::Client::from_conf(config)
+}
+
+/// An S3 client with our time-outs and retries. `path_style`: for an endpoint of our own, whose host name does
+/// not take the bucket as a prefix.
+#[must_use]
+pub fn s3_client(sdk: &SdkConfig, path_style: bool) -> aws_sdk_s3::Client {
+    let config = aws_sdk_s3::config::Builder::from(sdk)
+        .force_path_style(path_style)
+        .timeout_config(timeouts(OBJECT_ATTEMPT_TIMEOUT, OBJECT_OPERATION_TIMEOUT))
+        .retry_config(retries())
+        .build();
+    aws_sdk_s3::Client::from_conf(config)
+}
+
+/// An SQS client with our time-outs and retries.
+#[must_use]
+pub fn sqs_client(sdk: &SdkConfig) -> aws_sdk_sqs::Client {
+    let config = aws_sdk_sqs::config::Builder::from(sdk)
+        .timeout_config(timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT))
+        .retry_config(retries())
+        .build();
+    aws_sdk_sqs::Client::from_conf(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_from_the_declared_variables_and_empty_is_unset() {
+        let names = Names::read(|name| match name {
+            "LISTS_TABLE" => Some("app-lists".to_owned()),
+            "SYNCS_TABLE" => Some(String::new()),
+            "LIST_WRITES_QUEUE_URL" => Some("http://127.0.0.1/0/q.fifo".to_owned()),
+            _ => None,
+        });
+        assert_eq!(names.tables, BTreeMap::from([(Table::Lists, "app-lists".to_owned())]));
+        assert_eq!(names.queues, BTreeMap::from([(Queue::ListWrites, "http://127.0.0.1/0/q.fifo".to_owned())]));
+        assert_eq!(names.bucket, "");
+    }
+}

@@ -1,0 +1,130 @@
+//! [`Objects`] over S3.
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
+use ports::{ObjectInfo, Objects, PortError, PortResult};
+
+use crate::errors::{Meaning, Symptom, from_symptom, meaning, port_error, symptom};
+
+const SERVICE: &str = "s3";
+/// Objects of one listing: the service's limit and the port's promise.
+const LISTED: usize = 1000;
+
+/// The bucket in S3.
+#[derive(Debug, Clone)]
+pub struct S3Objects {
+    client: Client,
+    bucket: String,
+}
+
+impl S3Objects {
+    /// `bucket`: its name; empty: this function has none, and every call is refused.
+    #[must_use]
+    pub fn new(client: Client, bucket: String) -> Self {
+        Self { client, bucket }
+    }
+
+    fn bucket(&self) -> PortResult<&str> {
+        if self.bucket.is_empty() {
+            return Err(PortError::Refused { service: SERVICE, reason: "BUCKET is not set".to_owned() });
+        }
+        Ok(&self.bucket)
+    }
+
+    async fn read(&self, key: &str, range: Option<String>) -> PortResult<Option<Bytes>> {
+        let sent = self.client.get_object().bucket(self.bucket()?).key(key).set_range(range).send().await;
+        let answer = match sent {
+            Ok(answer) => answer,
+            Err(error) => {
+                return match meaning(symptom(&error)) {
+                    Meaning::NoSuchObject => Ok(None),
+                    Meaning::BehindTheEnd => Ok(Some(Bytes::new())),
+                    _ => Err(port_error(SERVICE, "GetObject", &error)),
+                };
+            }
+        };
+        match answer.body.collect().await {
+            Ok(body) => Ok(Some(body.into_bytes())),
+            Err(_) => Err(from_symptom(SERVICE, "GetObject", Symptom::Dropped)),
+        }
+    }
+
+    async fn exists(&self, key: &str) -> PortResult<bool> {
+        match self.client.head_object().bucket(self.bucket()?).key(key).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if meaning(symptom(&error)) == Meaning::NoSuchObject => Ok(false),
+            Err(error) => Err(port_error(SERVICE, "HeadObject", &error)),
+        }
+    }
+}
+
+#[async_trait]
+impl Objects for S3Objects {
+    async fn get(&self, key: &str) -> PortResult<Option<Bytes>> {
+        self.read(key, None).await
+    }
+
+    async fn get_range(&self, key: &str, from: u64, len: u64) -> PortResult<Option<Bytes>> {
+        // HTTP cannot say "no bytes"; a range without an end it can answer would be the whole object.
+        if len == 0 {
+            return Ok(self.exists(key).await?.then(Bytes::new));
+        }
+        let last = from.saturating_add(len - 1);
+        self.read(key, Some(format!("bytes={from}-{last}"))).await
+    }
+
+    async fn put(&self, key: &str, body: Bytes) -> PortResult<()> {
+        // The SDK may repeat this: the same key gets the same bytes.
+        self.client
+            .put_object()
+            .bucket(self.bucket()?)
+            .key(key)
+            .body(ByteStream::from(body))
+            .send()
+            .await
+            .map_err(|error| port_error(SERVICE, "PutObject", &error))?;
+        Ok(())
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> PortResult<Vec<ObjectInfo>> {
+        let bucket = self.bucket()?;
+        let mut listed: Vec<ObjectInfo> = Vec::new();
+        let mut token = None;
+        // A page may hold fewer objects than there are; only the flag says that it was the last.
+        loop {
+            let room = i32::try_from(LISTED - listed.len()).unwrap_or(i32::MAX);
+            let page = self
+                .client
+                .list_objects_v2()
+                .bucket(bucket)
+                .prefix(prefix)
+                .set_start_after(after.map(str::to_owned))
+                .set_continuation_token(token)
+                .max_keys(room)
+                .send()
+                .await
+                .map_err(|error| port_error(SERVICE, "ListObjectsV2", &error))?;
+            listed.extend(page.contents.into_iter().flatten().filter_map(|object| {
+                Some(ObjectInfo {
+                    key: object.key?,
+                    size: object.size.and_then(|size| u64::try_from(size).ok())?,
+                    etag: object.e_tag.unwrap_or_default().trim_matches('"').to_owned(),
+                })
+            }));
+            token = page.next_continuation_token;
+            if listed.len() >= LISTED || page.is_truncated != Some(true) || token.is_none() {
+                return Ok(listed);
+            }
+        }
+    }
+
+    async fn delete(&self, key: &str) -> PortResult<()> {
+        match self.client.delete_object().bucket(self.bucket()?).key(key).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if meaning(symptom(&error)) == Meaning::NoSuchObject => Ok(()),
+            Err(error) => Err(port_error(SERVICE, "DeleteObject", &error)),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Tests of what no emulator does on demand: throttling, unprocessed rests, failed entries, unknown outcomes.
+//! The SDK runs whole; only its HTTP client is a script.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+use aws_smithy_http_client::test_util::infallible_client_fn;
+use ports::{Expect, Item, Key, Outgoing, PortError, Queue, Queues, Read, Table, Tables};
+use serde_json::{Value, json};
+
+use crate::{DynamoTables, SqsQueues};
+
+/// The bodies of the requests that were made.
+type Seen = Arc<Mutex<Vec<Value>>>;
+
+/// A configuration whose n-th request is answered by the n-th of `answers`; more requests than answers fail the test.
+fn scripted(answers: Vec<(u16, Value)>) -> (SdkConfig, Seen) {
+    let seen = Seen::default();
+    let record = Arc::clone(&seen);
+    let client = infallible_client_fn(move |request: http::Request<aws_smithy_types::body::SdkBody>| {
+        let body = serde_json::from_slice(request.body().bytes().expect("a body in memory")).expect("JSON");
+        let mut seen = record.lock().expect("no panic before");
+        let (status, answer) = answers.get(seen.len()).expect("a scripted answer").clone();
+        seen.push(body);
+        http::Response::builder().status(status).body(answer.to_string()).expect("a response")
+    });
+    let sdk = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test")))
+        .http_client(client)
+        .build();
+    (sdk, seen)
+}
+
+fn fault(code: &str) -> Value {
+    json!({"__type": format!("com.amazonaws.dynamodb.v20120810#{code}"), "message": "canary of an item"})
+}
+
+fn tables(sdk: &SdkConfig) -> DynamoTables {
+    DynamoTables::new(crate::dynamo_client(sdk), BTreeMap::from([(Table::Lists, "lists".to_owned())]))
+}
+
+fn queues(sdk: &SdkConfig) -> SqsQueues {
+    let urls = [(Queue::Matches, "https://sqs/1/m"), (Queue::ListWrites, "https://sqs/1/l.fifo")];
+    let urls = urls.into_iter().map(|(queue, url)| (queue, url.to_owned())).collect();
+    SqsQueues::new(crate::sqs_client(sdk), urls, "https://sqs".to_owned())
+}
+
+fn item(sk: &str) -> Item {
+    Item { key: Key::new("p", sk), rev: 2, doc: json!({}), due: None, expires_at: None }
+}
+
+#[tokio::test]
+async fn a_conditional_put_of_unknown_outcome_is_not_repeated() {
+    for expect in [Expect::Absent, Expect::Rev(1)] {
+        let (sdk, seen) = scripted(vec![(500, fault("InternalServerError"))]);
+        let error = tables(&sdk).put(Table::Lists, item("a"), expect).await.expect_err("unknown");
+        assert!(matches!(error, PortError::Unknown { .. }), "{error}");
+        assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+        assert_eq!(seen.lock().expect("no panic").len(), 1);
+
+        let (sdk, seen) = scripted(vec![(500, fault("InternalServerError"))]);
+        let error = tables(&sdk).delete(Table::Lists, &Key::new("p", "a"), expect).await.expect_err("unknown");
+        assert!(matches!(error, PortError::Unknown { .. }), "{error}");
+        assert_eq!(seen.lock().expect("no panic").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_throttled_conditional_put_is_repeated_with_its_condition() {
+    let throttled = || (400, fault("ProvisionedThroughputExceededException"));
+    let (sdk, seen) = scripted(vec![throttled(), throttled(), (200, json!({}))]);
+    assert!(tables(&sdk).put(Table::Lists, item("a"), Expect::Rev(1)).await.expect("the third succeeds"));
+    let seen = seen.lock().expect("no panic");
+    assert_eq!(seen.len(), 3);
+    for request in &*seen {
+        assert_eq!(request["ConditionExpression"], "rev = :rev");
+        assert_eq!(request["ExpressionAttributeValues"], json!({":rev": {"N": "1"}}));
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_keeps_throttling_is_unavailable() {
+    let (sdk, seen) = scripted(vec![(400, fault("ThrottlingException")); 4]);
+    let error = tables(&sdk).put(Table::Lists, item("a"), Expect::Absent).await.expect_err("throttled");
+    assert!(matches!(error, PortError::Unavailable { .. }), "{error}");
+    assert_eq!(seen.lock().expect("no panic").len(), 4);
+}
+
+#[tokio::test]
+async fn a_failed_condition_is_an_answer() {
+    let (sdk, _) = scripted(vec![(400, fault("ConditionalCheckFailedException"))]);
+    assert!(!tables(&sdk).put(Table::Lists, item("a"), Expect::Absent).await.expect("an answer"));
+}
+
+#[tokio::test]
+async fn what_a_batch_leaves_unprocessed_is_sent_again_and_only_that() {
+    let write = |sk: &str| json!({"PutRequest": {"Item": {"pk": {"S": "p"}, "sk": {"S": sk}}}});
+    let rest = json!({"UnprocessedItems": {"lists": [write("b"), write("c")]}});
+    let (sdk, seen) = scripted(vec![(200, rest), (200, json!({"UnprocessedItems": {}}))]);
+    tables(&sdk).put_all(Table::Lists, vec![item("a"), item("b"), item("c")]).await.expect("all written");
+    let seen = seen.lock().expect("no panic");
+    assert_eq!(seen.len(), 2);
+    assert_eq!(seen[1]["RequestItems"]["lists"], json!([write("b"), write("c")]));
+
+    let stored = |sk: &str| json!({"pk": {"S": "p"}, "sk": {"S": sk}, "rev": {"N": "2"}, "doc": {"M": {}}});
+    let key = |sk: &str| json!({"pk": {"S": "p"}, "sk": {"S": sk}});
+    let (sdk, seen) = scripted(vec![
+        (
+            200,
+            json!({"Responses": {"lists": [stored("a")]}, "UnprocessedKeys": {"lists": {"Keys": [key("b")], "ConsistentRead": true}}}),
+        ),
+        (200, json!({"Responses": {"lists": [stored("b")]}})),
+    ]);
+    let keys = [Key::new("p", "a"), Key::new("p", "b")];
+    let found = tables(&sdk).batch_get(Table::Lists, &keys, Read::Consistent).await.expect("all read");
+    assert_eq!(found, [item("a"), item("b")]);
+    let seen = seen.lock().expect("no panic");
+    assert_eq!(seen[1]["RequestItems"]["lists"], json!({"Keys": [key("b")], "ConsistentRead": true}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_never_progresses_is_unavailable() {
+    let rest = json!({"UnprocessedItems": {"lists": [{"PutRequest": {"Item": {"pk": {"S": "p"}, "sk": {"S": "a"}}}}]}});
+    let (sdk, seen) = scripted(vec![(200, rest); 20]);
+    let error = tables(&sdk).put_all(Table::Lists, vec![item("a")]).await.expect_err("no progress");
+    assert!(matches!(error, PortError::Unavailable { .. }), "{error}");
+    assert!((2..20).contains(&seen.lock().expect("no panic").len()));
+}
+
+fn message(n: usize) -> Outgoing {
+    Outgoing { body: format!("{{\"n\":{n}}}"), group: None, dedup: None }
+}
+
+fn sent(id: &str) -> Value {
+    json!({"Id": id, "MessageId": "m", "MD5OfMessageBody": "x"})
+}
+
+fn failed(id: &str, sender_fault: bool) -> Value {
+    json!({"Id": id, "Code": "InternalError", "SenderFault": sender_fault})
+}
+
+#[tokio::test]
+async fn failed_entries_are_sent_again_and_only_they() {
+    let (sdk, seen) = scripted(vec![
+        (200, json!({"Successful": [sent("0"), sent("2")], "Failed": [failed("1", false)]})),
+        (200, json!({"Successful": [sent("1")], "Failed": []})),
+    ]);
+    queues(&sdk).send(Queue::Matches, (0..3).map(message).collect()).await.expect("all sent");
+    let seen = seen.lock().expect("no panic");
+    assert_eq!(seen[0]["Entries"].as_array().map(Vec::len), Some(3));
+    assert_eq!(seen[1]["Entries"], json!([{"Id": "1", "MessageBody": "{\"n\":1}"}]));
+}
+
+#[tokio::test]
+async fn an_entry_that_the_queue_will_never_take_is_refused() {
+    let (sdk, seen) = scripted(vec![(200, json!({"Successful": [], "Failed": [failed("0", true)]}))]);
+    let error = queues(&sdk).send(Queue::Matches, vec![message(0)]).await.expect_err("our fault");
+    assert!(matches!(error, PortError::Refused { .. }), "{error}");
+    assert_eq!(seen.lock().expect("no panic").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_that_keep_failing_are_an_error() {
+    let (sdk, seen) = scripted(vec![(200, json!({"Successful": [], "Failed": [failed("0", false)]})); 20]);
+    let error = queues(&sdk).send(Queue::Matches, vec![message(0)]).await.expect_err("failing");
+    assert!(matches!(error, PortError::Unavailable { .. }), "{error}");
+    assert_eq!(seen.lock().expect("no panic").len(), 6);
+}
+
+#[tokio::test]
+async fn a_fifo_message_carries_its_group_and_deduplication_id() {
+    let (sdk, seen) = scripted(vec![(200, json!({"Successful": [sent("0")], "Failed": []}))]);
+    let rung = Outgoing { group: Some("g".to_owned()), dedup: Some("k/1".to_owned()), ..message(0) };
+    queues(&sdk).send(Queue::ListWrites, vec![rung]).await.expect("sent");
+    let entry = seen.lock().expect("no panic")[0]["Entries"][0].clone();
+    assert_eq!((entry["MessageGroupId"].as_str(), entry["MessageDeduplicationId"].as_str()), (Some("g"), Some("k/1")));
+}
+
+#[tokio::test]
+async fn a_message_is_hidden_by_the_handle_that_received_it() {
+    let (sdk, seen) = scripted(vec![(200, json!({}))]);
+    queues(&sdk).set_visibility("arn:aws:sqs:us-east-1:1:m", "handle", 7).await.expect("set");
+    assert_eq!(
+        seen.lock().expect("no panic")[0],
+        json!({"QueueUrl": "https://sqs/1/m", "ReceiptHandle": "handle", "VisibilityTimeout": 7})
+    );
+}

@@ -1,0 +1,12 @@
+//! The ports' contracts as functions: every sentence of their comments, run against any implementation.
+//!
+//! Each function panics with the sentence that was broken. They use keys of their own (`contract/…`) and may run
+//! on a store that holds other things, but only once on the same store.
+
+mod objects;
+mod queues;
+mod tables;
+
+pub use objects::objects;
+pub use queues::queues;
+pub use tables::tables;

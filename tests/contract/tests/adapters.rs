@@ -1,0 +1,125 @@
+//! The contract suite over the real adapters: the SDK over the wire, to servers inside this process.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::config::Credentials;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
+    ScalarAttributeType,
+};
+use ports::{Expect, Item, Key, PortError, Read, Table, Tables};
+use tokio::net::TcpListener;
+
+const BUCKET: &str = "contract-bucket";
+
+async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    (listener, address)
+}
+
+async fn sdk(address: SocketAddr) -> SdkConfig {
+    aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .endpoint_url(format!("http://{address}"))
+        .load()
+        .await
+}
+
+/// A fresh DynamoDB with every table: keys `pk`, `sk`, index `due` with all attributes.
+async fn dynamo() -> aws_sdk_dynamodb::Client {
+    let (listener, address) = listener().await;
+    let database = dynoxide::Database::memory().expect("a database");
+    tokio::spawn(dynoxide::server::serve_on(listener, database));
+    let client = aws::dynamo_client(&sdk(address).await);
+    for table in Table::ALL {
+        let attribute = |name: &str, kind: ScalarAttributeType| {
+            AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build().expect("an attribute")
+        };
+        let key = |name: &str, kind: KeyType| {
+            KeySchemaElement::builder().attribute_name(name).key_type(kind).build().expect("a key")
+        };
+        let due = GlobalSecondaryIndex::builder()
+            .index_name("due")
+            .key_schema(key("due_pk", KeyType::Hash))
+            .key_schema(key("due_at", KeyType::Range))
+            .projection(Projection::builder().projection_type(ProjectionType::All).build())
+            .build()
+            .expect("an index");
+        client
+            .create_table()
+            .table_name(real_name(table))
+            .billing_mode(BillingMode::PayPerRequest)
+            .attribute_definitions(attribute("pk", ScalarAttributeType::S))
+            .attribute_definitions(attribute("sk", ScalarAttributeType::S))
+            .attribute_definitions(attribute("due_pk", ScalarAttributeType::S))
+            .attribute_definitions(attribute("due_at", ScalarAttributeType::N))
+            .key_schema(key("pk", KeyType::Hash))
+            .key_schema(key("sk", KeyType::Range))
+            .global_secondary_indexes(due)
+            .send()
+            .await
+            .expect("create table");
+    }
+    client
+}
+
+fn real_name(table: Table) -> String {
+    format!("contract-{}", table.env())
+}
+
+fn names() -> BTreeMap<Table, String> {
+    Table::ALL.into_iter().map(|table| (table, real_name(table))).collect()
+}
+
+#[tokio::test]
+async fn dynamo_keeps_the_contract_of_tables() {
+    let tables = aws::DynamoTables::new(dynamo().await, names());
+    tables.warm().await;
+    contract::tables(&tables).await;
+}
+
+#[tokio::test]
+async fn a_table_that_is_not_there_or_not_ours_is_refused() {
+    let client = dynamo().await;
+    let key = Key::new("a", "b");
+
+    let none = aws::DynamoTables::new(client.clone(), BTreeMap::new());
+    let error = none.get(Table::Lists, &key, Read::Consistent).await.expect_err("not configured");
+    assert!(matches!(&error, PortError::Refused { reason, .. } if reason.contains("LISTS_TABLE")), "{error}");
+
+    let missing = BTreeMap::from([(Table::Lists, "no-such-table".to_owned())]);
+    let tables = aws::DynamoTables::new(client, missing);
+    let error = tables.get(Table::Lists, &key, Read::Consistent).await.expect_err("no such table");
+    assert!(matches!(&error, PortError::Refused { reason, .. } if reason.contains("ResourceNotFound")), "{error}");
+    let item = Item { key, rev: 1, doc: serde_json::json!({}), due: None, expires_at: None };
+    let error = tables.put(Table::Lists, item, Expect::Absent).await.expect_err("no such table");
+    assert!(matches!(error, PortError::Refused { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn s3_keeps_the_contract_of_objects() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (listener, address) = listener().await;
+    let service = {
+        let files = s3s_fs::FileSystem::new(folder.path()).expect("a file system");
+        let mut builder = s3s::service::S3ServiceBuilder::new(files);
+        builder.set_auth(s3s::auth::SimpleAuth::from_single("test", "test"));
+        builder.build()
+    };
+    tokio::spawn(async move {
+        let server = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let connection =
+                server.serve_connection(hyper_util::rt::TokioIo::new(stream), service.clone()).into_owned();
+            tokio::spawn(async move { connection.await.map_err(|error| eprintln!("connection: {error}")) });
+        }
+    });
+    let client = aws::s3_client(&sdk(address).await, true);
+    client.create_bucket().bucket(BUCKET).send().await.expect("create bucket");
+    contract::objects(&aws::S3Objects::new(client, BUCKET.to_owned())).await;
+}
