@@ -4,10 +4,14 @@
 //! over the simulation. Adapters live elsewhere; this crate holds only the contracts, and each comment here is
 //! part of the contract: one suite (`contract` in the adapters' tests) is run against every implementation.
 
+mod failure;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use failure::Failure;
 
 /// The tables. Each name is the logical one; the real name comes from the environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,0 +1,51 @@
+//! How a message fails: each fallible step on a message path says which.
+
+use crate::PortError;
+
+/// Why a message was not handled.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Try this message again, after a while.
+    #[error("to be tried again: {reason}")]
+    Retry {
+        /// Our own words; never the payload.
+        reason: String,
+        /// How long to wait, in ms; `None`: the runner's default of a few seconds.
+        after_ms: Option<u64>,
+    },
+    /// No retry will mend it: it ends in the dead-letter queue.
+    #[error("failed for good: {reason}")]
+    Fail {
+        /// Our own words; never the payload.
+        reason: String,
+    },
+    /// A dependency is down or refuses us: the whole invocation fails, so that the poller backs off.
+    #[error("a dependency is out: {reason}")]
+    Outage {
+        /// Our own words; never the payload.
+        reason: String,
+    },
+}
+
+impl Failure {
+    /// Try again after the runner's default.
+    pub fn retry(reason: impl Into<String>) -> Self {
+        Self::Retry { reason: reason.into(), after_ms: None }
+    }
+
+    /// Fail for good.
+    pub fn fail(reason: impl Into<String>) -> Self {
+        Self::Fail { reason: reason.into() }
+    }
+}
+
+impl From<PortError> for Failure {
+    fn from(error: PortError) -> Self {
+        match error {
+            PortError::Unavailable { .. } | PortError::Unknown { .. } => {
+                Self::Retry { reason: error.to_string(), after_ms: None }
+            }
+            PortError::Refused { .. } => Self::Outage { reason: error.to_string() },
+        }
+    }
+}
