@@ -1,0 +1,171 @@
+//! Static lists in the lead database: members, and who they are.
+
+use serde::Deserialize;
+
+use super::leads::{bad_id, close, push_lead};
+use super::{BATCH, ListState, Marketo, Outcome, Refusal, page_size, page_token, position_of};
+use crate::wire::{Params, iso, push_json, push_number};
+
+#[derive(Deserialize)]
+struct Input {
+    input: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    id: u64,
+}
+
+const NOT_FOUND: (u16, &str) = (1004, "Lead not found");
+const NOT_IN_LIST: (u16, &str) = (1015, "Lead not in list");
+
+impl Marketo {
+    /// Answers `added` for those who are in already, and skips those who do not exist.
+    pub(super) fn list_add(&mut self, list: u64, params: &Params<'_>, input: Option<&[u8]>) -> Outcome {
+        let ids = match input {
+            Some(body) => ids_of_body(body)?,
+            None => ids_of_params(params)?,
+        };
+        let state = self.state.lists.get_mut(&list).ok_or_else(|| Refusal::no_list(list))?;
+        let leads = &self.state.leads;
+        let out = per_record(&ids, |id| {
+            if !leads.contains_key(&id) {
+                return Err(NOT_FOUND);
+            }
+            state.members.insert(id);
+            Ok("added")
+        });
+        Ok(self.success(&out).with_ids(ids.len()))
+    }
+
+    /// The ids stand in the query; a body is not looked at (instances differ, so ours takes the stricter way).
+    pub(super) fn list_remove(&mut self, list: u64, params: &Params<'_>) -> Outcome {
+        let ids = ids_of_params(params)?;
+        let state = self.state.lists.get_mut(&list).ok_or_else(|| Refusal::no_list(list))?;
+        let leads = &self.state.leads;
+        let out = per_record(&ids, |id| {
+            if !leads.contains_key(&id) {
+                return Err(NOT_FOUND);
+            }
+            if state.members.remove(&id) { Ok("removed") } else { Err(NOT_IN_LIST) }
+        });
+        Ok(self.success(&out).with_ids(ids.len()))
+    }
+
+    pub(super) fn is_member(&mut self, list: u64, params: &Params<'_>) -> Outcome {
+        let ids = ids_of_params(params)?;
+        let state = self.state.lists.get(&list).ok_or_else(|| Refusal::no_list(list))?;
+        let leads = &self.state.leads;
+        let out = per_record(&ids, |id| {
+            if !leads.contains_key(&id) {
+                return Err(NOT_FOUND);
+            }
+            Ok(if state.members.contains(&id) { "memberof" } else { "notmemberof" })
+        });
+        Ok(self.success(&out).with_ids(ids.len()))
+    }
+
+    /// Pages count members from the start of the list as it is now, so that people move between pages when the
+    /// list changes in between.
+    pub(super) fn read_members(&mut self, list: u64, params: &Params<'_>) -> Outcome {
+        let fields = self.fields(params)?;
+        let size = page_size(params, "batchSize", BATCH, BATCH)?;
+        let from = params.filled("nextPageToken").map_or(Ok(0), |token| position_of('M', token))?;
+        let state = self.state.lists.get(&list).ok_or_else(|| Refusal::no_list(list))?;
+        let mut out = "\"result\":[".to_owned();
+        for id in state.members.iter().skip(from).take(size) {
+            if let Some(lead) = self.state.leads.get(id) {
+                push_lead(&mut out, *id, lead, &fields);
+                out.push(',');
+            }
+        }
+        close(&mut out, ']');
+        if from + size < state.members.len() {
+            out.push_str(",\"nextPageToken\":");
+            push_json(&mut out, &page_token('M', from + size));
+        }
+        Ok(self.success(&out))
+    }
+
+    pub(super) fn query_lists(&mut self, params: &Params<'_>) -> Outcome {
+        let ids = if params.filled("id").is_some() { Some(ids_of_params(params)?) } else { None };
+        let names: Vec<&str> = params.all("name").flat_map(|names| names.split(',')).map(str::trim).collect();
+        let lists = self.state.lists.iter();
+        let lists = lists.filter(|(id, _)| ids.as_ref().is_none_or(|ids| ids.contains(id)));
+        let lists = lists.filter(|(_, list)| names.is_empty() || names.contains(&list.name.as_str()));
+        let rows: Vec<String> = lists.map(|(id, list)| row(*id, list)).collect();
+        Ok(self.page_of_rows(params, 'Q', &rows)?.with_ids(ids.map_or(0, |ids| ids.len())))
+    }
+
+    pub(super) fn list_by_id(&mut self, id: u64) -> Outcome {
+        let list = self.state.lists.get(&id).ok_or_else(|| Refusal::no_list(id))?;
+        let row = row(id, list);
+        Ok(self.success(&format!("\"result\":[{row}]")).with_ids(1))
+    }
+}
+
+fn row(id: u64, list: &ListState) -> String {
+    let mut out = format!("{{\"id\":{id},\"name\":");
+    push_json(&mut out, &list.name);
+    if !list.description.is_empty() {
+        out.push_str(",\"description\":");
+        push_json(&mut out, &list.description);
+    }
+    out.push_str(r#","workspaceName":"Default","createdAt":""#);
+    out.push_str(&iso(list.created_ms));
+    out.push_str(r#"","updatedAt":""#);
+    out.push_str(&iso(list.updated_ms));
+    out.push_str("\"}");
+    out
+}
+
+/// `id=1&id=2` or `id=1,2`.
+fn ids_of_params(params: &Params<'_>) -> Result<Vec<u64>, Refusal> {
+    let mut ids = Vec::new();
+    for text in params.all("id").flat_map(|ids| ids.split(',')).filter(|text| !text.is_empty()) {
+        ids.push(text.trim().parse::<u64>().map_err(|_| bad_id())?);
+    }
+    bounded(ids)
+}
+
+fn ids_of_body(body: &[u8]) -> Result<Vec<u64>, Refusal> {
+    let input: Input = serde_json::from_slice(body).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => bad_id(),
+        _ => Refusal::new(609, "Invalid JSON"),
+    })?;
+    bounded(input.input.into_iter().map(|row| row.id).collect())
+}
+
+fn bounded(ids: Vec<u64>) -> Result<Vec<u64>, Refusal> {
+    match ids.len() {
+        0 => Err(Refusal::missing("id")),
+        1..=BATCH => Ok(ids),
+        _ => Err(Refusal(1003, format!("Too many values for parameter 'id': at most {BATCH}"))),
+    }
+}
+
+/// One row an id, in the order asked.
+fn per_record(ids: &[u64], mut judge: impl FnMut(u64) -> Result<&'static str, (u16, &'static str)>) -> String {
+    let mut out = String::with_capacity(32 + 40 * ids.len());
+    out.push_str("\"result\":[");
+    for id in ids {
+        out.push_str("{\"id\":");
+        push_number(&mut out, *id);
+        match judge(*id) {
+            Ok(status) => {
+                out.push_str(",\"status\":\"");
+                out.push_str(status);
+                out.push_str("\"},");
+            }
+            Err((code, message)) => {
+                out.push_str(",\"status\":\"skipped\",\"reasons\":[{\"code\":\"");
+                push_number(&mut out, u64::from(code));
+                out.push_str("\",\"message\":\"");
+                out.push_str(message);
+                out.push_str("\"}]},");
+            }
+        }
+    }
+    close(&mut out, ']');
+    out
+}
