@@ -470,7 +470,7 @@ fn read_later(source: &Source<'_>, marketo: Option<&MarketoData>, files: usize) 
 /// Marketo gives no id twice, and nothing happens to a lead that is not there.
 fn check_leads(marketo: &MarketoData, later: &[(Later, Node<'_>)]) {
     let mut there: BTreeSet<u64> = marketo.leads.iter().map(|lead| lead.id).collect();
-    let mut gone = BTreeSet::new();
+    let mut gone = BTreeSet::<u64>::new();
     for (later, place) in later {
         let (named, leaving): (Vec<u64>, &[u64]) = match &later.event {
             Event::Match(_) => continue,
@@ -531,3 +531,6 @@ fn is_token(text: &str) -> bool {
     let classic = || rest.rsplit_once('-').is_some_and(|(domain, ms)| !domain.is_empty() && digits(ms, 13..=13));
     (hex(last) && !rest.is_empty()) || (digits(last, 1..=5) && classic())
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,9 @@ pub mod sample;
 pub mod syncs;
 pub mod types;
 
+#[cfg(test)]
+mod testing;
+
 use types::{Later, Library, MarketoData, Match};
 
 /// Everything that a run starts from, and everything that happens during it.

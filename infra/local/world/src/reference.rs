@@ -43,8 +43,7 @@ struct Model {
 impl Model {
     fn deliver(&mut self, file: &FeedFile) {
         let Some(facts) = file.facts() else { return };
-        let replaced = |sid| facts.snapshot && facts.joined.contains_key(sid);
-        self.audiences.retain(|sid, _| !replaced(sid));
+        self.audiences.retain(|sid, _| !facts.snapshot || !facts.joined.contains_key(sid));
         for (sid, ecids) in facts.joined {
             self.audiences.entry(sid).or_default().extend(ecids);
         }
@@ -109,11 +108,13 @@ impl Model {
             let syncs: Vec<&Accepted> = self.syncs.iter().filter(active).collect();
             let ecids = syncs.iter().flat_map(|s| &self.audiences[&s.sid]);
             let want = ecids.filter_map(|ecid| people.get(ecid)).flatten().copied();
-            let keep = syncs.is_empty() || syncs.iter().any(|s| s.keep);
-            let adopt = syncs.iter().all(|s| s.adopt);
+            let (keep, adopt) = (syncs.is_empty() || syncs.iter().any(|s| s.keep), syncs.iter().all(|s| s.adopt));
             let stays = |id: &u64| keep || before.contains(id) && !(adopt && tied.contains(id));
             let members: BTreeSet<u64> = members.into_iter().filter(stays).chain(want).collect();
             self.lists.insert(list, [members.clone(), &before & &members]);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

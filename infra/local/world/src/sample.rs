@@ -23,7 +23,7 @@ const DAY_MS: u64 = 86_400_000;
 /// How large a world is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
-    /// ECIDs that the feed names; at least as many as matches.
+    /// ECIDs that the feed names; at least as many as matches and leads together.
     pub ecids: usize,
     /// Matches that browsers have shown before the start; at least 3 for 2 known leads.
     pub matches: usize,
@@ -73,7 +73,10 @@ pub fn sized(seed: u64, ecids: usize, matches: usize, leads: usize) -> Sample {
 /// If the size breaks the bounds that [`Size`] names.
 #[must_use]
 pub fn generate(seed: u64, size: Size, time_ms: u64) -> Sample {
-    assert!(size.leads >= 32 && size.matches >= size.leads * 3 / 2 && size.ecids >= size.matches, "size out of bounds");
+    assert!(
+        size.leads >= 32 && size.matches >= size.leads * 3 / 2 && size.ecids >= size.matches + size.leads,
+        "size out of bounds"
+    );
     let mut maker = Maker::new(seed, size, time_ms);
     maker.people();
     let (first, second) = maker.audiences();
@@ -221,15 +224,11 @@ impl Maker {
             self.matched(ecid, token);
         }
         for n in 0..part / 4 {
-            // A browser that shows its cookies only now; its person has no ECID so far.
-            let lead = self.known();
-            let (ecid, token) = (self.rng.random_range(self.used..self.ecids.len().max(self.used + 1)), self.token());
-            let ecid = ecid.min(self.ecids.len() - 1);
+            // Marketo has the cookie, but the two cookies are seen side by side only later, and then the form comes.
+            let (lead, ecid, token, seen_at) = (self.known(), self.ecid(), self.token(), self.seen_at());
             self.leads[lead].cookies.push(token.clone());
+            let known = self.leads[lead].clone();
             self.leads[lead].email = None;
-            let seen_at = self.seen_at();
-            let mut known = self.leads[lead].clone();
-            known.email = Some(email(known.id));
             self.after(1 + n % 2, Event::Match(Match { ecid: self.ecids[ecid].clone(), token, seen_at }));
             self.after(1 + n % 2, Event::Lead(known));
         }
@@ -306,13 +305,9 @@ impl Maker {
         for (n, ecid) in self.ecids.iter().enumerate() {
             let placed = self.placed.get(&n);
             let late = placed.is_none() && self.rng.random_ratio(1, 50);
-            let drawn = |a: &&Audience, rng: &mut StdRng| rng.random_ratio(a.share, 100) || placed == Some(&a.sid);
-            let mut sids: Vec<u64> = Vec::new();
-            for audience in &AUDIENCES {
-                if drawn(&audience, &mut self.rng) {
-                    sids.push(audience.sid);
-                }
-            }
+            let rng = &mut self.rng;
+            let drawn = AUDIENCES.iter().filter(|a| rng.random_ratio(a.share, 100) || placed == Some(&a.sid));
+            let mut sids: Vec<u64> = drawn.map(|a| a.sid).collect();
             if sids.is_empty() {
                 sids.push(AUDIENCES[self.rng.random_range(0..AUDIENCES.len())].sid);
             }
@@ -389,3 +384,6 @@ fn file(time_ms: u64, before: &Members, now: &Members) -> FeedFile {
     }
     FeedFile::new(format!("S3_1234_20914_Sample_full_{time_ms:013}.sync.gz"), gzip(&text))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,278 @@
+//! The HTTP API: turns requests into payload-2.0 events by the template's routes.
+//!
+//! Limits of API Gateway's HTTP APIs that a caller can meet: 10,240 bytes of request line and headers, 30 s, and
+//! Lambda's 6 MB an event. The authorizer is AWS's part and is absent here.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+
+use crate::poller::{EVENT_LIMIT, Target};
+use crate::runtime::InvokeError;
+use crate::template::Route;
+use crate::{ACCOUNT, now_ms};
+
+/// API Gateway's limit of request line and header values together, in bytes.
+pub const HEAD_LIMIT: usize = 10_240;
+/// API Gateway's limit of an integration.
+pub const INTEGRATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Routes and the functions behind them.
+pub struct Gateway {
+    routes: Vec<(Route, Arc<dyn Target>)>,
+    timeout: Duration,
+}
+
+impl Gateway {
+    /// A gateway over these routes.
+    #[must_use]
+    pub fn new(routes: Vec<(Route, Arc<dyn Target>)>) -> Self {
+        Self { routes, timeout: INTEGRATION_TIMEOUT }
+    }
+
+    /// Answers one request.
+    pub async fn handle(&self, request: Request<hyper::body::Incoming>) -> Result<Response<Body>, Infallible> {
+        let (head, body) = request.into_parts();
+        if head_size(&head) > HEAD_LIMIT {
+            return Ok(message(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large"));
+        }
+        let path = percent_decode_str(head.uri.path()).decode_utf8_lossy().into_owned();
+        let Some((route, target, parameters)) = self.find(head.method.as_str(), &path) else {
+            return Ok(message(StatusCode::NOT_FOUND, "Not Found"));
+        };
+        let body = match Limited::new(body, EVENT_LIMIT).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                return Ok(message(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large"));
+            }
+            Err(_) => return Ok(message(StatusCode::BAD_REQUEST, "Bad Request")),
+        };
+        let event = Bytes::from(event(route, &head, &path, parameters, &body).to_string());
+        if event.len() > EVENT_LIMIT {
+            return Ok(message(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large"));
+        }
+        let answer = match tokio::time::timeout(self.timeout, target.invoke(event)).await {
+            Ok(Ok(answer)) => answer,
+            Err(_) | Ok(Err(InvokeError::Stopping)) => {
+                return Ok(message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"));
+            }
+            Ok(Err(_)) => return Ok(message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")),
+        };
+        Ok(answer_of(&answer)
+            .unwrap_or_else(|| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")))
+    }
+
+    /// The most specific route: fewest variable parts, `{name+}` last, then the method before `ANY`.
+    fn find(&self, method: &str, path: &str) -> Option<(&Route, &Arc<dyn Target>, BTreeMap<String, String>)> {
+        self.routes
+            .iter()
+            .filter(|(route, _)| route.method == "ANY" || route.method == method)
+            .filter_map(|(route, target)| {
+                let (rank, parameters) = matches(&route.path, path)?;
+                Some(((rank, route.method == "ANY"), route, target, parameters))
+            })
+            .min_by_key(|(rank, ..)| *rank)
+            .map(|(_, route, target, parameters)| (route, target, parameters))
+    }
+}
+
+/// Whether `path` fits `pattern`, with how loosely (smaller is more specific) and the path parameters.
+fn matches(pattern: &str, path: &str) -> Option<(usize, BTreeMap<String, String>)> {
+    let mut parameters = BTreeMap::new();
+    let mut rank = 0;
+    let mut rest: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let parts: Vec<&str> = pattern.trim_start_matches('/').split('/').collect();
+    for (index, part) in parts.iter().enumerate() {
+        if let Some(name) = part.strip_prefix('{').and_then(|part| part.strip_suffix("+}")) {
+            let tail = rest.join("/");
+            if rest.is_empty() || tail.is_empty() || index + 1 != parts.len() {
+                return None;
+            }
+            parameters.insert(name.to_owned(), tail);
+            return Some((rank + 1_000, parameters));
+        }
+        if rest.is_empty() {
+            return None;
+        }
+        let value = rest.remove(0);
+        match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
+            Some(name) if !value.is_empty() => {
+                parameters.insert(name.to_owned(), value.to_owned());
+                rank += 1;
+            }
+            None if *part == value => {}
+            _ => return None,
+        }
+    }
+    rest.is_empty().then_some((rank, parameters))
+}
+
+fn head_size(head: &http::request::Parts) -> usize {
+    let line = head.method.as_str().len() + head.uri.to_string().len() + " HTTP/1.1  \r\n".len();
+    line + head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
+}
+
+fn event(
+    route: &Route,
+    head: &http::request::Parts,
+    path: &str,
+    parameters: BTreeMap<String, String>,
+    body: &Bytes,
+) -> Value {
+    let query = head.uri.query().unwrap_or_default();
+    let mut queries: BTreeMap<String, String> = BTreeMap::new();
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        append(&mut queries, key.into_owned(), &value);
+    }
+    let mut headers: BTreeMap<String, String> = BTreeMap::new();
+    let mut cookies = vec![];
+    for (name, value) in &head.headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        if name == header::COOKIE {
+            cookies.extend(value.split("; ").map(str::to_owned));
+        } else {
+            append(&mut headers, name.as_str().to_owned(), &value);
+        }
+    }
+    let now = now_ms();
+    let header = |name: HeaderName| headers.get(name.as_str()).cloned().unwrap_or_default();
+    let domain = header(header::HOST);
+    let key = format!("{} {}", route.method, route.path);
+    let mut event = json!({
+        "version": "2.0",
+        "routeKey": key,
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": headers,
+        "requestContext": {
+            "accountId": ACCOUNT,
+            "apiId": "local",
+            "domainName": domain,
+            "domainPrefix": "local",
+            "http": {
+                "method": head.method.as_str(),
+                "path": path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": "127.0.0.1",
+                "userAgent": header(header::USER_AGENT),
+            },
+            "requestId": uuid::Uuid::new_v4().to_string(),
+            "routeKey": key,
+            "stage": "$default",
+            "time": clf_time(now),
+            "timeEpoch": now,
+        },
+        "isBase64Encoded": false,
+    });
+    if !queries.is_empty() {
+        event["queryStringParameters"] = json!(queries);
+    }
+    if !cookies.is_empty() {
+        event["cookies"] = json!(cookies);
+    }
+    if !parameters.is_empty() {
+        event["pathParameters"] = json!(parameters);
+    }
+    if !body.is_empty() {
+        let text = is_text(&head.headers).then(|| std::str::from_utf8(body).ok()).flatten();
+        event["isBase64Encoded"] = json!(text.is_none());
+        event["body"] = json!(text.map_or_else(|| STANDARD.encode(body), str::to_owned));
+    }
+    event
+}
+
+/// Repeated names are joined by commas.
+fn append(map: &mut BTreeMap<String, String>, name: String, value: &str) {
+    map.entry(name).and_modify(|all| *all = format!("{all},{value}")).or_insert_with(|| value.to_owned());
+}
+
+/// Content types whose bodies API Gateway hands over as text; everything else is base64.
+fn is_text(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return true };
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind.starts_with("text/")
+        || ["application/json", "application/xml", "application/javascript"].contains(&kind.as_str())
+        || kind.ends_with("+json")
+        || kind.ends_with("+xml")
+}
+
+/// `22/Nov/2026:10:00:00 +0000`.
+fn clf_time(now: u64) -> String {
+    let time = i64::try_from(now).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
+    time.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string()
+}
+
+/// The function's answer as HTTP; `None` if it is malformed.
+fn answer_of(answer: &[u8]) -> Option<Response<Body>> {
+    let value: Value = serde_json::from_slice(answer).ok()?;
+    let Some(code) = value.get("statusCode") else {
+        // Payload 2.0: an answer without status is the body of a 200.
+        let mut response = Response::new(Body::from(value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        return Some(response);
+    };
+    let body = value.get("body").and_then(Value::as_str).unwrap_or_default();
+    let encoded = value.get("isBase64Encoded").and_then(Value::as_bool).unwrap_or_default();
+    let body = if encoded { STANDARD.decode(body).ok()? } else { body.as_bytes().to_vec() };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(u16::try_from(code.as_u64()?).ok()?).ok()?;
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    for (name, value) in value.get("headers").and_then(Value::as_object).into_iter().flatten() {
+        response.headers_mut().insert(name.parse::<HeaderName>().ok()?, text(value).parse().ok()?);
+    }
+    for cookie in value.get("cookies").and_then(Value::as_array).into_iter().flatten() {
+        response.headers_mut().append(header::SET_COOKIE, text(cookie).parse().ok()?);
+    }
+    if !response.headers().contains_key(header::CONTENT_TYPE) {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    }
+    Some(response)
+}
+
+fn message(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(json!({ "message": text }).to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fits(pattern: &str, path: &str) -> Option<Vec<String>> {
+        matches(pattern, path).map(|(_, parameters)| parameters.into_values().collect())
+    }
+
+    #[test]
+    fn paths_fit_patterns() {
+        assert_eq!(fits("/", "/"), Some(vec![]));
+        assert_eq!(fits("/syncs", "/syncs"), Some(vec![]));
+        assert_eq!(fits("/syncs", "/syncs/1"), None);
+        assert_eq!(fits("/syncs/{id}", "/syncs"), None);
+        assert_eq!(fits("/syncs/{id}", "/syncs/"), None);
+        assert_eq!(fits("/syncs/{id}/report", "/syncs/a b/report"), Some(vec!["a b".to_owned()]));
+        assert_eq!(fits("/app/{proxy+}", "/app/a/b.js"), Some(vec!["a/b.js".to_owned()]));
+        assert_eq!(fits("/app/{proxy+}", "/app/"), None);
+    }
+
+    #[test]
+    fn malformed_answers_are_refused() {
+        assert!(answer_of(b"not json").is_none());
+        assert!(answer_of(br#"{"statusCode":"x"}"#).is_none());
+        assert!(answer_of(br#"{"statusCode":200,"body":"%","isBase64Encoded":true}"#).is_none());
+        assert!(answer_of(br#"{"statusCode":200,"headers":{"a b":"c"}}"#).is_none());
+        assert_eq!(answer_of(br#"{"statusCode":204}"#).map(|r| r.status()), Some(StatusCode::NO_CONTENT));
+    }
+}
