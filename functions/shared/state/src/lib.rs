@@ -1,1 +1,20 @@
-//! Placeholder.
+//! What the functions keep, and how they call one another: typed rows over the tables, the doorbells, and the
+//! steps that more than one function takes.
+//!
+//! Rows are read, changed and written back on condition of their revision; whoever loses reads again.
+
+pub mod audience;
+pub mod bell;
+pub mod budget;
+pub mod deps;
+pub mod doc;
+pub mod identity;
+pub mod lists;
+pub mod syncs;
+
+pub use deps::{Deps, Settings};
+pub use doc::{Doc, load, save, update};
+pub use ports::Failure;
+
+/// Result of a step on a message path.
+pub type Step<T> = Result<T, Failure>;

@@ -1,0 +1,309 @@
+//! Where audiences stand: a pointer to an immutable base, overlay rows for what changed since, and rows of work.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use domain::base::{Base, Fences, block_holds, fences_at};
+use domain::fact::{Fact, inside};
+use domain::{AudienceId, Ecid, LeadId, MunchkinId};
+use ports::{Failure, Key, Read, Table};
+use serde::{Deserialize, Serialize};
+
+use crate::{Deps, Step, doc, load, update};
+
+/// The head of an audience.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Version of this shape.
+    pub v: u8,
+    /// The audience.
+    pub audience: AudienceId,
+    /// The last snapshot, if there was one.
+    pub base: Option<BaseRef>,
+    /// Whether overlay rows may exist.
+    pub has_overlay: bool,
+    /// When a delivery last named it, in ms. A head exists only for audiences that were delivered.
+    pub delivered_at: u64,
+    /// The pass that is asked for; passes are numbered.
+    pub pass_wanted: u64,
+    /// The last pass that was published.
+    pub pass_done: u64,
+    /// A pass under way.
+    pub pass: Option<Pass>,
+}
+
+/// Pointer to a base object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseRef {
+    /// Object key.
+    pub key: String,
+    /// Members.
+    pub count: u64,
+    /// When it was so, in ms.
+    pub as_of: u64,
+}
+
+/// A pass under way: how far it is, and where its parts are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pass {
+    /// Its number.
+    pub number: u64,
+    /// When it began, in ms: the report's `as_of`.
+    pub as_of: u64,
+    /// Object key of the members it counts.
+    pub members_key: String,
+    /// Object key of what was found so far; absent before the first slice.
+    pub found_key: Option<String>,
+    /// The partition that is read.
+    pub shard: u32,
+    /// The sort key after which to read on.
+    pub after: Option<String>,
+}
+
+impl Head {
+    /// The head of an audience that is delivered for the first time.
+    #[must_use]
+    pub const fn new(audience: AudienceId, delivered_at: u64) -> Self {
+        Self { v: 1, audience, base: None, has_overlay: false, delivered_at, pass_wanted: 0, pass_done: 0, pass: None }
+    }
+}
+
+/// Work that waits: an ECID of the audience about which something changed, with the leads that it had before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Todo {
+    /// Version of this shape.
+    pub v: u8,
+    /// Leads to recompute beside those the ECID has now.
+    pub leads: BTreeSet<LeadId>,
+}
+
+/// The partition of an audience.
+#[must_use]
+pub fn pk(munchkin: &MunchkinId, audience: &AudienceId) -> String {
+    format!("{munchkin}/{audience}")
+}
+
+/// The key of an audience's head.
+#[must_use]
+pub fn head_key(munchkin: &MunchkinId, audience: &AudienceId) -> Key {
+    Key::new(pk(munchkin, audience), "head")
+}
+
+/// The key of an overlay row.
+#[must_use]
+pub fn overlay_key(munchkin: &MunchkinId, audience: &AudienceId, ecid: Ecid) -> Key {
+    Key::new(pk(munchkin, audience), format!("e/{}", ecid.text()))
+}
+
+/// The key of a row of work.
+#[must_use]
+pub fn todo_key(munchkin: &MunchkinId, audience: &AudienceId, ecid: Ecid) -> Key {
+    Key::new(pk(munchkin, audience), format!("todo/{}", ecid.text()))
+}
+
+/// Notes that an ECID of the audience wants to be looked at.
+pub async fn add_todo(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    audience: &AudienceId,
+    ecid: Ecid,
+    leads: &BTreeSet<LeadId>,
+) -> Step<()> {
+    update(
+        deps,
+        Table::Audiences,
+        &todo_key(munchkin, audience, ecid),
+        |found: Option<Todo>| {
+            let mut todo = found.unwrap_or_default();
+            todo.v = 1;
+            todo.leads.extend(leads);
+            // Written even where nothing is new: the revision tells the one who handles it now that it is not done.
+            Ok((Some(todo), ()))
+        },
+        |_| None,
+    )
+    .await
+}
+
+/// Asks for a pass over the audience, if it was ever delivered. Returns the number of the pass that will do.
+pub async fn want_pass(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId) -> Step<Option<u64>> {
+    update(
+        deps,
+        Table::Audiences,
+        &head_key(munchkin, audience),
+        |found: Option<Head>| {
+            let Some(mut head) = found else { return Ok((None, None)) };
+            // A pass under way may have read before the fact that asks for this one.
+            let busy = head.pass.as_ref().map_or(head.pass_done, |pass| pass.number);
+            head.pass_wanted = head.pass_wanted.max(busy + 1);
+            let number = head.pass_wanted;
+            Ok((Some(head), Some(number)))
+        },
+        |_| None,
+    )
+    .await
+}
+
+/// The members of one audience, at the moment it was opened.
+#[derive(Debug)]
+pub struct Members<'a> {
+    deps: &'a Deps,
+    munchkin: &'a MunchkinId,
+    head: Head,
+    base: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    None,
+    Whole(Arc<Base>),
+    Blocks { key: String, count: u64, fences: Fences },
+}
+
+/// Bases up to this many members are read whole (8 MB) and remembered; larger ones by blocks.
+const WHOLE_UP_TO: u64 = 500_000;
+
+/// Reads a whole base object.
+pub async fn read_base(deps: &Deps, key: &str) -> Step<Arc<Base>> {
+    if let Some(base) = deps.cached_base(key) {
+        return Ok(base);
+    }
+    let bytes = deps.ports.objects.get(key).await?.ok_or_else(|| Failure::retry("a base is gone: it was replaced"))?;
+    let base = Base::decode(&bytes).ok_or_else(|| Failure::fail("a base object is damaged"))?;
+    let base = Arc::new(base);
+    deps.cache_base(key, &base);
+    Ok(base)
+}
+
+impl<'a> Members<'a> {
+    /// Opens an audience; `None`: no delivery has ever named it.
+    pub async fn open(deps: &'a Deps, munchkin: &'a MunchkinId, audience: &AudienceId) -> Step<Option<Members<'a>>> {
+        let Some(head) = load::<Head>(deps, Table::Audiences, &head_key(munchkin, audience)).await? else {
+            return Ok(None);
+        };
+        let head = head.value;
+        let base = match &head.base {
+            None => Source::None,
+            Some(base) if base.count <= WHOLE_UP_TO => Source::Whole(read_base(deps, &base.key).await?),
+            Some(base) => {
+                let (from, len) = fences_at(base.count);
+                let bytes = deps.ports.objects.get_range(&base.key, from, len).await?;
+                let bytes = bytes.ok_or_else(|| Failure::retry("a base is gone: it was replaced"))?;
+                Source::Blocks { key: base.key.clone(), count: base.count, fences: Fences::decode(&bytes) }
+            }
+        };
+        Ok(Some(Members { deps, munchkin, head, base }))
+    }
+
+    /// The head that was read.
+    #[must_use]
+    pub const fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Those of the ECIDs that are in the audience.
+    pub async fn which(&self, ecids: &BTreeSet<Ecid>) -> Step<HashSet<Ecid>> {
+        let overlay = self.overlay(ecids).await?;
+        let as_of = self.head.base.as_ref().map(|base| base.as_of);
+        let mut found = HashSet::new();
+        for &ecid in ecids {
+            if inside(self.in_base(ecid).await?, as_of, overlay.get(&ecid).copied()) {
+                found.insert(ecid);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn in_base(&self, ecid: Ecid) -> Step<bool> {
+        match &self.base {
+            Source::None => Ok(false),
+            Source::Whole(base) => Ok(base.row(ecid).is_some()),
+            Source::Blocks { key, count, fences } => {
+                let Some((from, len)) = fences.block(ecid, *count) else { return Ok(false) };
+                let block = self.deps.ports.objects.get_range(key, from, len).await?;
+                let block = block.ok_or_else(|| Failure::retry("a base is gone: it was replaced"))?;
+                Ok(block_holds(&block, ecid))
+            }
+        }
+    }
+
+    async fn overlay(&self, ecids: &BTreeSet<Ecid>) -> Step<BTreeMap<Ecid, Fact>> {
+        if !self.head.has_overlay {
+            return Ok(BTreeMap::new());
+        }
+        let keys: Vec<Key> = ecids.iter().map(|ecid| overlay_key(self.munchkin, &self.head.audience, *ecid)).collect();
+        let items = self.deps.ports.tables.batch_get(Table::Audiences, &keys, Read::Consistent).await?;
+        items.into_iter().map(overlay_row).collect()
+    }
+
+    /// All members as one base, with the overlay folded in.
+    pub async fn effective(&self) -> Step<Base> {
+        let base = match &self.head.base {
+            None => Arc::new(Base::default()),
+            Some(base) => read_base(self.deps, &base.key).await?,
+        };
+        if !self.head.has_overlay {
+            return Ok((*base).clone());
+        }
+        let as_of = self.head.base.as_ref().map(|base| base.as_of);
+        let (mut add, mut remove) = (Vec::new(), Vec::new());
+        let mut after: Option<String> = None;
+        loop {
+            let pk = pk(self.munchkin, &self.head.audience);
+            let page = self
+                .deps
+                .ports
+                .tables
+                .query(Table::Audiences, &pk, "e/", after.as_deref(), 1000, Read::Consistent)
+                .await?;
+            for item in page.items {
+                let (ecid, fact) = overlay_row(item)?;
+                let side = if inside(base.row(ecid).is_some(), as_of, Some(fact)) { &mut add } else { &mut remove };
+                side.push(ecid);
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(base.with(add, remove));
+            }
+        }
+    }
+}
+
+fn overlay_row(item: ports::Item) -> Step<(Ecid, Fact)> {
+    let ecid = item.key.sk.strip_prefix("e/").and_then(Ecid::parse);
+    let ecid = ecid.ok_or_else(|| Failure::fail("an overlay row has no ECID in its key"))?;
+    Ok((ecid, doc::read::<Overlay>(item)?.value.fact))
+}
+
+/// An overlay row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overlay {
+    /// Version of this shape.
+    pub v: u8,
+    /// What the source said.
+    #[serde(flatten)]
+    pub fact: Fact,
+}
+
+/// Takes in one fact. Returns whether it changed anything: an older fact than the stored one does not.
+pub async fn take_fact(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    audience: &AudienceId,
+    ecid: Ecid,
+    fact: Fact,
+) -> Step<bool> {
+    update(
+        deps,
+        Table::Audiences,
+        &overlay_key(munchkin, audience, ecid),
+        |found: Option<Overlay>| {
+            if found.is_some_and(|row| !fact.beats(row.fact)) {
+                return Ok((None, false));
+            }
+            Ok((Some(Overlay { v: 1, fact }), true))
+        },
+        |_| None,
+    )
+    .await
+}

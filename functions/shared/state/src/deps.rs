@@ -1,0 +1,111 @@
+//! What every handler gets: the ports, the settings, and what a warm process may remember.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use domain::base::Base;
+use ports::Ports;
+
+/// Settings of the deployment.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Every time-out, interval and window is multiplied by it. 1 in AWS; less in the local stack.
+    pub time_scale: f64,
+    /// Our share of Marketo's 100 calls in a rolling 20 s.
+    pub calls_per_window: usize,
+    /// Our share of Marketo's daily quota.
+    pub calls_per_day: u64,
+    /// Marketo's REST host; empty: `https://{munchkinId}.mktorest.com`.
+    pub marketo_url: String,
+    /// Marketo's custom service.
+    pub marketo: Credentials,
+    /// Adobe's IMS.
+    pub ims_url: String,
+    /// Audience Manager's API.
+    pub aam_url: String,
+    /// Adobe's OAuth server-to-server credential.
+    pub adobe: Credentials,
+    /// Scopes of that credential, separated by commas.
+    pub adobe_scopes: String,
+    /// Pending rows of an audience above which a whole pass is cheaper than one look-up each.
+    pub pass_above: usize,
+    /// Identity records that one slice of a pass reads.
+    pub slice_records: usize,
+}
+
+/// A client id and its secret.
+#[derive(Clone)]
+pub struct Credentials {
+    /// Client id.
+    pub id: String,
+    /// Client secret; never printed.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(..)")
+    }
+}
+
+impl Settings {
+    /// A duration of the design, in ms, on this deployment's clock; at least 1.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub fn scaled(&self, ms: u64) -> u64 {
+        ((ms as f64 * self.time_scale) as u64).max(1)
+    }
+}
+
+/// What a handler works with. Cheap to clone; one a process.
+#[derive(Debug, Clone)]
+pub struct Deps {
+    /// The world.
+    pub ports: Ports,
+    /// The deployment's settings.
+    pub settings: Arc<Settings>,
+    /// Access tokens of Marketo and Adobe by client id, with the time (ms) until which they are used.
+    pub tokens: Arc<Mutex<HashMap<String, (String, u64)>>>,
+    bases: Arc<Mutex<Vec<CachedBase>>>,
+}
+
+type CachedBase = (String, Arc<Base>);
+
+/// Members that a warm process may hold in memory, over all audiences: 64 MB.
+const CACHED_MEMBERS: usize = 4_000_000;
+
+impl Deps {
+    /// Fresh dependencies: a cold process.
+    #[must_use]
+    pub fn new(ports: Ports, settings: Settings) -> Self {
+        Self { ports, settings: Arc::new(settings), tokens: Arc::default(), bases: Arc::default() }
+    }
+
+    /// Now, in ms since the epoch.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.ports.clock.now_ms()
+    }
+
+    /// A fresh id of 16 hex digits.
+    #[must_use]
+    pub fn fresh_id(&self) -> String {
+        format!("{:016x}", self.ports.random.next_u64())
+    }
+
+    pub(crate) fn cached_base(&self, key: &str) -> Option<Arc<Base>> {
+        let bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        bases.iter().find(|(cached, _)| cached == key).map(|(_, base)| base.clone())
+    }
+
+    pub(crate) fn cache_base(&self, key: &str, base: &Arc<Base>) {
+        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        bases.push((key.to_owned(), base.clone()));
+        while bases.len() > 1 && bases.iter().map(|(_, base)| base.len()).sum::<usize>() > CACHED_MEMBERS {
+            bases.remove(0);
+        }
+        if bases.len() > 64 {
+            bases.remove(0);
+        }
+    }
+}

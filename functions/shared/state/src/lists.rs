@@ -1,0 +1,232 @@
+//! Where lists stand: a head that points to an immutable state object, what is wanted per audience, the log of
+//! merges and deletions, and the reports.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use domain::list::State;
+use domain::report::{AudienceCounts, MemberCounts, PeopleCounts};
+use domain::{AudienceId, LeadId, LeadSet, ListId, MunchkinId};
+use ports::{Failure, Key, Table};
+use serde::{Deserialize, Serialize};
+
+use crate::{Deps, Doc, Step, doc, load, save};
+
+/// The head of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListHead {
+    /// Version of this shape.
+    pub v: u8,
+    /// The list.
+    pub list: ListId,
+    /// Object key of its [`State`]; absent before the first write.
+    pub state_key: Option<String>,
+    /// What was left to do when it was last handled.
+    pub left: Left,
+    /// When it was last handled, in ms.
+    pub handled_at: u64,
+    /// The last pass of each sync that was reported.
+    pub reported: BTreeMap<String, u64>,
+}
+
+/// What is left to do on a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// People to add.
+    pub add: u64,
+    /// People to remove.
+    pub remove: u64,
+    /// People on hold, because the outcome of their last call is unknown.
+    pub hold: u64,
+    /// People that Marketo refused.
+    pub failed: u64,
+}
+
+/// Pointer to what is wanted of an audience: the known people who own at least one of its ECIDs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Want {
+    /// Version of this shape.
+    pub v: u8,
+    /// The audience.
+    pub audience: AudienceId,
+    /// Object key of the set of leads.
+    pub key: String,
+    /// How many leads.
+    pub count: u64,
+    /// The last pass that went into it.
+    pub pass: u64,
+    /// The last pass's report.
+    pub report: AudienceReport,
+}
+
+/// What the last pass over an audience found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AudienceReport {
+    /// The moment of which it is true, in ms.
+    pub as_of: u64,
+    /// The counts.
+    pub counts: AudienceCounts,
+    /// Object key of the people counted.
+    pub people_key: String,
+    /// Object key of all known leads that are tied to any ECID.
+    pub tied_key: String,
+}
+
+/// A line of the log of merges and deletions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departure {
+    /// Version of this shape.
+    pub v: u8,
+    /// Its number in the subscription's log.
+    pub number: u64,
+    /// Who stays; `None`: the lead was deleted.
+    pub winner: Option<LeadId>,
+    /// Who is gone.
+    pub gone: BTreeSet<LeadId>,
+}
+
+/// The report of a sync: one moment, everybody accounted for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Version of this shape.
+    pub v: u8,
+    /// The moment of which it is true, in ms.
+    pub as_of: u64,
+    /// The pass that it reports.
+    pub pass: u64,
+    /// What became of every ECID.
+    pub audience: AudienceCounts,
+    /// Where the people are.
+    pub people: PeopleCounts,
+    /// Who the members are; absent where the list was not read (report only).
+    pub members: Option<MemberCounts>,
+}
+
+/// The key of a list's head.
+#[must_use]
+pub fn head_key(munchkin: &MunchkinId, list: ListId) -> Key {
+    Key::new(munchkin.as_str(), format!("list/{list}"))
+}
+
+/// The key of an audience's *want*.
+#[must_use]
+pub fn want_key(munchkin: &MunchkinId, audience: &AudienceId) -> Key {
+    Key::new(munchkin.as_str(), format!("want/{audience}"))
+}
+
+/// The key of a sync's report.
+#[must_use]
+pub fn report_key(munchkin: &MunchkinId, sync: &str) -> Key {
+    Key::new(munchkin.as_str(), format!("report/{sync}"))
+}
+
+/// The partition of a subscription's log of merges and deletions.
+#[must_use]
+pub fn departures_pk(munchkin: &MunchkinId) -> String {
+    format!("{munchkin}/departures")
+}
+
+/// The key of a line of that log.
+#[must_use]
+pub fn departure_key(munchkin: &MunchkinId, number: u64) -> Key {
+    Key::new(departures_pk(munchkin), format!("{number:020}"))
+}
+
+/// Writes a set of leads as an object under a fresh key and returns the key.
+pub async fn write_leads(deps: &Deps, kind: &str, leads: &LeadSet) -> Step<String> {
+    let key = format!("sets/{kind}/{}", deps.fresh_id());
+    deps.ports.objects.put(&key, Bytes::from(leads.to_bytes())).await?;
+    Ok(key)
+}
+
+/// Reads a set of leads.
+pub async fn read_leads(deps: &Deps, key: &str) -> Step<LeadSet> {
+    let bytes = deps.ports.objects.get(key).await?.ok_or_else(|| Failure::retry("a set is gone: it was replaced"))?;
+    LeadSet::from_bytes(&bytes).ok_or_else(|| Failure::fail("a set object is damaged"))
+}
+
+/// A list's head and state, ready to be changed.
+#[derive(Debug, Clone)]
+pub struct OpenList {
+    /// The subscription.
+    pub munchkin: MunchkinId,
+    /// The head.
+    pub head: ListHead,
+    /// The state.
+    pub state: State,
+    rev: Option<u64>,
+}
+
+impl OpenList {
+    /// Reads a list's head and state; those of a list that nobody wrote yet are empty.
+    pub async fn open(deps: &Deps, munchkin: &MunchkinId, list: ListId) -> Step<Self> {
+        let found: Option<Doc<ListHead>> = load(deps, Table::Lists, &head_key(munchkin, list)).await?;
+        let rev = found.as_ref().map(|doc| doc.rev);
+        let head = found.map_or_else(
+            || ListHead {
+                v: 1,
+                list,
+                state_key: None,
+                left: Left::default(),
+                handled_at: 0,
+                reported: BTreeMap::new(),
+            },
+            |doc| doc.value,
+        );
+        let state = match &head.state_key {
+            None => State { v: 1, ..State::default() },
+            Some(key) => {
+                let bytes = deps.ports.objects.get(key).await?;
+                let bytes = bytes.ok_or_else(|| Failure::retry("a list's state is gone: it was replaced"))?;
+                serde_json::from_slice(&bytes).map_err(|_| Failure::fail("a list's state is damaged"))?
+            }
+        };
+        Ok(Self { munchkin: munchkin.clone(), head, state, rev })
+    }
+
+    /// Publishes head and state: the state under a fresh key, then the head on condition of its revision. An error
+    /// means that somebody else handles this list: begin again.
+    pub async fn publish(&mut self, deps: &Deps) -> Step<()> {
+        let old = self.head.state_key.take();
+        let key = format!("lists/{}/{}/{}", self.munchkin, self.head.list, deps.fresh_id());
+        let bytes = serde_json::to_vec(&self.state).map_err(|_| Failure::fail("a list's state cannot be written"))?;
+        deps.ports.objects.put(&key, Bytes::from(bytes)).await?;
+        self.head.state_key = Some(key);
+        let row = head_key(&self.munchkin, self.head.list);
+        if !save(deps, Table::Lists, row, &self.head, self.rev, None).await? {
+            return Err(Failure::retry("somebody else handles this list"));
+        }
+        self.rev = Some(self.rev.unwrap_or(0) + 1);
+        if let Some(old) = old {
+            // Garbage; what is left behind expires.
+            deps.ports.objects.delete(&old).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Lines of the log of merges and deletions after `seen`, up to and including `upto`.
+pub async fn departures(deps: &Deps, munchkin: &MunchkinId, seen: u64, upto: u64) -> Step<Vec<Departure>> {
+    if seen >= upto {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    let mut after = Some(format!("{seen:020}"));
+    loop {
+        let page = deps
+            .ports
+            .tables
+            .query(Table::Lists, &departures_pk(munchkin), "", after.as_deref(), 1000, ports::Read::Consistent)
+            .await?;
+        for item in page.items {
+            let line: Departure = doc::read(item)?.value;
+            if line.number <= upto {
+                found.push(line);
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(found);
+        }
+    }
+}

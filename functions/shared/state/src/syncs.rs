@@ -1,0 +1,357 @@
+//! Where subscriptions, feeds, syncs, imports and cursors stand.
+
+use std::collections::BTreeMap;
+
+use domain::{AudienceId, ListId, MunchkinId, OrgId};
+use ports::{Key, Table};
+use serde::{Deserialize, Serialize};
+
+use crate::{Deps, Doc, Step, doc, load};
+
+/// One Marketo instance, mapped to one IMS organisation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Version of this shape.
+    #[serde(default = "one")]
+    pub v: u8,
+    /// The Munchkin id.
+    pub munchkin_id: MunchkinId,
+    /// The organisation; `None`: none is mapped.
+    pub org_id: Option<OrgId>,
+    /// A HIPAA-ready instance must not be used with this integration.
+    #[serde(default)]
+    pub hipaa_ready: bool,
+    /// Whether cookie sync is switched on.
+    #[serde(default = "yes")]
+    pub cookie_sync: bool,
+    /// Leads created before this time (RFC 3339) are not extracted; `None`: two years before the first extract.
+    #[serde(default)]
+    pub extract_since: Option<String>,
+}
+
+const fn one() -> u8 {
+    1
+}
+
+const fn yes() -> bool {
+    true
+}
+
+impl Subscription {
+    /// Why this subscription must not be used at all, if so.
+    #[must_use]
+    pub const fn refused(&self) -> Option<&'static str> {
+        if self.hipaa_ready {
+            return Some("this Marketo subscription is marked HIPAA-ready: this integration must not be used with it");
+        }
+        if self.org_id.is_none() {
+            return Some("no IMS organisation is mapped to this Marketo subscription");
+        }
+        None
+    }
+}
+
+/// How a feed is to be understood.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Feed {
+    /// Version of this shape.
+    #[serde(default = "one")]
+    pub v: u8,
+    /// Its name.
+    pub id: String,
+    /// Whether a full file is a snapshot: whoever is absent from it has left.
+    pub snapshots: bool,
+    /// How a snapshot is known to be whole.
+    #[serde(default)]
+    pub completeness: Completeness,
+}
+
+/// How a snapshot is known to be whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Completeness {
+    /// One file is all; a name with a split number is not a snapshot.
+    #[default]
+    SingleFile,
+}
+
+/// A sync: an audience feeds a static list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sync {
+    /// Version of this shape.
+    pub v: u8,
+    /// Its id: ours, 16 hex digits.
+    pub id: String,
+    /// The subscription.
+    pub munchkin: MunchkinId,
+    /// The audience.
+    pub audience: AudienceId,
+    /// Its name when the sync was made.
+    pub audience_name: String,
+    /// The list.
+    pub list: Target,
+    /// Who leaves the list.
+    pub leaving: Leaving,
+    /// What happens to people who were in the list before.
+    pub members_before: MembersBefore,
+    /// Whether lists are written at all.
+    pub start: Start,
+    /// Where it stands.
+    pub status: Status,
+    /// In words for people: why it is paused or refused.
+    pub why: Option<String>,
+    /// The audience's pass from which on *want* counts for this sync; `None`: the audience was not delivered then,
+    /// and the first pass will do.
+    pub from_pass: Option<u64>,
+    /// Object key of what it wanted when it was paused or stopped.
+    pub frozen: Option<String>,
+    /// Raised by each change of status.
+    pub generation: u64,
+    /// When it was made, in ms.
+    pub created_at: u64,
+    /// When its list writes were last done, in ms.
+    pub last_run: Option<u64>,
+}
+
+/// The list of a sync.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Marketo's id; `None` until the list is made.
+    pub id: Option<ListId>,
+    /// Its name.
+    pub name: String,
+    /// The folder of a new list.
+    pub folder_id: Option<u64>,
+    /// Whether we made it.
+    pub ours: bool,
+}
+
+/// Who leaves the list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leaving {
+    /// Who leaves the audience leaves the list.
+    #[default]
+    Remove,
+    /// Nobody leaves.
+    Keep,
+}
+
+/// What happens to people who were in the list before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MembersBefore {
+    /// They stay.
+    #[default]
+    Keep,
+    /// Those whom we can tie to an ECID leave like ours.
+    Adopt,
+}
+
+/// Whether lists are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// From now on.
+    #[default]
+    Now,
+    /// Never: everything is computed, and no list is touched.
+    ReportOnly,
+}
+
+/// Where a sync stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Its list is being made.
+    Creating,
+    /// It follows its audience.
+    Active,
+    /// Its list is not written; facts are still taken in.
+    Paused,
+    /// Over; its people stay in the list.
+    StoppedKeeping,
+    /// Over; its people leave the list.
+    StoppedLeaving,
+}
+
+impl Sync {
+    /// Whether its audience is followed.
+    #[must_use]
+    pub const fn follows(&self) -> bool {
+        matches!(self.status, Status::Active | Status::Paused)
+    }
+}
+
+/// The record of one arrived file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Import {
+    /// Version of this shape.
+    pub v: u8,
+    /// Its id.
+    pub id: String,
+    /// The object's key.
+    pub key: String,
+    /// How far it is.
+    pub status: ImportStatus,
+    /// Why it was refused, if it was.
+    pub why: Option<String>,
+    /// When it began, in ms.
+    pub started_at: u64,
+    /// When it ended, in ms.
+    pub ended_at: Option<u64>,
+    /// Rows read.
+    pub rows: u64,
+    /// Rows and entries that could not be taken.
+    pub rejected: u64,
+    /// The first of those, with line and reason.
+    pub rejects: Vec<Reject>,
+    /// Memberships taken, by audience.
+    pub taken: BTreeMap<AudienceId, u64>,
+}
+
+/// A row that could not be taken. The row itself stays in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reject {
+    /// Line in the file, from 1.
+    pub line: u64,
+    /// What was wrong and what would be right.
+    pub reason: String,
+}
+
+/// How far an import is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImportStatus {
+    /// Under way.
+    Running,
+    /// Taken in.
+    Done,
+    /// Not for us, unreadable, or at a closed door.
+    Refused,
+}
+
+/// What the identity work of a subscription remembers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityHead {
+    /// Version of this shape.
+    pub v: u8,
+    /// Marketo's paging token of the activity log.
+    pub cursor: Option<String>,
+    /// When activities were last polled to their end, in ms.
+    pub polled_at: u64,
+    /// Lines in the log of merges and deletions that count.
+    pub departures: u64,
+    /// The bulk extract of leads with their ECIDs.
+    pub extract: Extract,
+}
+
+/// How far the bulk extract is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extract {
+    /// Leads created before this time (ms) have been extracted.
+    pub upto: Option<u64>,
+    /// The job under way.
+    pub job: Option<ExtractJob>,
+    /// When the job was last looked at, in ms.
+    pub polled_at: u64,
+    /// When all leads had been extracted, in ms.
+    pub done_at: Option<u64>,
+    /// The instance has no field `ecids` (1006).
+    pub no_ecids: bool,
+}
+
+/// A job of the bulk extract.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtractJob {
+    /// Marketo's id of it.
+    pub id: String,
+    /// Whether it was put into Marketo's queue.
+    pub enqueued: bool,
+    /// When it was created, in ms: the truth of its rows is at least that old.
+    pub created_at: u64,
+    /// The end of its window, in ms.
+    pub upto: u64,
+}
+
+const SUBSCRIPTIONS: &str = "subscriptions";
+
+/// The key of a subscription.
+#[must_use]
+pub fn subscription_key(munchkin: &MunchkinId) -> Key {
+    Key::new(SUBSCRIPTIONS, munchkin.as_str())
+}
+
+/// The key of a sync.
+#[must_use]
+pub fn sync_key(munchkin: &MunchkinId, id: &str) -> Key {
+    Key::new(munchkin.as_str(), format!("sync/{id}"))
+}
+
+/// The key of a feed.
+#[must_use]
+pub fn feed_key(munchkin: &MunchkinId, id: &str) -> Key {
+    Key::new(munchkin.as_str(), format!("feed/{id}"))
+}
+
+/// The key of an import's record.
+#[must_use]
+pub fn import_key(munchkin: &MunchkinId, id: &str) -> Key {
+    Key::new(munchkin.as_str(), format!("import/{id}"))
+}
+
+/// The key of a subscription's identity head.
+#[must_use]
+pub fn identity_key(munchkin: &MunchkinId) -> Key {
+    Key::new(munchkin.as_str(), "identity")
+}
+
+/// All subscriptions.
+pub async fn subscriptions(deps: &Deps) -> Step<Vec<Subscription>> {
+    let found = doc::all(deps, Table::Syncs, SUBSCRIPTIONS, "").await?;
+    Ok(found.into_iter().map(|doc: Doc<Subscription>| doc.value).collect())
+}
+
+/// One subscription.
+pub async fn subscription(deps: &Deps, munchkin: &MunchkinId) -> Step<Option<Subscription>> {
+    Ok(load(deps, Table::Syncs, &subscription_key(munchkin)).await?.map(|doc| doc.value))
+}
+
+/// All syncs of a subscription, stopped ones included.
+pub async fn syncs(deps: &Deps, munchkin: &MunchkinId) -> Step<Vec<Doc<Sync>>> {
+    doc::all(deps, Table::Syncs, munchkin.as_str(), "sync/").await
+}
+
+/// The audiences that some sync of the subscription follows.
+pub async fn followed(deps: &Deps, munchkin: &MunchkinId) -> Step<Vec<AudienceId>> {
+    let mut audiences: Vec<AudienceId> = syncs(deps, munchkin)
+        .await?
+        .into_iter()
+        .filter(|sync| sync.value.follows())
+        .map(|sync| sync.value.audience)
+        .collect();
+    audiences.sort();
+    audiences.dedup();
+    Ok(audiences)
+}
+
+/// Changes a sync's row. `change` returns `false` to leave it as it is.
+pub async fn change_sync(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    id: &str,
+    mut change: impl FnMut(&mut Sync) -> bool,
+) -> Step<Option<Sync>> {
+    crate::update(
+        deps,
+        Table::Syncs,
+        &sync_key(munchkin, id),
+        |found: Option<Sync>| {
+            let Some(mut sync) = found else { return Ok((None, None)) };
+            let changed = change(&mut sync);
+            Ok((changed.then(|| sync.clone()), Some(sync)))
+        },
+        |_| None,
+    )
+    .await
+}
