@@ -93,14 +93,14 @@ impl Name {
         let stem = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".sync")?;
         let (rest, digits) = stem.rsplit_once('_')?;
         let mode = rest.rsplit('_').next()?;
-        let full = mode.eq_ignore_ascii_case("full");
-        if !(full || mode.eq_ignore_ascii_case("iter")) || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        let full = mode == "full";
+        if !(full || mode == "iter") || !digits.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
         let (time_ms, split) = match digits.len() {
             10 => (digits.parse::<u64>().ok()? * 1000, false),
             13 => (digits.parse().ok()?, false),
-            16.. => (digits.get(..13)?.parse().ok()?, true),
+            16..=24 => (digits.get(..13)?.parse().ok()?, true),
             _ => return None,
         };
         Some(Self { full, time_ms, split })

@@ -1,10 +1,10 @@
 //! The reference model: what Marketo's lists must finally hold, computed from the raw inputs, plainly.
 //!
 //! A file is a step, and what happens after it is another; each settles before the next. On a list that several
-//! syncs feed, one that keeps (`leaving`, `members_before`) outweighs one that lets go. A lead keeps the tokens and
-//! ECIDs that a later event does not repeat; it loses a token only to another lead.
+//! syncs feed, who was ever wanted by one that keeps those who leave stays, and one that adopts the earlier members
+//! adopts them for all; a sync that keeps lets nobody go, so that it adopts nobody.
 
-use crate::{World, feed::FeedFile, syncs, syncs::Accepted, types::Event};
+use crate::{World, feed::FeedFile, syncs, syncs::Accepted, types::Event, types::Lead};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// More tokens than this set an ECID aside; more ECIDs than that set a token aside (design §5).
@@ -16,7 +16,7 @@ pub fn lists(world: &World, after_files: usize) -> BTreeMap<u64, BTreeSet<u64>> 
     let mut model = Model { syncs: syncs::accepted(world), ..Model::default() };
     world.marketo.leads.iter().for_each(|lead| model.happen(Event::Lead(lead.clone())));
     world.matches.iter().for_each(|m| model.happen(Event::Match(m.clone())));
-    let old = world.marketo.lists.iter().map(|l| (l.id, [l.members.clone(), l.members.clone()]));
+    let old = world.marketo.lists.iter().map(|l| (l.id, [l.members.clone(), l.members.clone(), BTreeSet::new()]));
     model.lists = model.syncs.iter().map(|sync| (sync.list, Default::default())).chain(old).collect();
     for (n, file) in (1..=after_files).zip(&world.files) {
         model.deliver(file);
@@ -25,18 +25,16 @@ pub fn lists(world: &World, after_files: usize) -> BTreeMap<u64, BTreeSet<u64>> 
         later.for_each(|later| model.happen(later.event.clone()));
         model.settle();
     }
-    model.lists.into_iter().map(|(id, [members, _])| (id, members)).collect()
+    model.lists.into_iter().map(|(id, [members, ..])| (id, members)).collect()
 }
 
 #[derive(Default)]
 struct Model {
-    known: BTreeSet<u64>,
-    gone: BTreeMap<u64, Option<u64>>, // deleted, or merged into another
-    owner: BTreeMap<String, u64>,     // of a token
-    ecids: BTreeSet<(String, u64)>,   // that Marketo itself has stored
+    leads: BTreeMap<u64, Lead>,
+    owner: BTreeMap<String, u64>, // who got the token last
     matches: BTreeSet<(String, String)>,
     audiences: BTreeMap<u64, BTreeSet<String>>, // those that a file has named
-    lists: BTreeMap<u64, [BTreeSet<u64>; 2]>,   // members; those there before us
+    lists: BTreeMap<u64, [BTreeSet<u64>; 3]>,   // members; those there before us; those to keep
     syncs: Vec<Accepted>,
 }
 
@@ -44,9 +42,7 @@ impl Model {
     fn deliver(&mut self, file: &FeedFile) {
         let Some(facts) = file.facts() else { return };
         self.audiences.retain(|sid, _| !facts.snapshot || !facts.joined.contains_key(sid));
-        for (sid, ecids) in facts.joined {
-            self.audiences.entry(sid).or_default().extend(ecids);
-        }
+        facts.joined.into_iter().for_each(|(sid, ids)| self.audiences.entry(sid).or_default().extend(ids));
         for (sid, ecids) in facts.left {
             self.audiences.entry(sid).or_default().retain(|ecid| !ecids.contains(ecid));
         }
@@ -54,29 +50,34 @@ impl Model {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Lead(lead) if self.gone.contains_key(&lead.id) => {} // Marketo gives no id twice
-            Event::Lead(lead) => {
-                self.known.remove(&lead.id);
-                self.known.extend(lead.email.map(|_| lead.id));
-                self.owner.extend(lead.cookies.into_iter().map(|token| (token, lead.id)));
-                self.ecids.extend(lead.ecids.into_iter().map(|ecid| (ecid, lead.id)));
-            }
             Event::Match(m) => _ = self.matches.insert((m.ecid, m.token)),
-            Event::Delete(lead) => _ = self.gone.entry(lead).or_insert(None),
+            Event::Delete(id) => self.vanish(id, None),
+            Event::Merge { winner, .. } if !self.leads.contains_key(&winner) => {}
             Event::Merge { winner, losers } => {
                 for loser in losers.into_iter().filter(|loser| *loser != winner) {
-                    if [winner, loser].iter().all(|id| self.now(*id) == Some(*id)) {
-                        self.known.extend(self.known.contains(&loser).then_some(winner));
-                        self.gone.insert(loser, Some(winner));
-                    }
+                    self.vanish(loser, self.leads.get(&winner).cloned());
                 }
+            }
+            Event::Lead(lead) => {
+                for token in &lead.cookies {
+                    let old = self.owner.insert(token.clone(), lead.id).and_then(|id| self.leads.get_mut(&id));
+                    old.into_iter().for_each(|old| old.cookies.retain(|other| other != token));
+                }
+                self.leads.insert(lead.id, lead);
             }
         }
     }
 
-    /// Who this lead is by now.
-    fn now(&self, lead: u64) -> Option<u64> {
-        self.gone.get(&lead).map_or(Some(lead), |heir| self.now((*heir)?))
+    /// A lead is gone: deleted, or merged into an heir, who gets all it had.
+    fn vanish(&mut self, id: u64, heir: Option<Lead>) {
+        let Some(lead) = self.leads.remove(&id) else { return };
+        for ids in self.lists.values_mut().flatten().filter_map(|ids| ids.remove(&id).then_some(ids)) {
+            ids.extend(heir.iter().map(|heir| heir.id));
+        }
+        if let Some(heir) = heir {
+            let (cookies, ecids) = ([heir.cookies, lead.cookies].concat(), [heir.ecids, lead.ecids].concat());
+            self.happen(Event::Lead(Lead { id: heir.id, email: heir.email.or(lead.email), cookies, ecids }));
+        }
     }
 
     /// The known leads of each ECID.
@@ -86,14 +87,14 @@ impl Model {
             *tokens.entry(ecid).or_insert(0) += 1;
             *ecids.entry(token).or_insert(0) += 1;
         }
+        let known = || self.leads.values().filter(|lead| lead.email.is_some());
+        let owner: BTreeMap<_, _> = known().flat_map(|l| l.cookies.iter().map(|token| (token, l.id))).collect();
         let seen = self.matches.iter().filter(|(_, token)| ecids[token] <= CAPS.1);
-        let seen = seen.filter_map(|(ecid, token)| Some((ecid, *self.owner.get(token)?)));
+        let seen = seen.filter_map(|(ecid, token)| Some((ecid, *owner.get(token)?)));
+        let own = known().flat_map(|lead| lead.ecids.iter().map(|ecid| (ecid, lead.id)));
         let mut people = BTreeMap::<_, BTreeSet<_>>::new();
-        for (ecid, lead) in seen.chain(self.ecids.iter().map(|(ecid, lead)| (ecid, *lead))) {
-            let lead = self.now(lead).filter(|id| self.known.contains(id));
-            if let Some(id) = lead.filter(|_| tokens.get(ecid).is_none_or(|n| *n <= CAPS.0)) {
-                people.entry(ecid.clone()).or_default().insert(id);
-            }
+        for (ecid, id) in seen.chain(own).filter(|(ecid, _)| tokens.get(ecid).is_none_or(|n| *n <= CAPS.0)) {
+            people.entry(ecid.clone()).or_default().insert(id);
         }
         people
     }
@@ -101,17 +102,16 @@ impl Model {
     fn settle(&mut self) {
         let people = self.people();
         let tied: BTreeSet<u64> = people.values().flatten().copied().collect();
-        for (list, sets) in std::mem::take(&mut self.lists) {
-            let now = |ids: BTreeSet<u64>| ids.into_iter().filter_map(|id| self.now(id)).collect();
-            let [members, before]: [BTreeSet<u64>; 2] = sets.map(now);
-            let active = |s: &&Accepted| s.list == list && self.audiences.contains_key(&s.sid);
+        for (list, [members, before, kept]) in &mut self.lists {
+            let active = |s: &&Accepted| s.list == *list && self.audiences.contains_key(&s.sid);
             let syncs: Vec<&Accepted> = self.syncs.iter().filter(active).collect();
-            let ecids = syncs.iter().flat_map(|s| &self.audiences[&s.sid]);
-            let want = ecids.filter_map(|ecid| people.get(ecid)).flatten().copied();
-            let (keep, adopt) = (syncs.is_empty() || syncs.iter().any(|s| s.keep), syncs.iter().all(|s| s.adopt));
-            let stays = |id: &u64| keep || before.contains(id) && !(adopt && tied.contains(id));
-            let members: BTreeSet<u64> = members.into_iter().filter(stays).chain(want).collect();
-            self.lists.insert(list, [members.clone(), &before & &members]);
+            let people_of = |s: &&Accepted| self.audiences[&s.sid].iter().filter_map(|ecid| people.get(ecid)).flatten();
+            let want = |keep| syncs.iter().filter(move |s| s.keep == keep).flat_map(people_of);
+            let adopt = syncs.iter().any(|s| s.adopt && !s.keep);
+            kept.extend(want(true));
+            members.retain(|id| syncs.is_empty() || before.contains(id) && !(adopt && tied.contains(id)));
+            members.extend(want(false).chain(&*kept));
+            before.retain(|id| members.contains(id));
         }
     }
 }

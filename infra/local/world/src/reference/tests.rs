@@ -116,7 +116,7 @@ fn people_join_and_leave_and_earlier_members_stay() {
 }
 
 #[test]
-fn two_audiences_on_one_list_are_a_union_and_keeping_outweighs() {
+fn two_audiences_on_one_list_are_a_union() {
     let files = vec![full(1, &[(1, "101", ""), (3, "101,102", "")]), full(2, &[(3, "102", ""), (4, "101", "")])];
     let two = |options: Value| {
         let mut syncs = old(json!({}));
@@ -128,8 +128,12 @@ fn two_audiences_on_one_list_are_a_union_and_keeping_outweighs() {
     let w = world(two(json!({})), files.clone());
     holds(&w, 1, 50, &[1, 2, 3, 9]);
     holds(&w, 2, 50, &[2, 3, 4, 9]);
-    holds(&world(two(json!({"leaving": "keep"})), files.clone()), 2, 50, &[1, 2, 3, 4, 9]);
-    holds(&world(two(json!({"members_before": "adopt"})), files), 2, 50, &[2, 3, 4, 9]);
+    // Who was ever wanted by the sync that keeps stays; who only the other one wanted leaves.
+    let mut three = files.clone();
+    three.push(full(3, &[(4, "101,102", "")]));
+    holds(&world(two(json!({"leaving": "keep"})), three), 3, 50, &[2, 3, 4, 9]);
+    holds(&world(two(json!({"members_before": "adopt"})), files.clone()), 2, 50, &[3, 4, 9]);
+    holds(&world(two(json!({"members_before": "adopt", "leaving": "keep"})), files), 2, 50, &[2, 3, 4, 9]);
 }
 
 #[test]
@@ -182,10 +186,11 @@ fn a_person_is_whoever_owns_a_token_or_has_the_ecid_in_marketo() {
     later(&mut w, 1, Event::Lead(person(1, &[1], &[])));
     later(&mut w, 1, Event::Match(seen(7, 3)));
     holds(&w, 1, 50, &[1, 2, 3, 5, 6, 9]);
-    // A lead keeps what an event does not repeat, except its email.
+    // An event states the lead whole: what it does not repeat is gone.
     later(&mut w, 1, Event::Lead(person(1, &[], &[])));
-    later(&mut w, 1, Event::Lead(anonymous(6, &[])));
-    holds(&w, 1, 50, &[1, 2, 3, 5, 9]);
+    later(&mut w, 1, Event::Lead(person(5, &[], &[])));
+    later(&mut w, 1, Event::Lead(anonymous(6, &[6])));
+    holds(&w, 1, 50, &[2, 3, 9]);
 }
 
 #[test]
@@ -219,7 +224,7 @@ fn a_merge_unites_and_a_deletion_ends() {
     // What names a lead that is gone is passed over.
     later(&mut w, 2, Event::Merge { winner: 2, losers: vec![4, 2] });
     later(&mut w, 2, Event::Merge { winner: 1, losers: vec![2] });
-    later(&mut w, 2, Event::Lead(person(3, &[3], &[])));
+    later(&mut w, 2, Event::Delete(1));
     holds(&w, 2, 50, &[2, 9]);
 }
 
