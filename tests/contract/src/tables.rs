@@ -64,7 +64,7 @@ async fn documents_survive(store: &dyn Tables) {
         "floats": [0.1, -2.5, 1.0, 1e-7, 1e300, 0.0],
         "texts": ["", "ä\u{1F600}\u{0}", "1", "{\"a\":1}"],
         "empty": [{}, []],
-        "nested": {"a": {"b": {"c": [[{"": 1}]]}}},
+        "nested": {"a": {"b": {"c": [[{"-": 1}]]}}},
         "ecid": "01234567890123456789012345678901234567",
     });
     let written = item("contract/doc", "a", 1, doc);

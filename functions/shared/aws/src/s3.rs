@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::Object;
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use ports::{ObjectInfo, Objects, PortError, PortResult};
 
 use crate::errors::{Meaning, Symptom, from_symptom, meaning, port_error, symptom};
@@ -11,6 +13,10 @@ use crate::errors::{Meaning, Symptom, from_symptom, meaning, port_error, symptom
 const SERVICE: &str = "s3";
 /// Objects of one listing: the service's limit and the port's promise.
 const LISTED: usize = 1000;
+/// Questions for tags that a listing lacks, under way at once.
+const HEADS_AT_ONCE: usize = 8;
+/// 1 PiB; the service's largest object is 50 TB.
+const LONGER_THAN_ANY: u64 = 1 << 50;
 
 /// The bucket in S3.
 #[derive(Debug, Clone)]
@@ -51,12 +57,29 @@ impl S3Objects {
         }
     }
 
-    async fn exists(&self, key: &str) -> PortResult<bool> {
+    /// The object's tag, empty if the server gives none, or `None` if there is no such object.
+    async fn head(&self, key: &str) -> PortResult<Option<String>> {
         match self.client.head_object().bucket(self.bucket()?).key(key).send().await {
-            Ok(_) => Ok(true),
-            Err(error) if meaning(symptom(&error)) == Meaning::NoSuchObject => Ok(false),
+            Ok(answer) => Ok(Some(answer.e_tag.unwrap_or_default())),
+            Err(error) if meaning(symptom(&error)) == Meaning::NoSuchObject => Ok(None),
             Err(error) => Err(port_error(SERVICE, "HeadObject", &error)),
         }
+    }
+
+    /// A listing's entry; `None`: the object went away meanwhile. S3 lists every object with its tag; a server
+    /// that does not (s3s-fs) is asked for it.
+    async fn info(&self, object: Object) -> PortResult<Option<ObjectInfo>> {
+        let (Some(key), Some(size)) = (object.key, object.size.and_then(|size| u64::try_from(size).ok())) else {
+            return Ok(None);
+        };
+        let etag = match object.e_tag {
+            Some(etag) => etag,
+            None => match self.head(&key).await? {
+                Some(etag) => etag,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(ObjectInfo { key, size, etag: etag.trim_matches('"').to_owned() }))
     }
 }
 
@@ -69,10 +92,12 @@ impl Objects for S3Objects {
     async fn get_range(&self, key: &str, from: u64, len: u64) -> PortResult<Option<Bytes>> {
         // HTTP cannot say "no bytes"; a range without an end it can answer would be the whole object.
         if len == 0 {
-            return Ok(self.exists(key).await?.then(Bytes::new));
+            return Ok(self.head(key).await?.map(|_| Bytes::new()));
         }
         let last = from.saturating_add(len - 1);
-        self.read(key, Some(format!("bytes={from}-{last}"))).await
+        // Servers refuse numbers near 2^64; behind the largest object a range needs no end.
+        let end = if last < LONGER_THAN_ANY { last.to_string() } else { String::new() };
+        self.read(key, Some(format!("bytes={from}-{end}"))).await
     }
 
     async fn put(&self, key: &str, body: Bytes) -> PortResult<()> {
@@ -106,13 +131,9 @@ impl Objects for S3Objects {
                 .send()
                 .await
                 .map_err(|error| port_error(SERVICE, "ListObjectsV2", &error))?;
-            listed.extend(page.contents.into_iter().flatten().filter_map(|object| {
-                Some(ObjectInfo {
-                    key: object.key?,
-                    size: object.size.and_then(|size| u64::try_from(size).ok())?,
-                    etag: object.e_tag.unwrap_or_default().trim_matches('"').to_owned(),
-                })
-            }));
+            let objects = stream::iter(page.contents.unwrap_or_default()).map(|object| self.info(object));
+            let objects: Vec<_> = objects.buffered(HEADS_AT_ONCE).try_collect().await?;
+            listed.extend(objects.into_iter().flatten());
             token = page.next_continuation_token;
             if listed.len() >= LISTED || page.is_truncated != Some(true) || token.is_none() {
                 return Ok(listed);
