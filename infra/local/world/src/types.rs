@@ -115,7 +115,7 @@ pub struct Later {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// A lead appears or changes.
+    /// A lead appears or changes. It is stated whole: what is not repeated (email, cookies, ECIDs) is gone.
     Lead(Lead),
     /// A browser shows both cookies.
     Match(Match),
