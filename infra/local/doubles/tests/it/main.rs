@@ -1,0 +1,13 @@
+//! The doubles' quirks, one test each, on a virtual clock; and the shell over real HTTP.
+
+mod activities;
+mod adobe;
+mod assets;
+mod exports;
+mod faults;
+mod http;
+mod leads;
+mod limits;
+mod lists;
+mod rig;
+mod world;
