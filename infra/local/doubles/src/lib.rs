@@ -11,3 +11,5 @@ pub mod adobe;
 pub mod marketo;
 pub mod shell;
 mod wire;
+
+pub use shell::{Deliver, Now, Shared, adobe_router, marketo_router, serve, system_clock};

@@ -15,6 +15,8 @@ const QUEUED: usize = 10;
 const BYTES_A_DAY: u64 = 500 * 1024 * 1024;
 /// Longest range of a filter.
 const RANGE_MS: u64 = 31 * 86_400_000;
+/// A file is kept for seven days; here the job goes with it (Marketo shows its status for 30).
+const KEPT_MS: u64 = 7 * 86_400_000;
 /// A status changes no faster than this, so asking more often is against the rules. Before scaling.
 const POLL_MS: u64 = 60_000;
 const ID: &str = "ce45a7a1-f19d-4ce2-882c-";
@@ -118,7 +120,8 @@ impl Marketo {
         let filter = self.filter_of(&create.filter)?;
         let headers =
             create.fields.iter().map(|name| create.column_header_names.get(name).unwrap_or(name).clone()).collect();
-        let id = self.state.exports.keys().next_back().map_or(1, |id| id + 1);
+        let id = self.state.next_export;
+        self.state.next_export += 1;
         let export = Export {
             fields: create.fields,
             headers,
@@ -237,6 +240,11 @@ impl Marketo {
             export.records = records;
             export.file = Some(file);
         }
+    }
+
+    /// Drops the jobs whose time is over.
+    pub(super) fn forget_old_exports(&mut self, now: u64) {
+        self.state.exports.retain(|_, export| export.created_ms + KEPT_MS > now);
     }
 
     fn answer_with(&mut self, now: u64, id: u64, change: impl FnOnce(&mut Export)) -> Outcome {

@@ -6,20 +6,23 @@ mod exports;
 mod faults;
 mod leads;
 mod lists;
+mod routes;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use ::world::types::{Lead, List, MarketoData};
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use serde::{Deserialize, Serialize};
 
 pub use activities::Activity;
 pub use exports::Export;
 pub use faults::{Commit, Fault, FaultAnswer, Which};
+pub use routes::Kind;
 
 use crate::wire::Params;
 use faults::Injected;
+use routes::{Target, target_of};
 
 /// Rate limit of an instance: calls in a rolling window (Marketo's best practices).
 pub const RATE_CALLS: usize = 100;
@@ -96,72 +99,6 @@ impl Default for Settings {
     }
 }
 
-/// What a call asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// `/identity/oauth/token`.
-    Token,
-    /// Leads by filter.
-    Leads,
-    /// One lead by id.
-    Lead,
-    /// Searchable fields (`describe2`).
-    Describe,
-    /// The lists of one lead.
-    ListsOfLead,
-    /// Add to a list.
-    ListAdd,
-    /// Remove from a list.
-    ListRemove,
-    /// Ask who is in a list.
-    IsMember,
-    /// Read a list's members.
-    Members,
-    /// Query lists.
-    Lists,
-    /// One list by id.
-    List,
-    /// Create a static list.
-    AssetCreate,
-    /// Browse static lists.
-    AssetBrowse,
-    /// A static list by name.
-    AssetByName,
-    /// A static list by id.
-    AssetGet,
-    /// Change name or description.
-    AssetUpdate,
-    /// Delete a static list.
-    AssetDelete,
-    /// Browse folders.
-    Folders,
-    /// A folder by name.
-    FolderByName,
-    /// A folder by id.
-    Folder,
-    /// A paging token for activities.
-    PagingToken,
-    /// Activities.
-    Activities,
-    /// Deleted leads.
-    DeletedLeads,
-    /// Calls of today.
-    Usage,
-    /// Create an export.
-    ExportCreate,
-    /// Put an export into the queue.
-    ExportEnqueue,
-    /// How an export stands.
-    ExportStatus,
-    /// An export's file.
-    ExportFile,
-    /// Cancel an export.
-    ExportCancel,
-    /// No such endpoint, or not with this method.
-    Unknown,
-}
-
 /// One call, as the log keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Call {
@@ -236,6 +173,7 @@ pub struct State {
     /// Ids are never given twice.
     next_lead: u64,
     next_list: u64,
+    next_export: u64,
     /// Day of the quota, counted from the epoch in US Central, and the calls of that day.
     day: u64,
     used: u32,
@@ -300,14 +238,6 @@ impl Refusal {
 
 type Outcome = Result<Answer, Refusal>;
 
-/// An endpoint with the number in its path, and whether its parameters stand in a form body as well.
-#[derive(Clone, Copy)]
-struct Target {
-    kind: Kind,
-    id: u64,
-    form: bool,
-}
-
 impl Marketo {
     /// A subscription that holds `data`. Leads were created ten days ago. Of two leads with the same cookie the
     /// later one owns it; a list member that is no lead is left out, as Marketo cannot hold one.
@@ -352,6 +282,7 @@ impl Marketo {
             lists,
             activities: Vec::new(),
             exports: BTreeMap::new(),
+            next_export: 1,
             day: day_of(now_ms),
             used: 0,
             exported_bytes: 0,
@@ -581,6 +512,7 @@ impl Marketo {
             self.state.day = day;
             self.state.used = 0;
             self.state.exported_bytes = 0;
+            self.forget_old_exports(now);
         }
         now
     }
@@ -823,95 +755,4 @@ fn page_size(params: &Params<'_>, name: &str, default: usize, most: usize) -> Re
             _ => Err(Refusal(1003, format!("Invalid value for parameter '{name}'"))),
         },
     }
-}
-
-fn target_of(request: &Request<Vec<u8>>) -> Result<Target, (Kind, Refusal)> {
-    let path = request.uri().path();
-    let mut method = request.method();
-    let mut form = false;
-    // A POST that stands for a GET whose URI would be too long: on the lead database only.
-    if method == Method::POST
-        && path.starts_with("/rest/v1/")
-        && Params::of_query(request.uri().query()).get("_method").is_some_and(|given| given == "GET")
-    {
-        method = &Method::GET;
-        form = true;
-    }
-    let not_found = || (Kind::Unknown, Refusal::new(610, "Requested resource not found"));
-    let number = |text: &str| text.parse::<u64>().map_err(|_| not_found());
-    let last = |text: &str| number(text.strip_suffix(".json").unwrap_or("-"));
-    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let get = method == Method::GET;
-    let post = method == Method::POST;
-    let (kind, id) = match parts.as_slice() {
-        ["identity", "oauth", "token"] if get || post => {
-            form = post;
-            (Kind::Token, 0)
-        }
-        ["rest", "v1", rest @ ..] => match rest {
-            ["leads.json"] if get => (Kind::Leads, 0),
-            ["lead", id] if get => (Kind::Lead, last(id)?),
-            ["leads", "describe2.json"] if get => (Kind::Describe, 0),
-            ["leads", id, "listMembership.json"] if get => (Kind::ListsOfLead, number(id)?),
-            ["lists" | "list", id, "leads.json"] => match *method {
-                Method::GET => (Kind::Members, number(id)?),
-                Method::POST => (Kind::ListAdd, number(id)?),
-                Method::DELETE => (Kind::ListRemove, number(id)?),
-                _ => return Err(not_supported()),
-            },
-            ["lists", id, "leads", "ismember.json"] if get => (Kind::IsMember, number(id)?),
-            ["lists.json"] if get => (Kind::Lists, 0),
-            ["lists", id] if get => (Kind::List, last(id)?),
-            ["activities", "pagingtoken.json"] if get => (Kind::PagingToken, 0),
-            ["activities.json"] if get => (Kind::Activities, 0),
-            ["activities", "deletedleads.json"] if get => (Kind::DeletedLeads, 0),
-            ["stats", "usage.json"] if get => (Kind::Usage, 0),
-            ["leads.json" | "lists.json" | "activities.json"]
-            | ["lead" | "lists", _]
-            | ["leads", "describe2.json"]
-            | ["leads", _, "listMembership.json"]
-            | ["lists", _, "leads", "ismember.json"]
-            | ["activities", "pagingtoken.json" | "deletedleads.json"]
-            | ["stats", "usage.json"] => return Err(not_supported()),
-            _ => return Err(not_found()),
-        },
-        ["rest", "asset", "v1", rest @ ..] => match rest {
-            ["staticLists.json"] if get => (Kind::AssetBrowse, 0),
-            ["staticLists.json"] if post => {
-                form = true;
-                (Kind::AssetCreate, 0)
-            }
-            ["staticList", "byName.json"] if get => (Kind::AssetByName, 0),
-            ["staticList", id, "delete.json"] if post => (Kind::AssetDelete, number(id)?),
-            ["staticList", id] if get => (Kind::AssetGet, last(id)?),
-            ["staticList", id] if post => {
-                form = true;
-                (Kind::AssetUpdate, last(id)?)
-            }
-            ["folders.json"] if get => (Kind::Folders, 0),
-            ["folder", "byName.json"] if get => (Kind::FolderByName, 0),
-            ["folder", id] if get => (Kind::Folder, last(id)?),
-            ["staticLists.json" | "folders.json"] | ["staticList" | "folder", _] | ["staticList", _, "delete.json"] => {
-                return Err(not_supported());
-            }
-            _ => return Err(not_found()),
-        },
-        ["bulk", "v1", "leads", "export", rest @ ..] => match rest {
-            ["create.json"] if post => (Kind::ExportCreate, 0),
-            [id, "enqueue.json"] if post => (Kind::ExportEnqueue, exports::number_of(id).ok_or_else(not_found)?),
-            [id, "cancel.json"] if post => (Kind::ExportCancel, exports::number_of(id).ok_or_else(not_found)?),
-            [id, "status.json"] if get => (Kind::ExportStatus, exports::number_of(id).ok_or_else(not_found)?),
-            [id, "file.json"] if get => (Kind::ExportFile, exports::number_of(id).ok_or_else(not_found)?),
-            ["create.json"] | [_, "enqueue.json" | "cancel.json" | "status.json" | "file.json"] => {
-                return Err(not_supported());
-            }
-            _ => return Err(not_found()),
-        },
-        _ => return Err(not_found()),
-    };
-    Ok(Target { kind, id, form })
-}
-
-fn not_supported() -> (Kind, Refusal) {
-    (Kind::Unknown, Refusal::new(605, "HTTP method not supported"))
 }

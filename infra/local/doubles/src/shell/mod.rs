@@ -34,6 +34,7 @@ mod page;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -51,6 +52,9 @@ pub use marketo::marketo_router;
 
 /// The shell itself reads no more than this; the doubles' own limits are lower.
 const BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// Pause after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// A clock: milliseconds since the epoch.
 pub type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -107,18 +111,17 @@ struct Dropped;
 /// Serves a router on a listener (bind it to loopback) until the future is dropped; connections end with it.
 ///
 /// It speaks to hyper directly, because a double must be able to close a connection without an answer.
-///
-/// # Errors
-/// Only when the listener itself fails.
-pub async fn serve(listener: tokio::net::TcpListener, router: Router) -> io::Result<()> {
+pub async fn serve(listener: tokio::net::TcpListener, router: Router) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (stream, _) = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
-                // The peer went away before it was accepted.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                Err(error) => return Err(error),
+                // The peer went away before it was accepted, or there are no descriptors left for a moment.
+                Err(_) => {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
             },
             Some(_) = connections.join_next() => continue,
         };

@@ -141,3 +141,18 @@ fn the_length_scales() {
     rig.now += 1_200;
     assert_eq!(status(&mut rig, &id)["status"], "Completed");
 }
+
+#[test]
+fn a_file_is_kept_for_seven_days() {
+    let mut rig = Rig::plain();
+    let id = create(&mut rig);
+    enqueue(&mut rig, &id);
+    let uri = format!("/bulk/v1/leads/export/{id}/status.json");
+    rig.now = START + 6 * 86_400_000;
+    rig.sign_in();
+    assert_eq!(status(&mut rig, &id)["status"], "Completed");
+    rig.now = START + 8 * 86_400_000;
+    rig.sign_in();
+    assert_eq!(code(&rig.get(&uri)), "1013");
+    assert_ne!(create(&mut rig), id, "an id is never given twice");
+}
