@@ -31,18 +31,21 @@ pub const INTEGRATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Routes and the functions behind them.
 pub struct Gateway {
     routes: Vec<(Route, Arc<dyn Target>)>,
-    timeout: Duration,
 }
 
 impl Gateway {
     /// A gateway over these routes.
     #[must_use]
     pub fn new(routes: Vec<(Route, Arc<dyn Target>)>) -> Self {
-        Self { routes, timeout: INTEGRATION_TIMEOUT }
+        Self { routes }
     }
 
     /// Answers one request.
-    pub async fn handle(&self, request: Request<hyper::body::Incoming>) -> Result<Response<Body>, Infallible> {
+    pub async fn handle<B>(&self, request: Request<B>) -> Result<Response<Body>, Infallible>
+    where
+        B: hyper::body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let (head, body) = request.into_parts();
         if head_size(&head) > HEAD_LIMIT {
             return Ok(message(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large"));
@@ -62,15 +65,14 @@ impl Gateway {
         if event.len() > EVENT_LIMIT {
             return Ok(message(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large"));
         }
-        let answer = match tokio::time::timeout(self.timeout, target.invoke(event)).await {
+        let answer = match tokio::time::timeout(INTEGRATION_TIMEOUT, target.invoke(event)).await {
             Ok(Ok(answer)) => answer,
             Err(_) | Ok(Err(InvokeError::Stopping)) => {
                 return Ok(message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"));
             }
             Ok(Err(_)) => return Ok(message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")),
         };
-        Ok(answer_of(&answer)
-            .unwrap_or_else(|| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")))
+        Ok(answer_of(&answer).unwrap_or_else(|| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")))
     }
 
     /// The most specific route: fewest variable parts, `{name+}` last, then the method before `ANY`.
@@ -265,6 +267,25 @@ mod tests {
         assert_eq!(fits("/syncs/{id}/report", "/syncs/a b/report"), Some(vec!["a b".to_owned()]));
         assert_eq!(fits("/app/{proxy+}", "/app/a/b.js"), Some(vec!["a/b.js".to_owned()]));
         assert_eq!(fits("/app/{proxy+}", "/app/"), None);
+    }
+
+    struct Never;
+
+    #[async_trait::async_trait]
+    impl Target for Never {
+        async fn invoke(&self, _: Bytes) -> Result<Bytes, InvokeError> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_function_that_does_not_answer_within_30_s_is_a_503() {
+        let route = Route { method: "GET".into(), path: "/".into() };
+        let gateway = Gateway::new(vec![(route, Arc::new(Never))]);
+        let began = tokio::time::Instant::now();
+        let Ok(answer) = gateway.handle(Request::new(http_body_util::Empty::<Bytes>::new())).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(began.elapsed() >= INTEGRATION_TIMEOUT);
     }
 
     #[test]

@@ -157,11 +157,8 @@ pub async fn start(options: Options) -> anyhow::Result<Stack> {
     let sqs_port = sqs_listener.local_addr()?.port();
     let dynamodb_listener = bind(Port::Exact(0)).await?;
     let s3_listener = bind(Port::Exact(0)).await?;
-    let endpoints = Endpoints {
-        dynamodb: address(&dynamodb_listener)?,
-        sqs: address(&sqs_listener)?,
-        s3: address(&s3_listener)?,
-    };
+    let endpoints =
+        Endpoints { dynamodb: address(&dynamodb_listener)?, sqs: address(&sqs_listener)?, s3: address(&s3_listener)? };
     let url = address(&gateway_listener)?;
 
     let template = template::read(&options.template, &options.parameters, &endpoints.sqs)?;
@@ -294,12 +291,7 @@ impl Drop for Stack {
     }
 }
 
-fn settings(
-    function: &template::Function,
-    bin_dir: &Path,
-    endpoints: &Endpoints,
-    scale: f64,
-) -> runtime::Settings {
+fn settings(function: &template::Function, bin_dir: &Path, endpoints: &Endpoints, scale: f64) -> runtime::Settings {
     let mut environment = function.environment.clone();
     let own = [
         ("AWS_REGION", REGION),
@@ -355,9 +347,9 @@ fn visibility_s(queue: &template::Queue, template: &template::Template) -> u64 {
 /// Binds a loopback port.
 async fn bind(port: Port) -> anyhow::Result<TcpListener> {
     match port {
-        Port::Exact(port) => TcpListener::bind(("127.0.0.1", port))
-            .await
-            .with_context(|| format!("port {port} is not free")),
+        Port::Exact(port) => {
+            TcpListener::bind(("127.0.0.1", port)).await.with_context(|| format!("port {port} is not free"))
+        }
         Port::Preferred(first) => {
             for port in (first..=u16::MAX).take(usize::from(PORTS_TRIED)) {
                 if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
@@ -381,7 +373,8 @@ fn file_log(data: &Path, next: LogSink) -> anyhow::Result<LogSink> {
     Ok(Arc::new(move |line: LogLine| {
         let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
         if !files.contains_key(&line.function)
-            && let Ok(file) = OpenOptions::new().create(true).append(true).open(folder.join(format!("{}.log", line.function)))
+            && let Ok(file) =
+                OpenOptions::new().create(true).append(true).open(folder.join(format!("{}.log", line.function)))
         {
             files.insert(line.function.clone(), file);
         }

@@ -170,7 +170,9 @@ fn created(request: &Request<Body>) -> Option<&'static str> {
     let has = |name: &str| form_urlencoded::parse(query.as_bytes()).any(|(key, _)| key == name);
     match *request.method() {
         // Sub-resources (?tagging, ?acl) and parts make no object.
-        Method::PUT if has("partNumber") || has("tagging") || has("acl") || has("retention") || has("legal-hold") => None,
+        Method::PUT if has("partNumber") || has("tagging") || has("acl") || has("retention") || has("legal-hold") => {
+            None
+        }
         Method::PUT if request.headers().contains_key("x-amz-copy-source") => Some("ObjectCreated:Copy"),
         Method::PUT => Some("ObjectCreated:Put"),
         Method::POST if has("uploadId") => Some("ObjectCreated:CompleteMultipartUpload"),

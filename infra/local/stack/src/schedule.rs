@@ -55,9 +55,17 @@ fn event(schedule: &Schedule) -> Bytes {
     }
     let time = Timestamp::from_millisecond(i64::try_from(now_ms()).unwrap_or_default()).unwrap_or_default();
     let (source, resource, detail) = if schedule.scheduler {
-        ("aws.scheduler", format!("arn:aws:scheduler:{REGION}:{ACCOUNT}:schedule/default/{}", schedule.name), json!("{}"))
+        (
+            "aws.scheduler",
+            format!("arn:aws:scheduler:{REGION}:{ACCOUNT}:schedule/default/{}", schedule.name),
+            json!("{}"),
+        )
     } else {
-        ("aws.events", format!("arn:aws:events:{REGION}:{ACCOUNT}:rule/{}", schedule.name), Value::Object(Default::default()))
+        (
+            "aws.events",
+            format!("arn:aws:events:{REGION}:{ACCOUNT}:rule/{}", schedule.name),
+            Value::Object(Default::default()),
+        )
     };
     let event = json!({
         "version": "0",

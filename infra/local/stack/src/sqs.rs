@@ -126,6 +126,19 @@ impl Sqs {
         Ok(())
     }
 
+    /// Sends one message to a FIFO queue.
+    pub async fn send_to_group(&self, queue: &str, body: String, group: &str, dedup: &str) -> anyhow::Result<()> {
+        let input = SendMessageInput {
+            queue_url: self.url(queue),
+            message_body: body,
+            message_group_id: Some(group.to_owned()),
+            message_deduplication_id: Some(dedup.to_owned()),
+            ..SendMessageInput::default()
+        };
+        self.send_message(input).await.map_err(|e| anyhow!("{queue}: {}", e.message))?;
+        Ok(())
+    }
+
     async fn send_message(
         &self,
         input: SendMessageInput,
@@ -156,8 +169,7 @@ impl Sqs {
         for queue in self.queues.iter() {
             let input =
                 GetQueueAttributesInput { queue_url: self.url(&queue.name), attribute_names: vec!["All".to_owned()] };
-            let attributes =
-                self.provider.get_queue_attributes(input).await.map(|o| o.attributes).unwrap_or_default();
+            let attributes = self.provider.get_queue_attributes(input).await.map(|o| o.attributes).unwrap_or_default();
             let number = |key: &str| attributes.get(key).and_then(|text| text.parse().ok()).unwrap_or(0);
             depths.push(QueueDepth {
                 name: queue.name.clone(),
@@ -299,9 +311,7 @@ impl SqsHandler for Handler {
     fn handle_operation(&self, operation: SqsOperation, body: Bytes) -> Answer {
         let sqs = self.sqs.clone();
         match operation {
-            SqsOperation::SendMessage => {
-                Box::pin(async move { answer(&sqs.send_message(parse(&body)?).await?) })
-            }
+            SqsOperation::SendMessage => Box::pin(async move { answer(&sqs.send_message(parse(&body)?).await?) }),
             SqsOperation::SendMessageBatch => Box::pin(async move {
                 let input: SendMessageBatchInput = parse(&body)?;
                 let entries = input.entries.clone();
@@ -351,7 +361,8 @@ impl SqsHandler for Handler {
 }
 
 fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, SqsError> {
-    serde_json::from_slice(body).map_err(|error| SqsError::invalid_parameter_value(format!("malformed request: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| SqsError::invalid_parameter_value(format!("malformed request: {error}")))
 }
 
 fn answer(output: &impl Serialize) -> Result<http::Response<SqsResponseBody>, SqsError> {
@@ -382,8 +393,7 @@ impl Source for QueueSource {
 
     async fn delete(&self, receipts: &[String]) -> anyhow::Result<()> {
         for receipt in receipts {
-            let input =
-                DeleteMessageInput { queue_url: self.sqs.url(&self.queue), receipt_handle: receipt.clone() };
+            let input = DeleteMessageInput { queue_url: self.sqs.url(&self.queue), receipt_handle: receipt.clone() };
             self.sqs.provider.delete_message(input).await.map_err(|e| anyhow!("{}: {}", self.queue, e.message))?;
         }
         self.sqs.deleted(receipts.iter().map(String::as_str)).map_err(|e| anyhow!(e.message))

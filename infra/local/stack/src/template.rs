@@ -241,9 +241,11 @@ impl<'a> Reader<'a> {
     fn template(&self) -> anyhow::Result<Template> {
         let time_scale = match self.parameters.get("TimeScale") {
             None => 1.0,
-            Some(text) => text.parse::<f64>().ok().filter(|scale| *scale > 0.0 && scale.is_finite()).with_context(
-                || "parameter TimeScale must be a positive number",
-            )?,
+            Some(text) => text
+                .parse::<f64>()
+                .ok()
+                .filter(|scale| *scale > 0.0 && scale.is_finite())
+                .with_context(|| "parameter TimeScale must be a positive number")?,
         };
         let mut template = Template { time_scale, tables: vec![], queues: vec![], buckets: vec![], functions: vec![] };
         for (logical, resource) in self.resources {
@@ -280,7 +282,8 @@ impl<'a> Reader<'a> {
         let name = self.physical(logical)?;
         let mut create = Map::new();
         create.insert("TableName".into(), json!(name));
-        for key in ["KeySchema", "AttributeDefinitions", "GlobalSecondaryIndexes", "LocalSecondaryIndexes", "BillingMode"]
+        for key in
+            ["KeySchema", "AttributeDefinitions", "GlobalSecondaryIndexes", "LocalSecondaryIndexes", "BillingMode"]
         {
             if let Some(value) = properties.get(key) {
                 create.insert(key.into(), self.resolve(value).with_context(|| key.to_owned())?);
@@ -308,8 +311,13 @@ impl<'a> Reader<'a> {
                     let most = policy.get("maxReceiveCount").map(text_of).context("maxReceiveCount")?;
                     redrive = Some((name_of_arn(&arn)?, most.parse().context("maxReceiveCount")?));
                 }
-                "MessageRetentionPeriod" | "DelaySeconds" | "MaximumMessageSize" | "ContentBasedDeduplication"
-                | "DeduplicationScope" | "FifoThroughputLimit" | "ReceiveMessageWaitTimeSeconds" => {
+                "MessageRetentionPeriod"
+                | "DelaySeconds"
+                | "MaximumMessageSize"
+                | "ContentBasedDeduplication"
+                | "DeduplicationScope"
+                | "FifoThroughputLimit"
+                | "ReceiveMessageWaitTimeSeconds" => {
                     attributes.insert(key.clone(), self.text(value).with_context(|| key.clone())?);
                 }
                 other => bail!("the local stack does not know the queue property {other}"),
@@ -330,7 +338,10 @@ impl<'a> Reader<'a> {
                 ensure!(key == "QueueConfigurations", "the local stack notifies queues only, not {key}");
                 for one in list.as_array().context("QueueConfigurations must be a list")? {
                     let event = one.get("Event").and_then(Value::as_str).unwrap_or_default();
-                    ensure!(event == "s3:ObjectCreated:*", "the local stack knows s3:ObjectCreated:* only, not {event}");
+                    ensure!(
+                        event == "s3:ObjectCreated:*",
+                        "the local stack knows s3:ObjectCreated:* only, not {event}"
+                    );
                     let mut notification = Notification {
                         queue: name_of_arn(&one.get("Queue").map(text_of).context("Queue")?)?,
                         prefix: String::new(),
@@ -364,7 +375,8 @@ impl<'a> Reader<'a> {
         };
         let setting = |key: &str| properties.get(key).or_else(|| self.globals.get(key));
         let timeout_s = setting("Timeout").map_or(Ok(DEFAULT_TIMEOUT_S), |v| self.number(v)).context("Timeout")?;
-        let memory_mb = setting("MemorySize").map_or(Ok(DEFAULT_MEMORY_MB), |v| self.number(v)).context("MemorySize")?;
+        let memory_mb =
+            setting("MemorySize").map_or(Ok(DEFAULT_MEMORY_MB), |v| self.number(v)).context("MemorySize")?;
         let reserved = setting("ReservedConcurrentExecutions").map(|v| self.number(v)).transpose()?;
         let mut environment = BTreeMap::new();
         for variables in [self.globals.get("Environment"), properties.get("Environment")].into_iter().flatten() {
@@ -398,7 +410,8 @@ impl<'a> Reader<'a> {
             "HttpApi" => {
                 let method = self.text(properties.get("Method").context("Method")?)?.to_uppercase();
                 let path = self.text(properties.get("Path").context("Path")?)?;
-                let method = if method == "*" || method == "X-AMAZON-APIGATEWAY-ANY-METHOD" { "ANY".into() } else { method };
+                let method =
+                    if method == "*" || method == "X-AMAZON-APIGATEWAY-ANY-METHOD" { "ANY".into() } else { method };
                 function.routes.push(Route { method, path });
             }
             "Schedule" | "ScheduleV2" => {
@@ -643,7 +656,8 @@ impl<'a> Reader<'a> {
 /// Checks what spans resources, and puts dead-letter queues first.
 fn check(template: &mut Template) -> anyhow::Result<()> {
     let names: BTreeSet<String> = template.queues.iter().map(|queue| queue.name.clone()).collect();
-    let dead: BTreeSet<String> = template.queues.iter().filter_map(|q| q.redrive.as_ref()).map(|r| r.0.clone()).collect();
+    let dead: BTreeSet<String> =
+        template.queues.iter().filter_map(|q| q.redrive.as_ref()).map(|r| r.0.clone()).collect();
     for name in &dead {
         ensure!(names.contains(name), "the dead-letter queue {name} does not exist");
     }

@@ -58,18 +58,11 @@ fn obey(command: &Value) -> Result<(), Error> {
         Some("fail") => Err("as told".into()),
         Some("panic") => panic!("as told"),
         Some("crash") => std::process::exit(7),
-        Some("hang") => loop {
-            std::thread::park();
-        },
-        // Hangs the first time that this path is seen.
-        Some("hang-once") => {
-            let path = command.get("path").and_then(Value::as_str).unwrap_or_default();
-            if std::fs::File::create_new(path).is_ok() {
-                loop {
-                    std::thread::park();
-                }
+        Some("hang") => {
+            note("hanging");
+            loop {
+                std::thread::park();
             }
-            Ok(())
         }
         _ => Ok(()),
     }

@@ -1,0 +1,28 @@
+//! The local stack from outside: pollers over a fake and the embedded queue, and whole stacks that drive a real
+//! function binary.
+
+mod end_to_end;
+mod poller;
+mod real_template;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// How long anything here may take; a busy machine is slow.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Polls until `what` gives something.
+async fn eventually<T, F: Future<Output = Option<T>>>(name: &str, mut what: impl FnMut() -> F) -> T {
+    let polled = async {
+        loop {
+            if let Some(found) = what().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, polled).await {
+        Ok(found) => found,
+        Err(_) => panic!("did not happen: {name}"),
+    }
+}

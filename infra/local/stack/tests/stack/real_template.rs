@@ -1,0 +1,70 @@
+//! Rules over the template that is deployed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use stack::template::{Template, read};
+
+fn path() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../template.yaml")
+}
+
+fn template() -> Template {
+    read(&path(), &BTreeMap::new(), "http://127.0.0.1:1").expect("the template is readable without parameters")
+}
+
+#[test]
+fn it_declares_the_four_functions_by_their_binaries() {
+    let binaries: BTreeSet<_> = template().functions.into_iter().map(|function| function.binary).collect();
+    assert_eq!(binaries, stack::FUNCTIONS.map(str::to_owned).into());
+}
+
+#[test]
+fn every_queue_has_a_dead_letter_queue_and_a_long_enough_visibility_time_out() {
+    let template = template();
+    assert_eq!(template.queues.len(), 10);
+    for queue in template.queues.iter().filter(|queue| !queue.dead) {
+        assert!(queue.redrive.as_ref().is_some_and(|(_, most)| *most >= 5), "{}", queue.name);
+        let readers: Vec<_> =
+            template.functions.iter().filter(|f| f.sources.iter().any(|source| source.queue == queue.name)).collect();
+        assert_eq!(readers.len(), 1, "{}", queue.name);
+        // A late effect of a dead process may come up to 180 s after it (design, invariant 5).
+        let late_effect_s = if readers[0].timeout_s > 30 { 180 } else { 0 };
+        assert!(queue.visibility_s >= 6 * readers[0].timeout_s, "{}", queue.name);
+        assert!(queue.visibility_s >= readers[0].timeout_s + late_effect_s, "{}", queue.name);
+    }
+}
+
+#[test]
+fn every_mapping_reports_item_failures_and_serial_queues_have_batches_of_one() {
+    for function in template().functions {
+        for source in function.sources {
+            assert!(source.report_item_failures, "{}", source.queue);
+            assert!(!source.queue.ends_with(".fifo") || source.batch_size == 1, "{}", source.queue);
+        }
+    }
+}
+
+#[test]
+fn the_function_that_faces_browsers_holds_no_secret() {
+    let template = template();
+    let ingest = template.functions.iter().find(|function| function.name == "cookie-ingest").expect("cookie-ingest");
+    let held: Vec<_> =
+        ingest.environment.keys().filter(|key| key.starts_with("MARKETO") || key.starts_with("ADOBE")).collect();
+    assert!(held.is_empty(), "{held:?}");
+}
+
+#[test]
+fn policies_name_each_action() {
+    let text = std::fs::read_to_string(path()).expect("template");
+    let mut denied = false;
+    for line in text.lines().map(str::trim) {
+        match line {
+            "Effect: Deny" => denied = true,
+            "Effect: Allow" => denied = false,
+            _ => {}
+        }
+        let wild = line.ends_with(":*") && !line.starts_with("- Event:");
+        assert!(denied || !wild, "a wildcard action is allowed: {line}");
+    }
+}
