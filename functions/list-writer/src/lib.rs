@@ -1,1 +1,254 @@
-//! Placeholder.
+//! Makes Marketo's lists equal to what is wanted, within the budget. It decides about nobody: who belongs into a
+//! list is read from the audiences' *want* and from the syncs.
+
+mod report;
+
+use domain::limits::{LATE_EFFECT_MS, MARKETO_BATCH};
+use domain::list::{Mode, Plan, Wish, Wishes};
+use domain::planted::{Guard, holds};
+use domain::{LeadId, LeadSet, ListId, MunchkinId};
+use marketo::{CallError, Marketo, RowAnswer};
+use ports::{Failure, Table};
+use state::bell::{Next, Ring};
+use state::lists::{Left, OpenList, Want, departures, read_leads, want_key};
+use state::syncs::{IdentityHead, Leaving, MembersBefore, Start, Status, Sync};
+use state::{Deps, Step, bell, load, syncs};
+
+/// Calls to one list before the next dirty list of the subscription has its turn.
+const CALLS_PER_TURN: usize = 40;
+
+/// Handles one ring of a list. Replay is harmless: the work is recomputed from state.
+pub async fn handle(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
+    let Ok(list) = ring.key.id.parse::<ListId>() else {
+        return Err(Failure::fail("a ring of a list without a list id"));
+    };
+    bell::handle(deps, ring, || work(deps, &ring.key.munchkin, list, deadline)).await
+}
+
+async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -> Step<Next> {
+    let refused = syncs::subscription(deps, munchkin).await?.is_none_or(|sub| sub.refused().is_some());
+    if refused {
+        return Ok(Next::Done(None));
+    }
+    let syncs: Vec<Sync> = syncs::syncs(deps, munchkin)
+        .await?
+        .into_iter()
+        .map(|sync| sync.value)
+        .filter(|sync| sync.list.id == Some(list) && sync.start == Start::Now && sync.status != Status::Creating)
+        .collect();
+    if syncs.is_empty() {
+        return Ok(Next::Done(None));
+    }
+    let mut open = OpenList::open(deps, munchkin, list).await?;
+    learn_departures(deps, &mut open).await?;
+    let (wishes, wants) = read_wishes(deps, munchkin, &syncs).await?;
+    open.state.settle(&wishes);
+
+    let ours = syncs.iter().any(|sync| sync.list.ours);
+    let marketo = Marketo::new(deps, munchkin, deadline);
+    let writer = Writer { deps, marketo: &marketo, ours, wishes: &wishes, deadline };
+    let outcome = match writer.turn(&mut open).await {
+        Ok(Some(next)) => Ok(next),
+        Ok(None) => report::write(deps, &marketo, &mut open, &syncs, &wishes, &wants).await,
+        Err(error) => Err(error),
+    };
+    let next = match outcome {
+        Ok(next) => next,
+        Err(CallError::Wait(until)) => Next::Rest(until),
+        Err(CallError::Refused { code, .. }) if code == "1013" => {
+            list_is_gone(deps, munchkin, &syncs).await?;
+            Next::Done(None)
+        }
+        Err(error) => {
+            writer.close(&mut open).await?;
+            return Err(error.into());
+        }
+    };
+    let plan = writer.close(&mut open).await?;
+    Ok(match next {
+        Next::Done(None) => Next::Done(plan.next_at),
+        other => other,
+    })
+}
+
+async fn learn_departures(deps: &Deps, open: &mut OpenList) -> Step<()> {
+    let head: Option<state::Doc<IdentityHead>> = load(deps, Table::Syncs, &syncs::identity_key(&open.munchkin)).await?;
+    let upto = head.map_or(0, |head| head.value.departures);
+    for line in departures(deps, &open.munchkin, open.state.merges_seen, upto).await? {
+        match line.winner {
+            Some(winner) => open.state.merged(winner, &line.gone),
+            None => line.gone.iter().for_each(|lead| open.state.deleted(*lead)),
+        }
+    }
+    open.state.merges_seen = open.state.merges_seen.max(upto);
+    Ok(())
+}
+
+/// What the syncs of a list wish, and the *want* rows they were read from, in the order of `syncs`.
+async fn read_wishes(deps: &Deps, munchkin: &MunchkinId, syncs: &[Sync]) -> Step<(Wishes, Vec<Option<Want>>)> {
+    let mut wishes = Wishes::default();
+    let mut wants = Vec::new();
+    for sync in syncs {
+        let want: Option<Want> =
+            load(deps, Table::Lists, &want_key(munchkin, &sync.audience)).await?.map(|doc| doc.value);
+        // What was wanted before this sync began may be stale: nobody followed the audience then.
+        let want = want.filter(|want| sync.from_pass.is_none_or(|pass| want.pass >= pass));
+        let mode = match (sync.status, sync.leaving) {
+            (Status::Creating, _) => continue,
+            (Status::Active, Leaving::Remove) => Mode::Active,
+            (Status::Active, Leaving::Keep) => Mode::ActiveKeeping,
+            (Status::Paused, _) => Mode::Paused,
+            (Status::StoppedKeeping, _) => Mode::StoppedKeeping,
+            (Status::StoppedLeaving, _) => Mode::StoppedLeaving,
+        };
+        let key = match mode {
+            Mode::Active | Mode::ActiveKeeping => want.as_ref().map(|want| want.key.clone()),
+            Mode::Paused | Mode::StoppedKeeping | Mode::StoppedLeaving => sync.frozen.clone(),
+        };
+        if let Some(key) = key {
+            wishes.syncs.push(Wish { sync: sync.id.clone(), want: read_leads(deps, &key).await?, mode });
+        }
+        if let (Mode::Active, MembersBefore::Adopt, Some(want)) = (mode, sync.members_before, &want) {
+            let tied = read_leads(deps, &want.report.tied_key).await?;
+            wishes.adopt.get_or_insert_with(LeadSet::new).add_all(&tied);
+        }
+        wants.push(want);
+    }
+    Ok((wishes, wants))
+}
+
+async fn list_is_gone(deps: &Deps, munchkin: &MunchkinId, syncs: &[Sync]) -> Step<()> {
+    for sync in syncs.iter().filter(|sync| sync.status == Status::Active) {
+        syncs::change_sync(deps, munchkin, &sync.id, |sync| {
+            sync.status = Status::Paused;
+            sync.generation += 1;
+            sync.why = Some("the list does not exist in Marketo any more (code 1013)".to_owned());
+            true
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+struct Writer<'a> {
+    deps: &'a Deps,
+    marketo: &'a Marketo<'a>,
+    /// We made the list, so nobody was there before us.
+    ours: bool,
+    wishes: &'a Wishes,
+    deadline: u64,
+}
+
+impl Writer<'_> {
+    /// Does what the plan says, batch by batch. `None`: nothing is left that may be done now.
+    async fn turn(&self, open: &mut OpenList) -> Result<Option<Next>, CallError> {
+        if self.wishes.adopt.is_some() && !open.state.members_read {
+            let members = self.marketo.members(open.head.list).await?;
+            open.state.were_there(members.iter());
+            open.state.members_read = true;
+        }
+        for _ in 0..CALLS_PER_TURN {
+            let now = self.deps.now();
+            if now + self.deps.settings.scaled(marketo::MARGIN_MS) > self.deadline {
+                return Ok(Some(Next::Again));
+            }
+            let plan = open.state.plan(self.wishes, now);
+            if !plan.add.is_empty() {
+                let batch: Vec<LeadId> = plan.add.iter().take(MARKETO_BATCH).collect();
+                self.add(open, batch).await?;
+            } else if !plan.remove.is_empty() {
+                let batch: Vec<LeadId> = plan.remove.iter().take(MARKETO_BATCH).collect();
+                self.remove(open, batch).await?;
+            } else {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Next::Again))
+    }
+
+    async fn add(&self, open: &mut OpenList, batch: Vec<LeadId>) -> Result<(), CallError> {
+        let strangers = open.state.strangers(&batch);
+        let ask = !self.ours && !strangers.is_empty() && (holds(Guard::AskBeforeFirstAdd) || !open.state.members_read);
+        if ask {
+            let members = self.marketo.who_is_member(self.marketo.slot().await?, open.head.list, &strangers).await?;
+            open.state.were_there(members);
+            if !holds(Guard::AskBeforeFirstAdd) {
+                // As if the list were looked at once, at the beginning.
+                let all = self.marketo.members(open.head.list).await?;
+                open.state.were_there(all.iter());
+                open.state.members_read = true;
+            }
+        }
+        let batch: Vec<LeadId> = batch
+            .into_iter()
+            .filter(|lead| !open.state.theirs.contains(*lead) || open.state.restore.contains(*lead))
+            .collect();
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let slot = self.marketo.slot().await?;
+        let newly = open.state.intend_add(&batch, self.hold_until());
+        // A sync that keeps its people keeps them from the moment of the intent.
+        open.state.settle(self.wishes);
+        open.publish(self.deps).await?;
+        match self.marketo.add(slot, open.head.list, &batch).await {
+            Ok(rows) => {
+                for (lead, answer) in asked_for(rows, &batch) {
+                    open.state.added(lead, answer, &newly);
+                }
+                Ok(())
+            }
+            Err(CallError::Unknown(_)) => Ok(()),
+            Err(error) => {
+                open.state.take_back(&batch, &newly);
+                Err(error)
+            }
+        }
+    }
+
+    async fn remove(&self, open: &mut OpenList, batch: Vec<LeadId>) -> Result<(), CallError> {
+        let slot = self.marketo.slot().await?;
+        open.state.intend_remove(&batch, self.hold_until());
+        open.publish(self.deps).await?;
+        match self.marketo.remove(slot, open.head.list, &batch).await {
+            Ok(rows) => {
+                for (lead, answer) in asked_for(rows, &batch) {
+                    open.state.removed(lead, answer);
+                }
+                Ok(())
+            }
+            Err(CallError::Unknown(_)) => Ok(()),
+            Err(error) => {
+                open.state.take_back(&batch, &LeadSet::new());
+                Err(error)
+            }
+        }
+    }
+
+    fn hold_until(&self) -> u64 {
+        self.deps.now() + self.deps.settings.scaled(LATE_EFFECT_MS)
+    }
+
+    /// Writes down where the list stands.
+    async fn close(&self, open: &mut OpenList) -> Step<Plan> {
+        let now = self.deps.now();
+        open.state.tidy(self.wishes, now);
+        let plan = open.state.plan(self.wishes, now);
+        open.head.left = Left {
+            add: plan.add.len(),
+            remove: plan.remove.len(),
+            hold: open.state.hold.len() as u64,
+            failed: open.state.failed.len() as u64,
+        };
+        open.head.handled_at = now;
+        open.publish(self.deps).await?;
+        // A lead on hold that nobody wants touched now still ends its hold.
+        let hold_ends = open.state.hold.values().copied().min();
+        Ok(Plan { next_at: [plan.next_at, hold_ends].into_iter().flatten().min(), ..plan })
+    }
+}
+
+/// The answers for people of the batch; rows about anybody else are not believed.
+fn asked_for<'a>(rows: RowAnswer, batch: &'a [LeadId]) -> impl Iterator<Item = (LeadId, domain::list::Answer)> + 'a {
+    rows.into_iter().filter(|(lead, _)| batch.contains(lead))
+}

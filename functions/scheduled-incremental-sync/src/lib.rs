@@ -1,1 +1,35 @@
-//! Placeholder.
+//! Takes in feeds, asks Marketo who owns which token, follows Marketo's activities, and works out who is wanted in
+//! which audience. It never calls Marketo's list-membership endpoints.
+
+mod audience;
+mod identity;
+mod import;
+mod pass;
+mod propagate;
+
+use ports::Failure;
+use state::bell::{Kind, Ring};
+use state::{Deps, Step, bell};
+
+pub use import::{Arrival, arrivals, arrived, backstop};
+
+/// Handles one ring of identity work or of an audience. Replay is harmless: the work is recomputed from state.
+pub async fn handle(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
+    let munchkin = &ring.key.munchkin;
+    match ring.key.kind {
+        Kind::Identity => bell::handle(deps, ring, || identity::work(deps, munchkin, deadline)).await,
+        Kind::Audience => {
+            let Some(audience) = domain::AudienceId::parse(&ring.key.id) else {
+                return Err(Failure::fail("a ring of an audience without an audience id"));
+            };
+            bell::handle(deps, ring, || audience::work(deps, munchkin, &audience, deadline)).await
+        }
+        Kind::List => Err(Failure::fail("a ring of a list is not for this function")),
+    }
+}
+
+/// The tick: rings what was not rung, and takes in files whose notification was lost.
+pub async fn tick(deps: &Deps, deadline: u64) -> Step<()> {
+    bell::sweep(deps).await?;
+    backstop(deps, deadline).await
+}

@@ -30,8 +30,10 @@ pub struct TokenRecord {
     pub asked_at: Option<u64>,
     /// How often Marketo was asked without learning of a known lead.
     pub asked: u32,
-    /// It is in an audience of an active sync, as far as we know, so Marketo is asked.
-    pub wanted: bool,
+    /// It was found in no audience of an active sync, and is checked once more before it is parked: whoever finds
+    /// it in one meanwhile takes this back.
+    #[serde(default)]
+    pub doubted: bool,
     /// It is in none, so nobody asks.
     pub parked: bool,
     /// Look at it now, whatever the intervals say.
@@ -64,7 +66,7 @@ impl TokenRecord {
             unpropagated: false,
             asked_at: None,
             asked: 0,
-            wanted: false,
+            doubted: false,
             parked: false,
             hinted: false,
         }
@@ -89,6 +91,7 @@ impl TokenRecord {
         }
         self.unpropagated = true;
         self.parked = false;
+        self.doubted = false;
         Sight::New
     }
 
@@ -135,11 +138,11 @@ impl TokenRecord {
         self.former.clear();
     }
 
-    /// It is in an audience of an active sync. Returns whether the record must be written for it: it must where
-    /// nobody was going to ask Marketo.
+    /// It is in an audience of an active sync. Returns whether the record must be written for it: it must where it
+    /// is parked or about to be.
     pub fn is_wanted(&mut self) -> bool {
-        let news = !self.wanted || self.parked;
-        self.wanted = true;
+        let news = self.doubted || self.parked;
+        self.doubted = false;
         self.parked = false;
         news
     }
@@ -147,11 +150,14 @@ impl TokenRecord {
     /// When it is to be looked at, in ms; `None`: not before something changes.
     #[must_use]
     pub fn due(&self, now: u64) -> Option<u64> {
-        if self.unpropagated || self.hinted {
+        if self.unpropagated {
             return Some(now);
         }
         if self.parked {
             return None;
+        }
+        if self.hinted {
+            return Some(now);
         }
         match self.asked_at {
             None => Some(now),

@@ -136,6 +136,11 @@ impl State {
                 taken.add_all(&wish.want);
             }
         }
+        if wishes.syncs.len() > 1 && !holds(Guard::MayIsPerList) {
+            // As if each sync kept its own *may*: a second one takes the first one's people for theirs.
+            let found = self.may.clone();
+            self.theirs.add_all(&found);
+        }
         for wish in &wishes.syncs {
             match wish.mode {
                 Mode::Active | Mode::StoppedLeaving => {
@@ -239,6 +244,15 @@ impl State {
             self.hold.insert(lead, hold_until);
             self.failed.remove(&lead);
         }
+    }
+
+    /// The call of an intent certainly did not take effect: the intent is taken back. `newly`: what
+    /// [`State::intend_add`] returned; empty for a removal.
+    pub fn take_back(&mut self, batch: &[LeadId], newly: &LeadSet) {
+        for lead in batch {
+            self.hold.remove(lead);
+        }
+        self.may.remove_all(newly);
     }
 
     /// A clear answer to an add. `newly`: what [`State::intend_add`] returned.

@@ -1,1 +1,24 @@
-//! Placeholder.
+//! What every function's `main` is made of: configuration, telemetry, the batch runner, the loop with Lambda.
+//!
+//! A function's `main` only wires:
+//!
+//! ```no_run
+//! # const USES: lambda::Uses = lambda::Uses::NOTHING;
+//! # async fn handle(_: lambda::App, _: lambda::Invocation) -> anyhow::Result<serde_json::Value> { Ok(().into()) }
+//! #[tokio::main]
+//! async fn main() -> anyhow::Result<()> {
+//!     let app = lambda::start("list-writer", &USES).await?;
+//!     lambda::run(app, handle).await
+//! }
+//! ```
+
+mod batch;
+mod config;
+mod runtime;
+mod telemetry;
+
+pub use batch::{Message, RESERVE_MS, Response, SqsEvent, SqsRecord, Visibility, run_batch};
+pub use config::{Adobe, Config, ConfigError, Marketo, Quota, Uses, Variable};
+pub use ports::Failure;
+pub use runtime::{App, Invocation, run, start};
+pub use telemetry::{Counts, Redacted, emf_line};

@@ -1,1 +1,223 @@
-//! Placeholder.
+//! Marketo's REST interface, as far as a sync needs it.
+//!
+//! Every call asks the shared budget first, carries its token in the header, and ends in a clear answer or in a
+//! [`CallError`] that says whether it may have taken effect.
+
+mod answer;
+mod extract;
+mod leads;
+mod lists;
+
+use std::sync::PoisonError;
+
+use domain::MunchkinId;
+use http::{Method, Request, Response};
+use ports::{Failure, PortError};
+use state::Deps;
+use state::budget::{Permit, WINDOW_MS, next_midnight, permit};
+
+pub use answer::Answer;
+pub use extract::{ExtractStatus, parse_extract};
+pub use leads::{Activity, ActivityPage, DELETE, LeadRow, MERGE};
+pub use lists::{ListAsset, RowAnswer};
+
+/// Why a call has no answer to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Certainly without effect; nothing before this time (ms).
+    #[error("nothing may be sent to Marketo for now")]
+    Wait(u64),
+    /// It may or may not take effect, now or later.
+    #[error("the outcome of a call to Marketo is unknown: {0}")]
+    Unknown(String),
+    /// Marketo refused the whole request: certainly without effect.
+    #[error("Marketo refused a request with code {code}")]
+    Refused {
+        /// Marketo's code, or the HTTP status.
+        code: String,
+        /// Marketo's request id.
+        request_id: String,
+    },
+    /// Our own side failed before anything was sent.
+    #[error(transparent)]
+    Ours(#[from] Failure),
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Ours(failure) => failure,
+            CallError::Refused { ref code, .. } if code == "401" || code == "603" => {
+                Failure::Outage { reason: error.to_string() }
+            }
+            other => Failure::retry(other.to_string()),
+        }
+    }
+}
+
+/// How long we wait for an answer, in ms. Marketo's own time-outs are 30 to 90 s.
+pub const CALL_TIMEOUT_MS: u64 = 40_000;
+/// A wait of up to a window is slept through if the invocation has this much time left after it, in ms: enough for
+/// the call and for writing down its answer.
+pub const MARGIN_MS: u64 = 45_000;
+/// Our token is used until this long before its expiry, in ms.
+const TOKEN_MARGIN_MS: u64 = 30_000;
+
+/// A client of one subscription, for one invocation.
+#[derive(Debug, Clone)]
+pub struct Marketo<'a> {
+    deps: &'a Deps,
+    munchkin: &'a MunchkinId,
+    deadline: u64,
+}
+
+/// The right to send one call now.
+#[derive(Debug)]
+pub struct Slot(());
+
+impl<'a> Marketo<'a> {
+    /// A client that sleeps through short waits until `deadline` (ms) and no longer.
+    #[must_use]
+    pub const fn new(deps: &'a Deps, munchkin: &'a MunchkinId, deadline: u64) -> Self {
+        Self { deps, munchkin, deadline }
+    }
+
+    /// Waits for the right to send one call. Take it *before* writing an intent, so that the intent's hold counts
+    /// from the moment the call goes out.
+    pub async fn slot(&self) -> Result<Slot, CallError> {
+        loop {
+            let now = self.deps.now();
+            match permit(self.deps, self.munchkin).await? {
+                Permit::Go => return Ok(Slot(())),
+                Permit::Wait(until) if until + self.deps.settings.scaled(MARGIN_MS) < self.deadline => {
+                    self.deps.ports.clock.sleep_ms(until.saturating_sub(now).max(1)).await;
+                }
+                Permit::Wait(until) => return Err(CallError::Wait(until)),
+            }
+        }
+    }
+
+    fn base(&self) -> String {
+        let url = &self.deps.settings.marketo_url;
+        if url.is_empty() {
+            format!("https://{}.mktorest.com", self.munchkin.as_str().to_ascii_lowercase())
+        } else {
+            url.trim_end_matches('/').to_owned()
+        }
+    }
+
+    async fn get(&self, slot: Slot, path_and_query: &str) -> Result<Answer, CallError> {
+        self.call(slot, Method::GET, path_and_query, None).await
+    }
+
+    /// Sends a request; a token that Marketo no longer takes is renewed once and the request is sent once more.
+    async fn call(
+        &self,
+        slot: Slot,
+        method: Method,
+        path_and_query: &str,
+        body: Option<(&'static str, Vec<u8>)>,
+    ) -> Result<Answer, CallError> {
+        let response = self.send(slot, &method, path_and_query, body.clone()).await?;
+        let answer = self.read(response);
+        if !matches!(&answer, Err(CallError::Refused { code, .. }) if code == "601" || code == "602") {
+            return answer;
+        }
+        self.forget_token();
+        let slot = self.slot().await?;
+        let response = self.send(slot, &method, path_and_query, body).await?;
+        self.read(response)
+    }
+
+    async fn send(
+        &self,
+        _slot: Slot,
+        method: &Method,
+        path_and_query: &str,
+        body: Option<(&'static str, Vec<u8>)>,
+    ) -> Result<Response<Vec<u8>>, CallError> {
+        let token = self.token().await?;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path_and_query}", self.base()))
+            .header("authorization", format!("Bearer {token}"));
+        let body = match body {
+            Some((content_type, bytes)) => {
+                request = request.header("content-type", content_type);
+                bytes
+            }
+            None => Vec::new(),
+        };
+        let request = request.body(body).map_err(|_| Failure::fail("a request to Marketo cannot be built"))?;
+        self.transport(request).await
+    }
+
+    async fn transport(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, CallError> {
+        let timeout = self.deps.settings.scaled(CALL_TIMEOUT_MS);
+        match self.deps.ports.http.send(request, timeout).await {
+            Ok(response) => Ok(response),
+            Err(PortError::Unknown { reason, .. }) => Err(CallError::Unknown(reason)),
+            Err(error) => Err(CallError::Ours(error.into())),
+        }
+    }
+
+    fn read(&self, response: Response<Vec<u8>>) -> Result<Answer, CallError> {
+        let now = self.deps.now();
+        Answer::read(response).map_err(|error| match error {
+            CallError::Refused { ref code, .. } => match code.as_str() {
+                "606" => CallError::Wait(now + self.deps.settings.scaled(WINDOW_MS)),
+                "607" => CallError::Wait(next_midnight(now)),
+                "615" => CallError::Wait(now + self.deps.settings.scaled(1_000)),
+                "608" | "713" | "719" | "1019" | "1029" => CallError::Wait(now + self.deps.settings.scaled(30_000)),
+                _ => error,
+            },
+            other => other,
+        })
+    }
+
+    fn forget_token(&self) {
+        let mut tokens = self.deps.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.remove(&self.deps.settings.marketo.id);
+    }
+
+    async fn token(&self) -> Result<String, CallError> {
+        let credentials = &self.deps.settings.marketo;
+        let now = self.deps.now();
+        {
+            let tokens = self.deps.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((token, until)) = tokens.get(&credentials.id)
+                && *until > now
+            {
+                return Ok(token.clone());
+            }
+        }
+        let form = form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", "client_credentials")
+            .append_pair("client_id", &credentials.id)
+            .append_pair("client_secret", &credentials.secret)
+            .finish();
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("{}/identity/oauth/token", self.base()))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form.into_bytes())
+            .map_err(|_| Failure::fail("a request to Marketo cannot be built"))?;
+        let response = match self.transport(request).await {
+            Ok(response) => response,
+            // Asking for a token changes nothing, so an unknown outcome is no doubt.
+            Err(CallError::Unknown(reason)) => return Err(Failure::retry(reason).into()),
+            Err(error) => return Err(error),
+        };
+        let (token, seconds) = answer::read_token(&response)?;
+        let until = (now + seconds * 1000).saturating_sub(TOKEN_MARGIN_MS);
+        let mut tokens = self.deps.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.insert(credentials.id.clone(), (token.clone(), until));
+        Ok(token)
+    }
+}
+
+fn query(pairs: &[(&str, &str)]) -> String {
+    let mut serializer = form_urlencoded::Serializer::new(String::new());
+    serializer.extend_pairs(pairs);
+    serializer.finish()
+}

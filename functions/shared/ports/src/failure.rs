@@ -49,3 +49,20 @@ impl From<PortError> for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_port_error_says_what_becomes_of_the_message() {
+        let (service, reason) = ("dynamodb", "Op: why".to_owned());
+        let unavailable = Failure::from(PortError::Unavailable { service, reason: reason.clone() });
+        assert!(matches!(&unavailable, Failure::Retry { after_ms: None, .. }), "{unavailable}");
+        let unknown = Failure::from(PortError::Unknown { service, reason: reason.clone() });
+        assert!(matches!(&unknown, Failure::Retry { after_ms: None, .. }), "{unknown}");
+        let refused = Failure::from(PortError::Refused { service, reason });
+        assert!(matches!(&refused, Failure::Outage { .. }), "{refused}");
+        assert!(refused.to_string().contains("dynamodb refused: Op: why"), "{refused}");
+    }
+}

@@ -109,8 +109,6 @@ pub struct Sync {
     pub generation: u64,
     /// When it was made, in ms.
     pub created_at: u64,
-    /// When its list writes were last done, in ms.
-    pub last_run: Option<u64>,
 }
 
 /// The list of a sync.
@@ -242,6 +240,8 @@ pub struct IdentityHead {
     pub polled_at: u64,
     /// Lines in the log of merges and deletions that count.
     pub departures: u64,
+    /// Lines of that log of which the lists have been told.
+    pub departures_rung: u64,
     /// The bulk extract of leads with their ECIDs.
     pub extract: Extract,
 }

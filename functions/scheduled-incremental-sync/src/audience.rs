@@ -1,0 +1,195 @@
+//! Works out who is wanted in one audience: by rows of work, or by a pass where that is cheaper.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use domain::identity::{LeadRecord, TokenRecord};
+use domain::limits::TOKENS_PER_ECID;
+use domain::{AudienceId, Ecid, LeadId, LeadSet, MunchkinId, Token};
+use ports::{Expect, Failure, Item, Read, Table};
+use state::audience::{Members, Todo, pk, want_pass};
+use state::bell::{BellKey, Next};
+use state::doc;
+use state::identity::{hints_of_ecid, hints_of_lead, leads, save_token, tokens};
+use state::lists::{AudienceReport, Want, read_leads, want_key, write_leads};
+use state::syncs::Start;
+use state::{Deps, Doc, Step, bell, load, save, syncs};
+
+use crate::pass;
+
+pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, deadline: u64) -> Step<Next> {
+    if !syncs::followed(deps, munchkin).await?.contains(audience) {
+        return Ok(Next::Done(None));
+    }
+    let Some(members) = Members::open(deps, munchkin, audience).await? else { return Ok(Next::Done(None)) };
+    let head = members.head();
+    if head.pass.is_some() || head.pass_wanted > head.pass_done {
+        return pass::slice(deps, munchkin, audience, deadline).await;
+    }
+    let limit = deps.settings.pass_above + 1;
+    let todos = todos(deps, munchkin, audience, limit).await?;
+    let want: Option<Doc<Want>> = load(deps, Table::Lists, &want_key(munchkin, audience)).await?;
+    let Some(want) = want.filter(|_| todos.len() < limit) else {
+        want_pass(deps, munchkin, audience).await?;
+        return Ok(Next::Again);
+    };
+    if todos.is_empty() {
+        return Ok(Next::Done(None));
+    }
+    let mut wanted = read_leads(deps, &want.value.key).await?;
+    let before = wanted.clone();
+    apply(deps, munchkin, &members, &todos, &mut wanted).await?;
+    if wanted != before {
+        let (report, pass) = (want.value.report.clone(), want.value.pass);
+        publish(deps, munchkin, audience, Some(want), &wanted, report, pass).await?;
+    }
+    // Rung even if nothing changed: an earlier attempt may have died between the two.
+    ring_lists(deps, munchkin, audience).await?;
+    forget(deps, &todos).await?;
+    Ok(Next::Done(None))
+}
+
+/// Recomputes the leads that the rows of work concern.
+pub(crate) async fn apply(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    members: &Members<'_>,
+    todos: &[Item],
+    wanted: &mut LeadSet,
+) -> Step<()> {
+    let mut concerned: BTreeSet<LeadId> = BTreeSet::new();
+    let mut unasked = false;
+    for item in todos {
+        let ecid = item.key.sk.strip_prefix("todo/").and_then(Ecid::parse);
+        let ecid = ecid.ok_or_else(|| Failure::fail("a row of work has no ECID in its key"))?;
+        concerned.extend(doc::read::<Todo>(item.clone())?.value.leads);
+        let hints = hints_of_ecid(deps, munchkin, ecid).await?;
+        concerned.extend(hints.leads);
+        let inside = !members.which(&BTreeSet::from([ecid])).await?.is_empty();
+        for token in tokens(deps, munchkin, &hints.tokens).await? {
+            if token.value.ecids.contains_key(&ecid) {
+                concerned.extend(token.value.lead);
+                unasked |= inside && wake(deps, munchkin, token).await?;
+            }
+        }
+    }
+    if unasked {
+        bell::mark(deps, &BellKey::identity(munchkin)).await?;
+    }
+    for lead in concerned {
+        if is_wanted(deps, munchkin, members, lead).await? {
+            wanted.insert(lead);
+        } else {
+            wanted.remove(lead);
+        }
+    }
+    Ok(())
+}
+
+/// A token of an audience that is followed is asked about: takes it out of its rest. Returns whether it rested.
+pub(crate) async fn wake(deps: &Deps, munchkin: &MunchkinId, mut token: Doc<TokenRecord>) -> Step<bool> {
+    loop {
+        if !token.value.is_wanted() {
+            return Ok(false);
+        }
+        if save_token(deps, munchkin, &token.value, Some(token.rev)).await? {
+            return Ok(true);
+        }
+        match tokens(deps, munchkin, [&token.value.token]).await?.pop() {
+            Some(now) => token = now,
+            None => return Ok(false),
+        }
+    }
+}
+
+/// Whether a lead is known and owns at least one ECID of the audience.
+async fn is_wanted(deps: &Deps, munchkin: &MunchkinId, members: &Members<'_>, lead: LeadId) -> Step<bool> {
+    let mut ecids: BTreeSet<Ecid> = BTreeSet::new();
+    let hints = hints_of_lead(deps, munchkin, lead).await?;
+    for token in tokens(deps, munchkin, &hints).await? {
+        if token.value.person() == Some(lead) {
+            ecids.extend(token.value.ecids.keys());
+        }
+    }
+    for record in leads(deps, munchkin, [lead]).await? {
+        if let Some(counted) = direct(&record.value) {
+            ecids.extend(counted);
+        }
+    }
+    let inside = members.which(&ecids).await?;
+    for ecid in inside {
+        if !too_many_tokens(deps, munchkin, ecid).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The ECIDs by which Marketo itself ties a lead to an audience.
+pub(crate) fn direct(record: &LeadRecord) -> Option<&BTreeSet<Ecid>> {
+    record.counted().filter(|_| record.known && !record.gone)
+}
+
+async fn too_many_tokens(deps: &Deps, munchkin: &MunchkinId, ecid: Ecid) -> Step<bool> {
+    let hints = hints_of_ecid(deps, munchkin, ecid).await?.tokens;
+    if hints.len() <= TOKENS_PER_ECID {
+        return Ok(false);
+    }
+    let distinct: HashSet<&Token> = hints.iter().collect();
+    let found = tokens(deps, munchkin, distinct).await?;
+    Ok(found.iter().filter(|token| token.value.ecids.contains_key(&ecid)).count() > TOKENS_PER_ECID)
+}
+
+/// Publishes who is wanted: a new object, then its pointer on condition of the one that was read.
+pub(crate) async fn publish(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    audience: &AudienceId,
+    old: Option<Doc<Want>>,
+    wanted: &LeadSet,
+    report: AudienceReport,
+    pass: u64,
+) -> Step<()> {
+    let key = write_leads(deps, "want", wanted).await?;
+    let want = Want { v: 1, audience: audience.clone(), key, count: wanted.len(), pass, report };
+    let rev = old.as_ref().map(|old| old.rev);
+    if !save(deps, Table::Lists, want_key(munchkin, audience), &want, rev, None).await? {
+        return Err(Failure::retry("somebody else works out this audience"));
+    }
+    if let Some(old) = old {
+        let mut stale = BTreeMap::from([(old.value.key, &want.key)]);
+        stale.insert(old.value.report.people_key, &want.report.people_key);
+        stale.insert(old.value.report.tied_key, &want.report.tied_key);
+        for (old, new) in stale {
+            if !old.is_empty() && old != *new {
+                deps.ports.objects.delete(&old).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Rings the lists that the audience feeds.
+pub(crate) async fn ring_lists(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId) -> Step<()> {
+    for sync in syncs::syncs(deps, munchkin).await? {
+        let sync = sync.value;
+        if let (true, Start::Now, Some(list)) = (sync.audience == *audience && sync.follows(), sync.start, sync.list.id)
+        {
+            bell::mark(deps, &BellKey::list(munchkin, list)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Rows of work, at most `limit`.
+pub(crate) async fn todos(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, limit: usize) -> Step<Vec<Item>> {
+    let pk = pk(munchkin, audience);
+    Ok(deps.ports.tables.query(Table::Audiences, &pk, "todo/", None, limit, Read::Consistent).await?.items)
+}
+
+/// Deletes rows of work that were done, unless somebody added to them meanwhile.
+pub(crate) async fn forget(deps: &Deps, todos: &[Item]) -> Step<()> {
+    for item in todos {
+        deps.ports.tables.delete(Table::Audiences, &item.key, Expect::Rev(item.rev)).await?;
+    }
+    Ok(())
+}

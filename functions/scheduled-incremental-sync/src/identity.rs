@@ -1,0 +1,495 @@
+//! Who owns which token: one worker a subscription follows Marketo's activities, asks about tokens, and reads the
+//! ECIDs that Marketo itself has stored.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::identity::{LeadRecord, TokenRecord};
+use domain::limits::{DAY_MS, MARKETO_BATCH};
+use domain::planted::{Guard, holds};
+use domain::{Ecid, LeadId, MunchkinId, Token};
+use jiff::Timestamp;
+use marketo::{CallError, DELETE, ExtractStatus, LeadRow, MARGIN_MS, MERGE, Marketo, parse_extract};
+use ports::{Expect, Failure, Item, Table};
+use state::bell::{BellKey, Next};
+use state::identity::{due_pk, ecid_to_lead, hints_of_lead, lead_to_token, leads, save_lead, save_token, tokens};
+use state::lists::{Departure, departure_key};
+use state::syncs::{ExtractJob, IdentityHead, Start, Subscription, identity_key};
+use state::{Deps, Doc, Step, bell, doc, load, save, syncs};
+
+use crate::propagate::{memberships, propagate};
+
+/// Activities are polled this often, in ms.
+const POLL_MS: u64 = 60_000;
+/// Marketo allows the status of an extract to be asked this often, in ms.
+const EXTRACT_POLL_MS: u64 = 60_000;
+/// An extract covers at most 31 days (Marketo, bulk extract); one second less, to be safe at the edges.
+const EXTRACT_WINDOW_MS: u64 = 31 * DAY_MS - 1_000;
+/// How far back the first extract reaches where the subscription does not say, in ms. Ours.
+const EXTRACT_BACK_MS: u64 = 730 * DAY_MS;
+
+pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, deadline: u64) -> Step<Next> {
+    let Some(subscription) = syncs::subscription(deps, munchkin).await? else { return Ok(Next::Done(None)) };
+    if subscription.refused().is_some() {
+        return Ok(Next::Done(None));
+    }
+    let head: Option<Doc<IdentityHead>> = load(deps, Table::Syncs, &identity_key(munchkin)).await?;
+    let rev = head.as_ref().map(|head| head.rev);
+    let head = head.map_or_else(|| IdentityHead { v: 1, ..IdentityHead::default() }, |head| head.value);
+    let marketo = Marketo::new(deps, munchkin, deadline);
+    let mut worker = Worker { deps, munchkin, marketo, subscription, head, rev, deadline };
+    match worker.run().await {
+        Ok(next) => Ok(next),
+        // A timer, and not a rest: what needs no call to Marketo goes on meanwhile.
+        Err(CallError::Wait(until)) => Ok(Next::Done(Some(until))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+struct Worker<'a> {
+    deps: &'a Deps,
+    munchkin: &'a MunchkinId,
+    marketo: Marketo<'a>,
+    subscription: Subscription,
+    head: IdentityHead,
+    rev: Option<u64>,
+    deadline: u64,
+}
+
+impl Worker<'_> {
+    async fn run(&mut self) -> Result<Next, CallError> {
+        if self.head.departures_rung < self.head.departures {
+            self.ring_lists().await?;
+        }
+        self.tell_audiences().await?;
+        if self.head.cursor.is_none() {
+            // Begun before the first look-up, so that nothing that happens after an answer is missed.
+            let slot = self.marketo.slot().await?;
+            self.head.cursor = Some(self.marketo.paging_token(slot, &now_text(self.deps)).await?);
+            self.save().await?;
+        }
+        if self.deps.now() >= self.head.polled_at + self.deps.settings.scaled(POLL_MS) && !self.poll().await? {
+            return Ok(Next::Again);
+        }
+        if !self.ask().await? {
+            return Ok(Next::Again);
+        }
+        let extract = self.extract().await?;
+        let poll = self.head.polled_at + self.deps.settings.scaled(POLL_MS);
+        Ok(Next::Done(Some(extract.map_or(poll, |at| at.min(poll)))))
+    }
+
+    async fn save(&mut self) -> Step<()> {
+        if !save(self.deps, Table::Syncs, identity_key(self.munchkin), &self.head, self.rev, None).await? {
+            return Err(Failure::retry("somebody else does this subscription's identity work"));
+        }
+        self.rev = Some(self.rev.unwrap_or(0) + 1);
+        Ok(())
+    }
+
+    fn late(&self) -> bool {
+        self.deps.now() + self.deps.settings.scaled(MARGIN_MS) > self.deadline
+    }
+
+    async fn due(&self) -> Step<(Vec<Doc<TokenRecord>>, Vec<Doc<LeadRecord>>)> {
+        let now = self.deps.now();
+        let items = self.deps.ports.tables.due(Table::Identity, &due_pk(self.munchkin), now, MARKETO_BATCH).await?;
+        // The index lags: what counts is the item.
+        let is_lead = |item: &Item| {
+            item.doc.get("lead").is_some_and(serde_json::Value::is_u64) && item.doc.get("token").is_none()
+        };
+        let lead_ids: Vec<LeadId> =
+            items.iter().filter(|item| is_lead(item)).filter_map(|item| item.key.sk.parse().ok()).collect();
+        let names: Vec<Token> =
+            items.iter().filter(|item| !is_lead(item)).filter_map(|item| Token::parse(&item.key.sk)).collect();
+        Ok((tokens(self.deps, self.munchkin, &names).await?, leads(self.deps, self.munchkin, lead_ids).await?))
+    }
+
+    /// Tells the audiences of everything that changed.
+    async fn tell_audiences(&self) -> Step<()> {
+        loop {
+            let (mut tokens, mut leads) = self.due().await?;
+            tokens.retain(|token| token.value.unpropagated);
+            leads.retain(|lead| lead.value.unpropagated);
+            if (tokens.is_empty() && leads.is_empty()) || self.late() {
+                return Ok(());
+            }
+            propagate(self.deps, self.munchkin, tokens, leads).await?;
+        }
+    }
+
+    /// Asks Marketo about every token that is due. `false`: there is more, and no time.
+    async fn ask(&self) -> Result<bool, CallError> {
+        loop {
+            self.tell_audiences().await?;
+            if self.late() {
+                return Ok(false);
+            }
+            let now = self.deps.now();
+            let (mut due, _) = self.due().await?;
+            due.retain(|token| !token.value.unpropagated && token.value.due(now).is_some());
+            if due.is_empty() {
+                return Ok(true);
+            }
+            let ecids: BTreeSet<Ecid> = due.iter().flat_map(|token| token.value.ecids.keys().copied()).collect();
+            let inside = memberships(self.deps, self.munchkin, &ecids).await?;
+            let mut batch = Vec::new();
+            for mut token in due {
+                if inside.values().any(|inside| token.value.ecids.keys().any(|ecid| inside.contains(ecid))) {
+                    batch.push(token);
+                    continue;
+                }
+                // Nobody follows it: first doubted, then, if it is still so, parked.
+                if token.value.doubted {
+                    token.value.parked = true;
+                } else {
+                    token.value.doubted = true;
+                }
+                save_token(self.deps, self.munchkin, &token.value, Some(token.rev)).await?;
+            }
+            let mut parts = vec![batch];
+            while let Some(part) = parts.pop() {
+                if part.is_empty() {
+                    continue;
+                }
+                match self.look_up(&part).await {
+                    // One bad cookie, or too many leads behind the values: in halves.
+                    Err(CallError::Refused { code, .. }) if code == "1012" || code == "1003" => {
+                        if let [token] = part.as_slice() {
+                            self.answered(token.clone(), None).await?;
+                        } else {
+                            let (left, right) = part.split_at(part.len() / 2);
+                            parts.extend([left.to_vec(), right.to_vec()]);
+                        }
+                    }
+                    other => other?,
+                }
+            }
+        }
+    }
+
+    async fn look_up(&self, batch: &[Doc<TokenRecord>]) -> Result<(), CallError> {
+        let slot = self.marketo.slot().await?;
+        let names: Vec<&Token> = batch.iter().map(|token| &token.value.token).collect();
+        let rows = self.marketo.leads_by_cookies(slot, &names).await?;
+        let mut owners: BTreeMap<&Token, Vec<&LeadRow>> = BTreeMap::new();
+        for row in &rows {
+            for token in &row.cookies {
+                owners.entry(token).or_default().push(row);
+            }
+        }
+        let mut hints = Vec::new();
+        for token in batch {
+            if let Some([row]) = owners.get(&token.value.token).map(Vec::as_slice)
+                && token.value.lead != Some(row.id)
+            {
+                hints.push(lead_to_token(self.munchkin, row.id, &token.value.token));
+            }
+        }
+        self.put_hints(hints).await?;
+        for token in batch {
+            // Two owners cannot be: Marketo is in the middle of something, and is asked again.
+            let owner = match owners.get(&token.value.token).map(Vec::as_slice) {
+                Some([row]) => Some((row.id, row.known)),
+                _ => None,
+            };
+            self.answered(token.clone(), owner).await?;
+        }
+        Ok(())
+    }
+
+    /// Marketo answered about a token; `None`: no row, which by itself dissolves nothing.
+    async fn answered(&self, mut token: Doc<TokenRecord>, owner: Option<(LeadId, bool)>) -> Step<()> {
+        if !holds(Guard::AnswerRevision)
+            && let Some(now) = tokens(self.deps, self.munchkin, [&token.value.token]).await?.pop()
+        {
+            token = now;
+        }
+        if let Some((lead, known)) = owner {
+            token.value.owned_by(Some(lead), known);
+        }
+        token.value.doubted = false;
+        token.value.was_asked(self.deps.now());
+        // Changed since the call: the answer is old, and Marketo is asked again.
+        save_token(self.deps, self.munchkin, &token.value, Some(token.rev)).await?;
+        Ok(())
+    }
+
+    async fn put_hints(&self, hints: Vec<Item>) -> Step<()> {
+        if hints.is_empty() {
+            return Ok(());
+        }
+        Ok(self.deps.ports.tables.put_all(Table::Identity, hints).await?)
+    }
+
+    /// Reads on in the activity log. `false`: there is more, and no time.
+    async fn poll(&mut self) -> Result<bool, CallError> {
+        loop {
+            let Some(cursor) = self.head.cursor.clone() else { return Ok(true) };
+            let began = self.deps.now();
+            let page = self.marketo.activities(self.marketo.slot().await?, &cursor).await?;
+            let mut touched = BTreeSet::new();
+            let mut departures = Vec::new();
+            for row in page.rows {
+                let (winner, gone) = match row.kind {
+                    MERGE => (Some(self.survivor(row.lead).await?), row.losers),
+                    DELETE => (None, BTreeSet::from([row.lead])),
+                    _ => {
+                        touched.insert(row.lead);
+                        continue;
+                    }
+                };
+                for lead in &gone {
+                    self.departed(*lead, winner).await?;
+                }
+                touched.extend(winner);
+                let number = self.head.departures + departures.len() as u64 + 1;
+                departures.push(Departure { v: 1, number, winner, gone });
+            }
+            for line in &departures {
+                let item = doc::item(departure_key(self.munchkin, line.number), line, None, None)?;
+                self.deps.ports.tables.put(Table::Lists, item, Expect::Anything).await.map_err(Failure::from)?;
+            }
+            let touched: Vec<LeadId> = touched.into_iter().collect();
+            for leads in touched.chunks(MARKETO_BATCH) {
+                self.read_again(leads).await?;
+            }
+            self.head.cursor = Some(page.next);
+            self.head.departures += departures.len() as u64;
+            if !page.more {
+                self.head.polled_at = began;
+            }
+            self.save().await?;
+            if !departures.is_empty() {
+                self.ring_lists().await?;
+            }
+            if !page.more {
+                return Ok(true);
+            }
+            if self.late() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Merges and deletions concern every list.
+    async fn ring_lists(&mut self) -> Step<()> {
+        let lists: BTreeSet<u64> = syncs::syncs(self.deps, self.munchkin)
+            .await?
+            .into_iter()
+            .filter(|sync| sync.value.start == Start::Now)
+            .filter_map(|sync| sync.value.list.id)
+            .collect();
+        for list in lists {
+            bell::mark(self.deps, &BellKey::list(self.munchkin, list)).await?;
+        }
+        self.head.departures_rung = self.head.departures;
+        self.save().await
+    }
+
+    /// Who a lead is now, if it was merged into others before: merges are learned in any order.
+    async fn survivor(&self, mut lead: LeadId) -> Step<LeadId> {
+        for _ in 0..20 {
+            match leads(self.deps, self.munchkin, [lead]).await?.pop().and_then(|record| record.value.merged_into) {
+                Some(winner) => lead = winner,
+                None => break,
+            }
+        }
+        Ok(lead)
+    }
+
+    /// A lead is gone: its tokens belong to the winner, or to nobody.
+    async fn departed(&self, lead: LeadId, winner: Option<LeadId>) -> Step<()> {
+        if winner == Some(lead) {
+            return Ok(());
+        }
+        loop {
+            let hints = hints_of_lead(self.deps, self.munchkin, lead).await?;
+            let mut mine = tokens(self.deps, self.munchkin, &hints).await?;
+            mine.retain(|token| token.value.lead == Some(lead));
+            if mine.is_empty() {
+                break;
+            }
+            if let Some(winner) = winner {
+                self.put_hints(
+                    mine.iter().map(|token| lead_to_token(self.munchkin, winner, &token.value.token)).collect(),
+                )
+                .await?;
+            }
+            for mut token in mine {
+                let known = token.value.known;
+                token.value.owned_by(winner, known);
+                token.value.hinted = true;
+                save_token(self.deps, self.munchkin, &token.value, Some(token.rev)).await?;
+            }
+        }
+        loop {
+            let record = leads(self.deps, self.munchkin, [lead]).await?.pop();
+            let rev = record.as_ref().map(|record| record.rev);
+            let mut record = record.map_or_else(|| LeadRecord::new(lead), |record| record.value);
+            if !record.left(winner) || save_lead(self.deps, self.munchkin, &record, rev).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads leads again, of which something was heard.
+    async fn read_again(&mut self, ids: &[LeadId]) -> Result<(), CallError> {
+        let mut before: BTreeMap<LeadId, Vec<Doc<TokenRecord>>> = BTreeMap::new();
+        for &lead in ids {
+            let hints = hints_of_lead(self.deps, self.munchkin, lead).await?;
+            let mut mine = tokens(self.deps, self.munchkin, &hints).await?;
+            mine.retain(|token| token.value.lead == Some(lead));
+            before.insert(lead, mine);
+        }
+        let asked_at = self.deps.now();
+        let with_ecids = !self.head.extract.no_ecids;
+        let slot = self.marketo.slot().await?;
+        let rows = match self.marketo.leads_by_id(slot, ids, with_ecids).await {
+            Err(CallError::Refused { code, .. }) if code == "1006" && with_ecids => {
+                self.head.extract.no_ecids = true;
+                self.save().await?;
+                self.marketo.leads_by_id(self.marketo.slot().await?, ids, false).await?
+            }
+            other => other?,
+        };
+        for row in &rows {
+            self.heard(row, before.remove(&row.id).unwrap_or_default()).await?;
+        }
+        self.told(&rows, asked_at).await?;
+        Ok(())
+    }
+
+    /// Marketo showed a lead's cookies. `before`: the tokens that we held for its own just before the call.
+    async fn heard(&self, row: &LeadRow, before: Vec<Doc<TokenRecord>>) -> Step<()> {
+        let ours: BTreeSet<Token> = before.iter().map(|token| token.value.token.clone()).collect();
+        for mut token in before {
+            let changed = if row.cookies.contains(&token.value.token) {
+                token.value.owned_by(Some(row.id), row.known)
+            } else {
+                // The lead's own row does not show it any more: nobody's, until Marketo names another.
+                token.value.hinted = true;
+                token.value.owned_by(None, false)
+            };
+            if changed {
+                save_token(self.deps, self.munchkin, &token.value, Some(token.rev)).await?;
+            }
+        }
+        let new: Vec<&Token> = row.cookies.iter().filter(|token| !ours.contains(*token)).collect();
+        for mut token in tokens(self.deps, self.munchkin, new).await? {
+            // Heard, and not yet asked: the look-up by cookie decides.
+            token.value.hinted = true;
+            save_token(self.deps, self.munchkin, &token.value, Some(token.rev)).await?;
+        }
+        Ok(())
+    }
+
+    /// Marketo showed the ECIDs that it has stored for leads, as of a moment.
+    async fn told(&self, rows: &[LeadRow], as_of: u64) -> Step<()> {
+        for rows in rows.chunks(100) {
+            let records = leads(self.deps, self.munchkin, rows.iter().map(|row| row.id)).await?;
+            let mut records: BTreeMap<LeadId, Doc<LeadRecord>> =
+                records.into_iter().map(|record| (record.value.lead, record)).collect();
+            let (mut hints, mut changed) = (Vec::new(), Vec::new());
+            for row in rows {
+                let record = records.remove(&row.id);
+                if record.is_none() && row.ecids.is_empty() {
+                    continue;
+                }
+                let rev = record.as_ref().map(|record| record.rev);
+                let mut record = record.map_or_else(|| LeadRecord::new(row.id), |record| record.value);
+                if record.told(row.known, row.ecids.clone(), as_of) {
+                    hints.extend(record.ecids.iter().map(|ecid| ecid_to_lead(self.munchkin, *ecid, row.id)));
+                    changed.push((record, rev));
+                }
+            }
+            self.put_hints(hints).await?;
+            for (record, rev) in changed {
+                if !save_lead(self.deps, self.munchkin, &record, rev).await? {
+                    return Err(Failure::retry("a lead's record was changed by somebody else"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with the bulk extract. Returns when to look again, in ms.
+    async fn extract(&mut self) -> Result<Option<u64>, CallError> {
+        if self.head.extract.no_ecids || !self.subscription.cookie_sync {
+            return Ok(None);
+        }
+        match self.extract_step().await {
+            Err(CallError::Refused { code, .. }) if code == "1006" => {
+                self.head.extract.no_ecids = true;
+                self.head.extract.job = None;
+                self.save().await?;
+                tracing::warn!(munchkin.id = %self.munchkin, "this instance has no field ecids (1006): matches come from browsers alone");
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
+    }
+
+    async fn extract_step(&mut self) -> Result<u64, CallError> {
+        loop {
+            let now = self.deps.now();
+            let day = self.deps.settings.scaled(DAY_MS);
+            let poll = self.deps.settings.scaled(EXTRACT_POLL_MS);
+            let Some(job) = self.head.extract.job.clone() else {
+                if let Some(done_at) = self.head.extract.done_at
+                    && now < done_at + day
+                {
+                    return Ok(done_at + day);
+                }
+                let from = self.head.extract.upto.unwrap_or_else(|| self.extract_since(now));
+                let upto = now.min(from + EXTRACT_WINDOW_MS);
+                let id = self.marketo.create_extract(self.marketo.slot().await?, from, upto).await?;
+                self.head.extract.done_at = None;
+                self.head.extract.job = Some(ExtractJob { id, enqueued: false, created_at: now, upto });
+                self.save().await?;
+                continue;
+            };
+            if !job.enqueued {
+                self.marketo.enqueue_extract(self.marketo.slot().await?, &job.id).await?;
+                self.head.extract.job = Some(ExtractJob { enqueued: true, ..job });
+                self.head.extract.polled_at = now;
+                self.save().await?;
+                return Ok(now + poll);
+            }
+            if now < self.head.extract.polled_at + poll {
+                return Ok(self.head.extract.polled_at + poll);
+            }
+            match self.marketo.extract_status(self.marketo.slot().await?, &job.id).await? {
+                ExtractStatus::Pending => {
+                    self.head.extract.polled_at = now;
+                    self.save().await?;
+                    return Ok(now + poll);
+                }
+                ExtractStatus::Failed => self.head.extract.job = None,
+                ExtractStatus::Completed => {
+                    let file = self.marketo.extract_file(self.marketo.slot().await?, &job.id).await?;
+                    self.told(&parse_extract(&file), job.created_at).await?;
+                    self.head.extract.job = None;
+                    let whole = job.upto >= job.created_at;
+                    // Each day anew, whole: what changed without a trace is found then.
+                    self.head.extract.upto = (!whole).then_some(job.upto);
+                    self.head.extract.done_at = whole.then_some(now);
+                }
+            }
+            self.save().await?;
+            self.tell_audiences().await?;
+            if self.late() {
+                return Ok(self.deps.now());
+            }
+        }
+    }
+
+    fn extract_since(&self, now: u64) -> u64 {
+        let since = self.subscription.extract_since.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
+        since.map_or(now.saturating_sub(EXTRACT_BACK_MS), |time| u64::try_from(time.as_millisecond()).unwrap_or(0))
+    }
+}
+
+fn now_text(deps: &Deps) -> String {
+    let time = Timestamp::from_millisecond(i64::try_from(deps.now()).unwrap_or(0)).unwrap_or_default();
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

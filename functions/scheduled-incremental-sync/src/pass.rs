@@ -1,0 +1,235 @@
+//! A pass over an audience: reads every token and lead of the subscription once, in slices, and counts what became
+//! of every ECID. What changes meanwhile stands in rows of work, which are applied before the pass publishes.
+
+use bytes::Bytes;
+use domain::base::Base;
+use domain::identity::{LeadRecord, TokenRecord};
+use domain::limits::TOKENS_PER_ECID;
+use domain::planted::{Guard, holds};
+use domain::report::AudienceCounts;
+use domain::{AudienceId, LeadId, LeadSet, MunchkinId};
+use ports::{Failure, Read, Table};
+use serde::{Deserialize, Serialize};
+use state::audience::{Head, Members, Pass, head_key, read_base};
+use state::bell::{BellKey, Next};
+use state::identity::{SHARDS, lead_shard, token_shard};
+use state::lists::{AudienceReport, Want, want_key, write_leads};
+use state::{Deps, Doc, Step, bell, doc, load, save};
+
+use crate::audience::{apply, direct, forget, publish, ring_lists, todos, wake};
+
+/// A slice ends when the invocation has less than this left, in ms.
+const RESERVE_MS: u64 = 30_000;
+/// Records of one page.
+const PAGE: usize = 1_000;
+
+/// What a pass has found so far, by row of the members.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Found {
+    /// Tokens that were seen beside it, up to 255.
+    tokens: Vec<u8>,
+    /// It has an edge that counts.
+    matched: Vec<bool>,
+    /// It has an edge that is set aside.
+    aside: Vec<bool>,
+    /// Known leads, by row.
+    people: Vec<(u32, LeadId)>,
+    /// All known leads with any ECID, whatever the audience.
+    tied: LeadSet,
+}
+
+impl Found {
+    fn new(members: usize) -> Self {
+        Self { tokens: vec![0; members], matched: vec![false; members], aside: vec![false; members], ..Self::default() }
+    }
+
+    fn token(&mut self, members: &Base, record: &TokenRecord) -> bool {
+        let mut inside = false;
+        let person = record.person();
+        if let Some(lead) = person
+            && !record.ecids.is_empty()
+        {
+            self.tied.insert(lead);
+        }
+        for ecid in record.ecids.keys() {
+            let Some(row) = members.row(*ecid) else { continue };
+            inside = true;
+            self.tokens[row] = self.tokens[row].saturating_add(1);
+            if record.set_aside() {
+                self.aside[row] = true;
+                continue;
+            }
+            self.matched[row] = true;
+            if let (Some(lead), Ok(row)) = (person, u32::try_from(row)) {
+                self.people.push((row, lead));
+            }
+        }
+        inside
+    }
+
+    fn lead(&mut self, members: &Base, record: &LeadRecord) {
+        let Some(counted) = record.counted() else { return };
+        let known = direct(record).is_some();
+        if known && !counted.is_empty() {
+            self.tied.insert(record.lead);
+        }
+        for ecid in counted {
+            let Some(row) = members.row(*ecid) else { continue };
+            self.matched[row] = true;
+            if let (true, Ok(row)) = (known, u32::try_from(row)) {
+                self.people.push((row, record.lead));
+            }
+        }
+    }
+
+    fn count(&self) -> (AudienceCounts, LeadSet) {
+        let over = |row: usize| usize::from(self.tokens[row]) > TOKENS_PER_ECID;
+        let mut known = vec![false; self.tokens.len()];
+        let mut people = LeadSet::new();
+        for &(row, lead) in &self.people {
+            if !over(row as usize) {
+                known[row as usize] = true;
+                people.insert(lead);
+            }
+        }
+        let mut counts =
+            AudienceCounts { audience: self.tokens.len() as u64, people: people.len(), ..Default::default() };
+        for (row, known) in known.into_iter().enumerate() {
+            let class = if over(row) {
+                &mut counts.set_aside
+            } else if known {
+                &mut counts.known
+            } else if self.matched[row] {
+                &mut counts.anonymous
+            } else if self.aside[row] {
+                &mut counts.set_aside
+            } else {
+                &mut counts.no_match
+            };
+            *class += 1;
+        }
+        (counts, people)
+    }
+}
+
+/// Does one slice of a pass: begins it, reads on, or publishes it.
+pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, deadline: u64) -> Step<Next> {
+    let key = head_key(munchkin, audience);
+    let Some(mut head) = load::<Head>(deps, Table::Audiences, &key).await? else { return Ok(Next::Done(None)) };
+    let mut pass = match head.value.pass.take() {
+        Some(pass) => pass,
+        None => {
+            let Some(members) = Members::open(deps, munchkin, audience).await? else { return Ok(Next::Done(None)) };
+            let members_key = format!("runs/members/{}", deps.fresh_id());
+            let bytes = members.effective().await?.encode();
+            deps.ports.objects.put(&members_key, Bytes::from(bytes)).await?;
+            let number = head.value.pass_wanted.max(head.value.pass_done + 1);
+            Pass { number, as_of: deps.now(), members_key, found_key: None, shard: 0, after: None }
+        }
+    };
+    // Published before the first record is read, so that whoever asks for a pass from here on gets another one.
+    head.value.pass = Some(pass.clone());
+    checkpoint(deps, munchkin, audience, &mut head).await?;
+
+    let members = read_base(deps, &pass.members_key).await?;
+    let mut found = match &pass.found_key {
+        None => Found::new(members.len()),
+        Some(key) => {
+            let bytes = deps.ports.objects.get(key).await?.ok_or_else(|| Failure::retry("a pass was replaced"))?;
+            serde_json::from_slice(&bytes).map_err(|_| Failure::fail("what a pass found is damaged"))?
+        }
+    };
+    let mut records = 0;
+    let mut unasked = false;
+    while pass.shard < 2 * SHARDS {
+        let shard = match pass.shard.checked_sub(SHARDS) {
+            None => token_shard(munchkin, pass.shard),
+            Some(shard) => lead_shard(munchkin, shard),
+        };
+        let limit = PAGE.min(deps.settings.slice_records);
+        let page = deps.ports.tables.query(Table::Identity, &shard, "", pass.after.as_deref(), limit, Read::Consistent);
+        let page = page.await?;
+        records += page.items.len();
+        for item in page.items {
+            if pass.shard < SHARDS {
+                let token: Doc<TokenRecord> = doc::read(item)?;
+                if found.token(&members, &token.value) {
+                    unasked |= wake(deps, munchkin, token).await?;
+                }
+            } else {
+                found.lead(&members, &doc::read::<LeadRecord>(item)?.value);
+            }
+        }
+        pass.after = page.next;
+        if pass.after.is_none() {
+            pass.shard += 1;
+        }
+        let late = deps.now() + deps.settings.scaled(RESERVE_MS) > deadline;
+        if pass.shard < 2 * SHARDS && (records >= deps.settings.slice_records || late) {
+            let key = format!("runs/found/{}", deps.fresh_id());
+            let bytes = serde_json::to_vec(&found).map_err(|_| Failure::fail("what a pass found cannot be written"))?;
+            deps.ports.objects.put(&key, Bytes::from(bytes)).await?;
+            pass.found_key = Some(key);
+            head.value.pass = Some(pass);
+            checkpoint(deps, munchkin, audience, &mut head).await?;
+            if unasked {
+                bell::mark(deps, &BellKey::identity(munchkin)).await?;
+            }
+            return Ok(Next::Again);
+        }
+    }
+    if unasked {
+        bell::mark(deps, &BellKey::identity(munchkin)).await?;
+    }
+    finish(deps, munchkin, audience, &pass, &found).await?;
+    head.value.pass_done = pass.number;
+    head.value.pass = None;
+    checkpoint(deps, munchkin, audience, &mut head).await?;
+    for key in [Some(pass.members_key), pass.found_key].into_iter().flatten() {
+        deps.ports.objects.delete(&key).await?;
+    }
+    // Again: rows of work may be left, or another pass asked for.
+    Ok(Next::Again)
+}
+
+async fn checkpoint(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, head: &mut Doc<Head>) -> Step<()> {
+    let key = head_key(munchkin, audience);
+    for _ in 0..10 {
+        if save(deps, Table::Audiences, key.clone(), &head.value, Some(head.rev), None).await? {
+            head.rev += 1;
+            return Ok(());
+        }
+        // A delivery may have changed the head meanwhile; another pass may not.
+        let Some(now) = load::<Head>(deps, Table::Audiences, &key).await? else { break };
+        let (ours, theirs) = (head.value.pass.as_ref(), now.value.pass.as_ref());
+        let number = ours.map_or(head.value.pass_done, |pass| pass.number);
+        if theirs.is_some_and(|pass| pass.number > number) || now.value.pass_done > head.value.pass_done {
+            break;
+        }
+        let merged = Head { pass: head.value.pass.clone(), pass_done: head.value.pass_done, ..now.value };
+        *head = Doc { value: merged, rev: now.rev };
+    }
+    Err(Failure::retry("somebody else passes over this audience"))
+}
+
+async fn finish(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, pass: &Pass, found: &Found) -> Step<()> {
+    let want: Option<Doc<Want>> = load(deps, Table::Lists, &want_key(munchkin, audience)).await?;
+    // Those beyond stay, and are handled next.
+    let todos = todos(deps, munchkin, audience, deps.settings.pass_above.max(100)).await?;
+    let (counts, people) = found.count();
+    let mut wanted = people.clone();
+    if holds(Guard::ReplayBeforePublish)
+        && let Some(members) = Members::open(deps, munchkin, audience).await?
+    {
+        apply(deps, munchkin, &members, &todos, &mut wanted).await?;
+    }
+    let report = AudienceReport {
+        as_of: pass.as_of,
+        counts,
+        people_key: write_leads(deps, "people", &people).await?,
+        tied_key: write_leads(deps, "tied", &found.tied).await?,
+    };
+    publish(deps, munchkin, audience, want, &wanted, report, pass.number).await?;
+    ring_lists(deps, munchkin, audience).await?;
+    forget(deps, &todos).await
+}

@@ -1,0 +1,70 @@
+//! Tells the audiences that something about tokens or leads changed.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use domain::identity::{LeadRecord, TokenRecord};
+use domain::{AudienceId, Ecid, LeadId, MunchkinId};
+use state::audience::{Members, add_todo, want_pass};
+use state::bell::BellKey;
+use state::identity::{save_lead, save_token};
+use state::{Deps, Doc, Step, bell, syncs};
+
+/// For each audience that a sync follows, those of the ECIDs that are in it.
+pub(crate) async fn memberships(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    ecids: &BTreeSet<Ecid>,
+) -> Step<BTreeMap<AudienceId, HashSet<Ecid>>> {
+    let mut found = BTreeMap::new();
+    for audience in syncs::followed(deps, munchkin).await? {
+        if let Some(members) = Members::open(deps, munchkin, &audience).await? {
+            found.insert(audience, members.which(ecids).await?);
+        }
+    }
+    Ok(found)
+}
+
+/// Writes the work into the audiences, rings them, and only then forgets that there was something to tell.
+pub(crate) async fn propagate(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    tokens: Vec<Doc<TokenRecord>>,
+    leads: Vec<Doc<LeadRecord>>,
+) -> Step<()> {
+    let mut changed: BTreeMap<Ecid, BTreeSet<LeadId>> = BTreeMap::new();
+    for token in &tokens {
+        for ecid in token.value.ecids.keys() {
+            // Who owns it now is found from the ECID; who owned it before is not.
+            changed.entry(*ecid).or_default().extend(&token.value.former);
+        }
+    }
+    for lead in &leads {
+        for ecid in lead.value.ecids.iter().chain(&lead.value.former) {
+            changed.entry(*ecid).or_default().insert(lead.value.lead);
+        }
+    }
+    let ecids: BTreeSet<Ecid> = changed.keys().copied().collect();
+    for (audience, inside) in memberships(deps, munchkin, &ecids).await? {
+        if inside.is_empty() {
+            continue;
+        }
+        if inside.len() > deps.settings.pass_above {
+            want_pass(deps, munchkin, &audience).await?;
+        } else {
+            for ecid in &inside {
+                add_todo(deps, munchkin, &audience, *ecid, &changed[ecid]).await?;
+            }
+        }
+        bell::mark(deps, &BellKey::audience(munchkin, &audience)).await?;
+    }
+    for mut token in tokens {
+        token.value.was_propagated();
+        // Lost to somebody who changed it again: then it is told again.
+        save_token(deps, munchkin, &token.value, Some(token.rev)).await?;
+    }
+    for mut lead in leads {
+        lead.value.was_propagated();
+        save_lead(deps, munchkin, &lead.value, Some(lead.rev)).await?;
+    }
+    Ok(())
+}

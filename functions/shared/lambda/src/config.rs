@@ -1,0 +1,375 @@
+//! The environment, declared once: what is read, what it means, and the tables in the READMEs come from here.
+
+use std::fmt::Write as _;
+
+use ports::{Queue, Table};
+use secrecy::SecretString;
+
+/// One environment variable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is, in one sentence.
+    pub about: &'static str,
+    /// What counts when it is not set or empty; `None`: it must be set.
+    pub default: Option<&'static str>,
+}
+
+const fn required(name: &'static str, about: &'static str) -> Variable {
+    Variable { name, about, default: None }
+}
+
+const fn optional(name: &'static str, about: &'static str, default: &'static str) -> Variable {
+    Variable { name, about, default: Some(default) }
+}
+
+const TIME_SCALE: Variable =
+    optional("TIME_SCALE", "Factor on every waiting time; below 1 in tests and the local stack.", "1");
+const LOG_LEVEL: Variable =
+    optional("LOG_LEVEL", "Least level of our own log lines: error, warn, info, debug or trace.", "info");
+const BUCKET: Variable = required("BUCKET", "Bucket of arriving files and of the big sets.");
+const MARKETO_BASE_URL: Variable =
+    optional("MARKETO_BASE_URL", "Base of Marketo's REST API; empty: `https://<Munchkin id>.mktorest.com`.", "");
+const MARKETO_CLIENT_ID: Variable = required("MARKETO_CLIENT_ID", "Client id of the Marketo custom service.");
+const MARKETO_CLIENT_SECRET: Variable =
+    required("MARKETO_CLIENT_SECRET", "Client secret of the Marketo custom service.");
+// Half of Marketo's 100 calls in a rolling 20 s, and half of its usual 50,000 calls a day (design §4, 7).
+const QUOTA_CALLS_PER_WINDOW: Variable =
+    optional("QUOTA_CALLS_PER_WINDOW", "Our share of Marketo's 100 calls in a rolling 20 s.", "50");
+const QUOTA_CALLS_PER_DAY: Variable =
+    optional("QUOTA_CALLS_PER_DAY", "Our share of the subscription's calls a day.", "25000");
+const ADOBE_IMS_URL: Variable =
+    optional("ADOBE_IMS_URL", "Base of Adobe's token endpoint.", "https://ims-na1.adobelogin.com");
+const ADOBE_AAM_URL: Variable =
+    optional("ADOBE_AAM_URL", "Base of Audience Manager's REST API.", "https://aam.adobe.io");
+const ADOBE_CLIENT_ID: Variable = required("ADOBE_CLIENT_ID", "Client id of the Adobe server-to-server credential.");
+const ADOBE_CLIENT_SECRET: Variable =
+    required("ADOBE_CLIENT_SECRET", "Client secret of the Adobe server-to-server credential.");
+const ADOBE_SCOPES: Variable = required(
+    "ADOBE_SCOPES",
+    "Scopes of the Adobe credential, separated by commas, as the Developer Console shows them.",
+);
+
+/// What a function uses: each function declares one as a constant.
+#[derive(Debug, Clone, Copy)]
+pub struct Uses {
+    /// Tables.
+    pub tables: &'static [Table],
+    /// Queues that it sends to.
+    pub queues: &'static [Queue],
+    /// Whether it reads or writes the bucket.
+    pub bucket: bool,
+    /// Whether it calls Marketo.
+    pub marketo: bool,
+    /// Whether it calls Adobe.
+    pub adobe: bool,
+}
+
+impl Uses {
+    /// Nothing but what every function has.
+    pub const NOTHING: Self = Self { tables: &[], queues: &[], bucket: false, marketo: false, adobe: false };
+
+    /// The variables that such a function reads, in the order of the documentation.
+    #[must_use]
+    pub fn variables(&self) -> Vec<Variable> {
+        let mut all = vec![TIME_SCALE, LOG_LEVEL];
+        all.extend(self.tables.iter().map(|table| required(table.env(), table_about(*table))));
+        all.extend(self.queues.iter().map(|queue| required(queue.env(), queue_about(*queue))));
+        if self.bucket {
+            all.push(BUCKET);
+        }
+        if self.marketo {
+            all.extend([MARKETO_BASE_URL, MARKETO_CLIENT_ID, MARKETO_CLIENT_SECRET]);
+            all.extend([QUOTA_CALLS_PER_WINDOW, QUOTA_CALLS_PER_DAY]);
+        }
+        if self.adobe {
+            all.extend([ADOBE_IMS_URL, ADOBE_AAM_URL, ADOBE_CLIENT_ID, ADOBE_CLIENT_SECRET, ADOBE_SCOPES]);
+        }
+        all
+    }
+
+    /// The variables as a markdown table, for the function's README.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let mut table = String::from("| variable | meaning | default |\n|---|---|---|\n");
+        for Variable { name, about, default } in self.variables() {
+            let default = match default {
+                None => "required".to_owned(),
+                Some("") => "empty".to_owned(),
+                Some(value) => format!("`{value}`"),
+            };
+            // Writing to a string does not fail.
+            writeln!(table, "| `{name}` | {about} | {default} |").expect("a string takes it");
+        }
+        table
+    }
+
+    /// Reads and checks the environment. `variable` gives a variable's value, as `std::env::var` does.
+    ///
+    /// # Errors
+    /// The first variable that is missing or malformed, by name; never its value.
+    pub fn load(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+        let env = Env(variable);
+        for declared in self.variables() {
+            env.text(&declared)?;
+        }
+        Ok(Config {
+            time_scale: env.parse(&TIME_SCALE, "a number above 0", |text| {
+                text.parse().ok().filter(|scale: &f64| scale.is_finite() && *scale > 0.0)
+            })?,
+            log_level: env.parse(&LOG_LEVEL, "error, warn, info, debug or trace", |text| text.parse().ok())?,
+            marketo: if self.marketo { Some(Marketo::load(&env)?) } else { None },
+            adobe: if self.adobe { Some(Adobe::load(&env)?) } else { None },
+        })
+    }
+}
+
+fn table_about(table: Table) -> &'static str {
+    match table {
+        Table::Syncs => "Table of subscriptions, feeds, syncs, imports, cursors and budgets.",
+        Table::Identity => "Table of tokens, leads and the hints that lead to them.",
+        Table::Audiences => "Table of audience heads and overlay rows.",
+        Table::Lists => "Table of list states and of what syncs want.",
+        Table::Doorbells => "Table of the keys that wait for work.",
+    }
+}
+
+fn queue_about(queue: Queue) -> &'static str {
+    match queue {
+        Queue::Matches => "Queue of validated matches.",
+        Queue::IdentityWork => "FIFO queue that rings for a subscription's identity work.",
+        Queue::AudienceWork => "FIFO queue that rings for an audience.",
+        Queue::ListWrites => "FIFO queue that rings for a subscription's lists.",
+    }
+}
+
+/// What a function was told by its environment. Names of tables, queues and the bucket are read by the adapters.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Factor on every waiting time.
+    pub time_scale: f64,
+    /// Least level of our own log lines.
+    pub log_level: tracing::Level,
+    /// Marketo; `None`: the function does not declare it.
+    pub marketo: Option<Marketo>,
+    /// Adobe; `None`: the function does not declare it.
+    pub adobe: Option<Adobe>,
+}
+
+impl Config {
+    /// `ms` milliseconds, scaled, rounded up.
+    #[must_use]
+    pub fn scaled_ms(&self, ms: u64) -> u64 {
+        scaled_ms(ms, self.time_scale)
+    }
+}
+
+/// Waiting times are far below 2^52 ms, a scale is above 0, and `as` saturates: nothing is lost here.
+pub(crate) fn scaled_ms(ms: u64, time_scale: f64) -> u64 {
+    (ms as f64 * time_scale).ceil() as u64
+}
+
+/// Settings of Marketo.
+#[derive(Debug, Clone)]
+pub struct Marketo {
+    /// Base of the REST API without a slash at its end; empty: by the Munchkin id.
+    pub base_url: String,
+    /// Client id of the custom service.
+    pub client_id: SecretString,
+    /// Client secret of the custom service.
+    pub client_secret: SecretString,
+    /// Our share of Marketo's quota.
+    pub quota: Quota,
+}
+
+impl Marketo {
+    fn load<F: Fn(&str) -> Option<String>>(env: &Env<F>) -> Result<Self, ConfigError> {
+        let natural = |text: &str| text.parse().ok().filter(|calls| *calls > 0);
+        Ok(Self {
+            base_url: env.url(&MARKETO_BASE_URL)?,
+            client_id: env.text(&MARKETO_CLIENT_ID)?.into(),
+            client_secret: env.text(&MARKETO_CLIENT_SECRET)?.into(),
+            quota: Quota {
+                calls_per_window: env.parse(&QUOTA_CALLS_PER_WINDOW, "a whole number above 0", natural)?,
+                calls_per_day: env.parse(&QUOTA_CALLS_PER_DAY, "a whole number above 0", natural)?,
+            },
+        })
+    }
+}
+
+/// Our share of Marketo's quota, over all functions together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Calls in any 20 seconds.
+    pub calls_per_window: u32,
+    /// Calls in a day of US Central time.
+    pub calls_per_day: u32,
+}
+
+/// Settings of Adobe.
+#[derive(Debug, Clone)]
+pub struct Adobe {
+    /// Base of the token endpoint, without a slash at its end.
+    pub ims_url: String,
+    /// Base of Audience Manager's REST API, without a slash at its end.
+    pub aam_url: String,
+    /// Client id of the server-to-server credential; also the `x-api-key`.
+    pub client_id: SecretString,
+    /// Client secret of the server-to-server credential.
+    pub client_secret: SecretString,
+    /// Scopes, separated by commas.
+    pub scopes: String,
+}
+
+impl Adobe {
+    fn load<F: Fn(&str) -> Option<String>>(env: &Env<F>) -> Result<Self, ConfigError> {
+        Ok(Self {
+            ims_url: env.url(&ADOBE_IMS_URL)?,
+            aam_url: env.url(&ADOBE_AAM_URL)?,
+            client_id: env.text(&ADOBE_CLIENT_ID)?.into(),
+            client_secret: env.text(&ADOBE_CLIENT_SECRET)?.into(),
+            scopes: env.text(&ADOBE_SCOPES)?,
+        })
+    }
+}
+
+/// A variable that is missing or malformed. Holds the name and what was expected, never the value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The variable.
+    pub name: &'static str,
+    /// What it should be.
+    pub expected: &'static str,
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "environment variable {}: expected {}", self.name, self.expected)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+struct Env<F>(F);
+
+impl<F: Fn(&str) -> Option<String>> Env<F> {
+    fn text(&self, variable: &Variable) -> Result<String, ConfigError> {
+        (self.0)(variable.name)
+            .filter(|value| !value.is_empty())
+            .or_else(|| variable.default.map(str::to_owned))
+            .ok_or(ConfigError { name: variable.name, expected: "a value; it is not set" })
+    }
+
+    fn parse<T>(
+        &self,
+        variable: &Variable,
+        expected: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, ConfigError> {
+        parse(&self.text(variable)?).ok_or(ConfigError { name: variable.name, expected })
+    }
+
+    fn url(&self, variable: &Variable) -> Result<String, ConfigError> {
+        self.parse(variable, "an http or https URL", |text| {
+            let known = text.is_empty() || text.starts_with("https://") || text.starts_with("http://");
+            known.then(|| text.trim_end_matches('/').to_owned())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    const ALL: Uses = Uses { tables: &Table::ALL, queues: &Queue::ALL, bucket: true, marketo: true, adobe: true };
+
+    fn complete() -> BTreeMap<&'static str, String> {
+        ALL.variables()
+            .into_iter()
+            .filter(|variable| variable.default.is_none())
+            .map(|variable| (variable.name, "canary".to_owned()))
+            .collect()
+    }
+
+    fn load(env: &BTreeMap<&str, String>) -> Result<Config, ConfigError> {
+        ALL.load(|name| env.get(name).cloned())
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones_and_secrets_do_not_show() {
+        let config = load(&complete()).expect("complete");
+        assert_eq!(config.time_scale, 1.0);
+        assert_eq!(config.log_level, tracing::Level::INFO);
+        let marketo = config.marketo.as_ref().expect("declared");
+        assert_eq!(marketo.base_url, "");
+        assert_eq!(marketo.quota, Quota { calls_per_window: 50, calls_per_day: 25_000 });
+        assert_eq!(marketo.client_secret.expose_secret(), "canary");
+        let adobe = config.adobe.as_ref().expect("declared");
+        assert_eq!(adobe.ims_url, "https://ims-na1.adobelogin.com");
+        assert_eq!(adobe.scopes, "canary");
+        assert!(!format!("{marketo:?}").contains("canary"));
+    }
+
+    #[test]
+    fn every_required_variable_is_named_when_it_is_missing_or_empty() {
+        for variable in ALL.variables().into_iter().filter(|variable| variable.default.is_none()) {
+            let mut env = complete();
+            env.insert(variable.name, String::new());
+            assert_eq!(load(&env).expect_err("empty").name, variable.name);
+            env.remove(variable.name);
+            assert_eq!(load(&env).expect_err("missing").name, variable.name);
+        }
+    }
+
+    #[test]
+    fn malformed_values_are_refused_by_name_and_not_quoted() {
+        for (name, value) in [
+            ("TIME_SCALE", "canary"),
+            ("TIME_SCALE", "0"),
+            ("TIME_SCALE", "-1"),
+            ("TIME_SCALE", "inf"),
+            ("LOG_LEVEL", "canary"),
+            ("MARKETO_BASE_URL", "canary"),
+            ("ADOBE_IMS_URL", "ftp://canary"),
+            ("QUOTA_CALLS_PER_WINDOW", "0"),
+            ("QUOTA_CALLS_PER_DAY", "canary"),
+        ] {
+            let mut env = complete();
+            env.insert(name, value.to_owned());
+            let error = load(&env).expect_err("malformed");
+            assert_eq!(error.name, name);
+            assert!(error.to_string().contains(name) && !error.to_string().contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_function_needs_only_what_it_declares() {
+        let uses = Uses { tables: &[Table::Identity], ..Uses::NOTHING };
+        let config = uses.load(|name| (name == "IDENTITY_TABLE").then(|| "t".to_owned())).expect("enough");
+        assert!(config.marketo.is_none() && config.adobe.is_none());
+        let rows: Vec<String> = uses.markdown().lines().map(str::to_owned).collect();
+        assert_eq!(rows.len(), 5);
+        assert_eq!(
+            rows[2],
+            "| `TIME_SCALE` | Factor on every waiting time; below 1 in tests and the local stack. | `1` |"
+        );
+        assert_eq!(
+            rows[4],
+            "| `IDENTITY_TABLE` | Table of tokens, leads and the hints that lead to them. | required |"
+        );
+    }
+
+    #[test]
+    fn waiting_times_scale_and_never_vanish() {
+        let config = |time_scale| Config { time_scale, log_level: tracing::Level::INFO, marketo: None, adobe: None };
+        assert_eq!(config(1.0).scaled_ms(1_500), 1_500);
+        assert_eq!(config(0.1).scaled_ms(1_505), 151);
+        assert_eq!(config(0.0001).scaled_ms(1), 1);
+        assert_eq!(config(0.5).scaled_ms(0), 0);
+    }
+}

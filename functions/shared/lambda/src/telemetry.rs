@@ -1,0 +1,246 @@
+//! What leaves the process as text: log lines in JSON, one wide event an invocation, nothing personal.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::panic::PanicHookInfo;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Value, json};
+use tracing::{Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Our own crates: the only ones whose lines below WARN are let through. Libraries print requests and answers at
+/// DEBUG and TRACE, and these hold items, messages and secrets.
+const OURS: [&str; 10] = [
+    "adobe",
+    "aws",
+    "cookie_ingest",
+    "create_sync",
+    "domain",
+    "lambda",
+    "list_writer",
+    "marketo",
+    "scheduled_incremental_sync",
+    "state",
+];
+/// Libraries whose names begin with one of ours (a filter's target is a prefix).
+const NOT_OURS: [&str; 6] = ["aws_config", "aws_runtime", "aws_sdk", "aws_sig", "aws_smithy", "lambda_runtime"];
+
+/// Sets the process's log and panic hook up. The first call counts.
+pub(crate) fn init(level: Level) {
+    if tracing::subscriber::set_global_default(subscriber(level, std::io::stdout)).is_ok() {
+        std::panic::set_hook(Box::new(report_panic));
+    }
+}
+
+fn subscriber<W>(level: Level, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let ours = OURS.iter().map(|name| format!("{name}={level}"));
+    let libraries = NOT_OURS.iter().map(|name| format!("{name}=warn"));
+    let directives: Vec<String> = std::iter::once("warn".to_owned()).chain(ours).chain(libraries).collect();
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_current_span(true)
+        .with_span_list(false)
+        .with_env_filter(EnvFilter::new(directives.join(",")))
+        .with_writer(writer)
+        .finish()
+}
+
+/// A panic's message may quote a payload (`unwrap` on an error prints it): only its place is told.
+fn report_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(|location| format!("{}:{}", location.file(), location.line()));
+    tracing::error!(panic.place = place.as_deref().unwrap_or("unknown"), "panic");
+}
+
+/// A value that may pass through logs and errors without being seen there.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Redacted<T>(T);
+
+impl<T> Redacted<T> {
+    /// Hides `value`.
+    pub const fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// The value, for use, never for a log.
+    pub const fn expose(&self) -> &T {
+        &self.0
+    }
+
+    /// The value, for use, never for a log.
+    pub fn into_exposed(self) -> T {
+        self.0
+    }
+}
+
+impl<T> From<T> for Redacted<T> {
+    fn from(value: T) -> Self {
+        Self(value)
+    }
+}
+
+impl<T> std::fmt::Debug for Redacted<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl<T> std::fmt::Display for Redacted<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// What an invocation counted. Clones count into the same place. The names are constants of the code, so that
+/// nothing personal can become one.
+#[derive(Debug, Clone, Default)]
+pub struct Counts(Arc<Mutex<BTreeMap<&'static str, u64>>>);
+
+impl Counts {
+    /// Adds `by` to the count `name`.
+    pub fn add(&self, name: &'static str, by: u64) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += by;
+    }
+
+    /// All counts.
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<&'static str, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Metrics of one EMF line: CloudWatch's limit.
+const METRICS_AT_MOST: usize = 100;
+
+/// The wide event of one invocation in CloudWatch's Embedded Metric Format: one line, from which CloudWatch makes
+/// a metric of the duration and of each count, by function, and which a query can read whole.
+#[must_use]
+pub fn emf_line(function: &str, outcome: &str, at_ms: u64, duration_ms: u64, counts: &Counts) -> String {
+    let mut line = serde_json::Map::new();
+    let mut metrics = vec![json!({"Name": "duration_ms", "Unit": "Milliseconds"})];
+    for (name, count) in counts.all().into_iter().take(METRICS_AT_MOST - 1) {
+        metrics.push(json!({"Name": name, "Unit": "Count"}));
+        line.insert(name.to_owned(), count.into());
+    }
+    // After the counts, so that none of them can take the place of these.
+    line.insert("function".to_owned(), function.into());
+    line.insert("outcome".to_owned(), outcome.into());
+    line.insert("duration_ms".to_owned(), duration_ms.into());
+    let directive = json!({
+        "Timestamp": at_ms,
+        "CloudWatchMetrics": [
+            {"Namespace": "audience-sync", "Dimensions": [["function"], ["function", "outcome"]], "Metrics": metrics}
+        ],
+    });
+    line.insert("_aws".to_owned(), directive);
+    Value::Object(line).to_string()
+}
+
+/// Prints a line to standard output as a whole.
+pub(crate) fn print_line(line: &str) {
+    // A closed standard output is no reason to fail an invocation whose work is done.
+    if std::io::stdout().lock().write_all(format!("{line}\n").as_bytes()).is_err() {
+        tracing::warn!("standard output is closed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("no panic").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(level: Level, log: impl FnOnce()) -> String {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        tracing::subscriber::with_default(subscriber(level, move || writer.clone()), log);
+        let bytes = buffer.0.lock().expect("no panic").clone();
+        String::from_utf8(bytes).expect("text")
+    }
+
+    #[test]
+    fn our_lines_are_json_and_libraries_are_silent_below_warn() {
+        let log = logged(Level::TRACE, || {
+            tracing::trace!(target: "list_writer::pass", { batch.size = 3 }, "ours");
+            tracing::debug!(target: "aws_smithy_runtime::client", "canary");
+            tracing::debug!(target: "aws_sdk_dynamodb::operation", "canary");
+            tracing::info!(target: "lambda_runtime::layers", "canary");
+            tracing::debug!(target: "hyper_util::client", "canary");
+            tracing::info!(target: "reqwest::connect", "canary");
+            tracing::warn!(target: "hyper_util::client", "a warning");
+        });
+        assert!(!log.contains("canary"), "{log}");
+        let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(lines.len(), 2, "{log}");
+        assert_eq!((&lines[0]["message"], &lines[0]["batch.size"]), (&json!("ours"), &json!(3)));
+        assert_eq!(lines[1]["message"], "a warning");
+    }
+
+    #[test]
+    fn the_level_is_that_of_our_crates() {
+        let log = logged(Level::INFO, || {
+            tracing::debug!(target: "aws::sqs", "too fine");
+            tracing::info!(target: "aws::sqs", "fine");
+        });
+        assert_eq!(log.lines().count(), 1);
+    }
+
+    #[test]
+    fn a_redacted_value_shows_nowhere() {
+        let secret: Redacted<String> = serde_json::from_str("\"canary\"").expect("a string");
+        let log = logged(Level::INFO, || {
+            tracing::info!(target: "lambda", ?secret, text = %secret, "{secret} {secret:?}");
+        });
+        assert!(log.contains("[redacted]") && !log.contains("canary"), "{log}");
+        assert_eq!(secret.expose(), "canary");
+    }
+
+    #[test]
+    fn the_wide_event_is_one_line_of_embedded_metrics() {
+        let counts = Counts::default();
+        counts.add("records", 3);
+        counts.clone().add("records", 2);
+        counts.add("outcome", 7);
+        let line = emf_line("list-writer", "ok", 1_700_000_000_000, 12, &counts);
+        assert!(!line.contains('\n'));
+        let event: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(event["function"], "list-writer");
+        assert_eq!(event["outcome"], "ok", "a count cannot take its place");
+        assert_eq!((&event["records"], &event["duration_ms"]), (&json!(5), &json!(12)));
+        assert_eq!(event["_aws"]["Timestamp"], 1_700_000_000_000_u64);
+        let metrics = &event["_aws"]["CloudWatchMetrics"][0];
+        assert_eq!(metrics["Dimensions"], json!([["function"], ["function", "outcome"]]));
+        assert_eq!(metrics["Metrics"][0], json!({"Name": "duration_ms", "Unit": "Milliseconds"}));
+        assert!(metrics["Metrics"].as_array().expect("a list").contains(&json!({"Name": "records", "Unit": "Count"})));
+    }
+
+    #[test]
+    fn a_panics_message_is_not_logged() {
+        let log = logged(Level::INFO, || {
+            let before = std::panic::take_hook();
+            std::panic::set_hook(Box::new(report_panic));
+            let caught = std::panic::catch_unwind(|| panic!("canary"));
+            std::panic::set_hook(before);
+            assert!(caught.is_err());
+        });
+        assert!(log.contains("telemetry.rs:") && !log.contains("canary"), "{log}");
+    }
+}

@@ -1,0 +1,115 @@
+//! Bulk lead extract: the ECIDs that Marketo itself has stored.
+
+use http::Method;
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::answer::text;
+use crate::leads::reading;
+use crate::{CallError, LeadRow, Marketo, Slot};
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtractStatus {
+    /// Created, queued or being made.
+    Pending,
+    /// The file is ready.
+    Completed,
+    /// Failed or cancelled.
+    Failed,
+}
+
+fn rfc3339(ms: u64) -> String {
+    let time = Timestamp::from_millisecond(i64::try_from(ms).unwrap_or(0)).unwrap_or_default();
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+impl Marketo<'_> {
+    /// Creates a job over the leads created in a window (ms, at most 31 days). Returns its id.
+    pub async fn create_extract(&self, slot: Slot, from: u64, upto: u64) -> Result<String, CallError> {
+        let body = json!({
+            "fields": ["id", "email", "cookies", "ecids"],
+            "format": "CSV",
+            "filter": {"createdAt": {"startAt": rfc3339(from), "endAt": rfc3339(upto)}},
+        });
+        let body = Some(("application/json", body.to_string().into_bytes()));
+        // A job that was created and not shown is never enqueued, and costs nothing.
+        let answer = reading(self.call(slot, Method::POST, "/bulk/v1/leads/export/create.json", body).await)?;
+        let id = answer.result.first().and_then(|job| text(&job["exportId"]));
+        id.ok_or_else(|| CallError::Unknown("an extract without an id".to_owned()))
+    }
+
+    /// Puts a job into Marketo's queue; one that is there already is fine.
+    pub async fn enqueue_extract(&self, slot: Slot, id: &str) -> Result<(), CallError> {
+        let path = format!("/bulk/v1/leads/export/{id}/enqueue.json");
+        reading(self.call(slot, Method::POST, &path, None).await).map(|_| ())
+    }
+
+    /// Where a job stands.
+    pub async fn extract_status(&self, slot: Slot, id: &str) -> Result<ExtractStatus, CallError> {
+        let answer = reading(self.get(slot, &format!("/bulk/v1/leads/export/{id}/status.json")).await)?;
+        let status = answer.result.first().and_then(|job| text(&job["status"])).unwrap_or_default();
+        Ok(match status.as_str() {
+            "Completed" => ExtractStatus::Completed,
+            "Failed" | "Canceled" | "Cancelled" => ExtractStatus::Failed,
+            _ => ExtractStatus::Pending,
+        })
+    }
+
+    /// The file of a completed job.
+    pub async fn extract_file(&self, slot: Slot, id: &str) -> Result<Vec<u8>, CallError> {
+        let path = format!("/bulk/v1/leads/export/{id}/file.json");
+        let response = reading(self.send(slot, &Method::GET, &path, None).await)?;
+        if response.status().is_success() && response.body().first() != Some(&b'{') {
+            return Ok(response.into_body());
+        }
+        match self.read(response) {
+            Err(error) => reading(Err(error)),
+            Ok(_) => Ok(Vec::new()),
+        }
+    }
+}
+
+/// Reads the rows of an extract's file; `null` is Marketo's word for a missing value. Rows without an id are
+/// left out.
+#[must_use]
+pub fn parse_extract(file: &[u8]) -> Vec<LeadRow> {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(file);
+    let Ok(headers) = reader.headers().cloned() else { return Vec::new() };
+    let column = |name: &str| headers.iter().position(|header| header == name);
+    let (id, email, cookies, ecids) = (column("id"), column("email"), column("cookies"), column("ecids"));
+    let mut rows = Vec::new();
+    for record in reader.records().flatten() {
+        let field = |column: Option<usize>| {
+            let value = column.and_then(|column| record.get(column)).unwrap_or_default().trim();
+            if value == "null" { "" } else { value }
+        };
+        if let Ok(id) = field(id).parse() {
+            rows.push(LeadRow {
+                id,
+                known: !field(email).is_empty(),
+                cookies: LeadRow::split_cookies(field(cookies)),
+                ecids: LeadRow::split_ecids(field(ecids)),
+            });
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_is_missing_and_quoted_fields_are_split() {
+        let (one, two) = ("1".repeat(38), "2".repeat(38));
+        let file = format!(
+            "id,email,cookies,ecids\n1,a@example.com,null,\"{one},{two}\"\n2,null,null,{one}\nx,,,\n3,c@example.com\n"
+        );
+        let rows = parse_extract(file.as_bytes());
+        assert_eq!(rows.len(), 3);
+        assert_eq!((rows[0].known, rows[0].ecids.len()), (true, 2));
+        assert_eq!((rows[1].known, rows[1].ecids.len()), (false, 1));
+        assert!(rows[2].known && rows[2].ecids.is_empty());
+    }
+}
