@@ -495,7 +495,7 @@ impl Marketo {
             match (late, export) {
                 (None, None) => break,
                 (Some((due, at)), export) if export.is_none_or(|(finish, _)| due <= finish) => {
-                    let late = self.late.swap_remove(at);
+                    let late = self.late.remove(at);
                     self.state.now_ms = self.state.now_ms.max(due);
                     if let Ok(target) = target_of(&late.request) {
                         // Nobody is there to read the answer any more.

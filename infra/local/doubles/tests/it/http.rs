@@ -120,12 +120,15 @@ async fn the_page_escapes_and_its_buttons_work() {
     world.leads[0].email = Some("\"><img src=x>@example.com".to_owned());
     let shared = Shared::new(Marketo::new(Settings::default(), world, system_clock()()), system_clock());
     let base = start(marketo_router(Arc::clone(&shared))).await;
-    let page = client().get(format!("{base}/_control/?said=%3Cb%3E")).send().await.expect("a page");
+    let page = client().get(format!("{base}/_control/?said=%3Cb%3E&find=%22%3E%3Cimg")).send().await.expect("a page");
     assert!(
         page.headers()["content-security-policy"].to_str().is_ok_and(|policy| policy.starts_with("default-src 'none'"))
     );
     let html = page.text().await.expect("HTML");
     assert!(html.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && html.contains("&lt;b&gt;"));
+    assert!(
+        html.contains("value=\"&quot;&gt;&lt;img\"") && html.contains("<td>&quot;&gt;&lt;img src=x&gt;@example.com")
+    );
     assert!(!html.contains("<script") && !html.contains("<img") && !html.contains("http"));
     let button = |path: &str, form: String| {
         let request = client().post(format!("{base}/_control/page/{path}"));
