@@ -33,6 +33,13 @@ pub struct Gateway {
     routes: Vec<(Route, Arc<dyn Target>)>,
 }
 
+/// A route that fits a request.
+struct Found<'a> {
+    route: &'a Route,
+    target: &'a Arc<dyn Target>,
+    parameters: BTreeMap<String, String>,
+}
+
 impl Gateway {
     /// A gateway over these routes.
     #[must_use]
@@ -51,7 +58,7 @@ impl Gateway {
             return Ok(message(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large"));
         }
         let path = percent_decode_str(head.uri.path()).decode_utf8_lossy().into_owned();
-        let Some((route, target, parameters)) = self.find(head.method.as_str(), &path) else {
+        let Some(Found { route, target, parameters }) = self.find(head.method.as_str(), &path) else {
             return Ok(message(StatusCode::NOT_FOUND, "Not Found"));
         };
         let body = match Limited::new(body, EVENT_LIMIT).collect().await {
@@ -76,7 +83,7 @@ impl Gateway {
     }
 
     /// The most specific route: fewest variable parts, `{name+}` last, then the method before `ANY`.
-    fn find(&self, method: &str, path: &str) -> Option<(&Route, &Arc<dyn Target>, BTreeMap<String, String>)> {
+    fn find(&self, method: &str, path: &str) -> Option<Found<'_>> {
         self.routes
             .iter()
             .filter(|(route, _)| route.method == "ANY" || route.method == method)
@@ -85,7 +92,7 @@ impl Gateway {
                 Some(((rank, route.method == "ANY"), route, target, parameters))
             })
             .min_by_key(|(rank, ..)| *rank)
-            .map(|(_, route, target, parameters)| (route, target, parameters))
+            .map(|(_, route, target, parameters)| Found { route, target, parameters })
     }
 }
 

@@ -236,7 +236,8 @@ impl Stack {
     /// Fires every schedule now, and waits until their functions have answered.
     pub async fn tick(&self) {
         let mut ticks = JoinSet::new();
-        for ticker in self.tickers.iter().cloned() {
+        for ticker in &self.tickers {
+            let ticker = ticker.clone();
             ticks.spawn(async move { ticker.fire().await });
         }
         ticks.join_all().await;

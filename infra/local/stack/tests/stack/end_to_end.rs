@@ -364,7 +364,7 @@ async fn what_is_wrong_at_the_start_is_said() {
     let error = |result: anyhow::Result<Stack>| format!("{:#}", result.err().expect("an error"));
     let mut missing = options(folder.path(), &lines);
     missing.bin_dir = folder.path().to_owned();
-    assert!(error(start(missing).await).contains("the binary of worker is missing"));
+    assert!(error(start(missing).await).contains("is missing: "));
 
     let running = Running::new(folder.path()).await;
     assert!(error(start(options(folder.path(), &lines)).await).contains("another stack uses the data folder"));

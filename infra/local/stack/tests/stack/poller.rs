@@ -166,6 +166,12 @@ impl Under {
     }
 }
 
+/// Runs the case over both queues at once: most of it is waiting.
+async fn on_both(fifo: bool, case: impl AsyncFn(Under)) {
+    let [fake, embedded] = Under::both(fifo).await;
+    tokio::join!(case(fake), case(embedded));
+}
+
 type Answer = Pin<Box<dyn Future<Output = Result<Value, InvokeError>> + Send>>;
 
 /// A function made of a closure over the records; remembers the bodies of each batch.
@@ -225,7 +231,7 @@ impl Polling {
 
 #[tokio::test]
 async fn a_batch_gathers_for_the_window_and_stays_below_its_size() {
-    for under in Under::both(false).await {
+    on_both(false, async |under: Under| {
         for n in 0..25 {
             under.send(&n.to_string(), None).await;
         }
@@ -236,12 +242,13 @@ async fn a_batch_gathers_for_the_window_and_stays_below_its_size() {
         polling.stop().await;
         let sizes: Vec<_> = target.batches.lock().expect("lock").iter().map(|(_, bodies)| bodies.len()).collect();
         assert_eq!(sizes, [20, 5]);
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn only_the_named_messages_come_again() {
-    for under in Under::both(false).await {
+    on_both(false, async |under: Under| {
         for body in ["good", "bad", "fine"] {
             under.send(body, None).await;
         }
@@ -265,12 +272,13 @@ async fn only_the_named_messages_come_again() {
             *counts.entry(body.clone()).or_default() += 1;
         }
         assert_eq!(counts, HashMap::from([("good".into(), 1), ("bad".into(), 2), ("fine".into(), 1)]));
-    }
+    })
+    .await;
 }
 
 /// What the first invocation answers, so that the whole batch must come again.
 async fn whole_batch_comes_again(first: fn() -> Result<Value, InvokeError>) {
-    for under in Under::both(false).await {
+    on_both(false, async |under: Under| {
         under.send("a", None).await;
         under.send("b", None).await;
         let calls = Arc::new(AtomicUsize::new(0));
@@ -293,7 +301,8 @@ async fn whole_batch_comes_again(first: fn() -> Result<Value, InvokeError>) {
         // Hidden until then: the poller itself never brings a message back early.
         let hidden = batches[1].0 - batches[0].0;
         assert!(hidden >= Duration::from_millis(VISIBILITY_S * 1_000 - 100), "hidden for {hidden:?}");
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -323,7 +332,7 @@ async fn an_answer_of_another_shape_fails_the_whole_batch() {
 
 #[tokio::test]
 async fn without_item_failures_any_answer_acknowledges_the_batch() {
-    for under in Under::both(false).await {
+    on_both(false, async |under: Under| {
         under.send("a", None).await;
         let target = function(|_| Box::pin(async { Ok(json!({ "batchItemFailures": [{}] })) }));
         let mapping = Mapping { report_item_failures: false, ..mapping() };
@@ -331,12 +340,13 @@ async fn without_item_failures_any_answer_acknowledges_the_batch() {
         under.empty().await;
         polling.stop().await;
         assert_eq!(target.batches.lock().expect("lock").len(), 1);
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn poison_goes_to_the_dead_letters() {
-    for under in Under::both(false).await {
+    on_both(false, async |under: Under| {
         under.send("poison", None).await;
         let target = function(|_| Box::pin(async { Err(InvokeError::Crashed("again".into())) }));
         let polling = Polling::start(mapping(), &under, Arc::clone(&target) as Arc<dyn Target>);
@@ -344,12 +354,13 @@ async fn poison_goes_to_the_dead_letters() {
         polling.stop().await;
         let calls = target.batches.lock().expect("lock").len();
         assert_eq!(u64::try_from(calls).expect("calls"), MOST_RECEIVES);
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn of_a_group_one_batch_is_in_flight_and_groups_run_in_parallel() {
-    for under in Under::both(true).await {
+    on_both(true, async |under: Under| {
         for n in 0..3 {
             under.send(&format!("a{n}"), Some("a")).await;
             under.send(&format!("b{n}"), Some("b")).await;
@@ -392,12 +403,13 @@ async fn of_a_group_one_batch_is_in_flight_and_groups_run_in_parallel() {
                 batches.iter().flat_map(|(_, bodies)| bodies).filter(|body| body.starts_with(group)).cloned().collect();
             assert_eq!(order, [format!("{group}0"), format!("{group}1"), format!("{group}2")]);
         }
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_group_whose_batch_outlives_its_visibility_time_out_does_not_run_twice() {
-    for under in Under::both(true).await {
+    on_both(true, async |under: Under| {
         under.send("slow", Some("a")).await;
         let running: Arc<AtomicUsize> = Arc::default();
         let most: Arc<AtomicUsize> = Arc::default();
@@ -418,12 +430,13 @@ async fn a_group_whose_batch_outlives_its_visibility_time_out_does_not_run_twice
         eventually("handled or dead", || async { (under.left().await.0 == 0).then_some(()) }).await;
         polling.stop().await;
         assert_eq!(most.load(Ordering::SeqCst), 1);
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn maximum_concurrency_bounds_the_batches_in_flight() {
-    for under in Under::both(false).await {
+    on_both(false, async |under: Under| {
         for n in 0..12 {
             under.send(&n.to_string(), None).await;
         }
@@ -446,5 +459,6 @@ async fn maximum_concurrency_bounds_the_batches_in_flight() {
         under.empty().await;
         polling.stop().await;
         assert_eq!(most.load(Ordering::SeqCst), 2);
-    }
+    })
+    .await;
 }
