@@ -1,0 +1,167 @@
+//! `POST /matches`: each item is checked by itself; repeats are dropped, new ones are durable in the queue before
+//! the answer.
+
+use std::collections::BTreeMap;
+
+use domain::cookie::parse_mkto_trk;
+use domain::limits::MATCHES_PER_REQUEST;
+use domain::{Ecid, MunchkinId, OrgId, Token};
+use jiff::Timestamp;
+use ports::{Key, Outgoing, Queue, Read, Table};
+use serde_json::{Map, Value, json};
+use state::identity::token_key;
+use state::syncs::{Subscription, subscriptions};
+use state::{Deps, Step, doc};
+
+use crate::Match;
+
+/// Largest body, in bytes: 500 items of a generous 1 KB.
+pub const MAX_BODY: usize = 512 * 1024;
+
+/// An HTTP answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// JSON body.
+    pub body: Value,
+}
+
+/// Why an item was refused.
+struct Refusal {
+    field: &'static str,
+    reason: String,
+}
+
+fn refusal(field: &'static str, reason: impl Into<String>) -> Refusal {
+    Refusal { field, reason: reason.into() }
+}
+
+fn problem(status: u16, title: &str, detail: String) -> Answer {
+    Answer { status, body: json!({"type": "about:blank", "title": title, "status": status, "detail": detail}) }
+}
+
+/// Takes one match or a list of up to 500 and answers for each: `accepted`, `known` (seen within 30 days: nothing
+/// is written) or `refused` with field and reason.
+pub async fn post_matches(deps: &Deps, body: &[u8]) -> Step<Answer> {
+    if body.len() > MAX_BODY {
+        return Ok(problem(
+            413,
+            "Too large",
+            format!("the body has over {MAX_BODY} bytes; send fewer matches at once"),
+        ));
+    }
+    let items = match serde_json::from_slice::<Value>(body) {
+        Ok(Value::Array(items)) => items,
+        Ok(item @ Value::Object(_)) => vec![item],
+        _ => {
+            return Ok(problem(
+                400,
+                "Not a match",
+                "expected one match as a JSON object, or a JSON array of them".into(),
+            ));
+        }
+    };
+    if items.len() > MATCHES_PER_REQUEST {
+        let detail = format!("{} matches at once; expected at most {MATCHES_PER_REQUEST}", items.len());
+        return Ok(problem(400, "Too many matches", detail));
+    }
+    let subscriptions: BTreeMap<MunchkinId, Subscription> =
+        subscriptions(deps).await?.into_iter().map(|found| (found.munchkin_id.clone(), found)).collect();
+    let now = deps.now();
+    let checked: Vec<Result<Match, Refusal>> = items.iter().map(|item| check(item, &subscriptions, now)).collect();
+
+    let keys: Vec<Key> = checked.iter().flatten().map(|found| token_key(&found.munchkin_id, &found.token)).collect();
+    let mut records = BTreeMap::new();
+    // Eventually consistent, half the price: what it misses is found again when it is stored.
+    for item in deps.ports.tables.batch_get(Table::Identity, &keys, Read::Eventual).await? {
+        let key = item.key.clone();
+        records.insert(key, doc::read::<domain::identity::TokenRecord>(item)?.value);
+    }
+    let mut results = Vec::new();
+    let mut messages = Vec::new();
+    for (index, found) in checked.into_iter().enumerate() {
+        results.push(match found {
+            Err(Refusal { field, reason }) => {
+                json!({"index": index, "status": "refused", "field": field, "reason": reason})
+            }
+            Ok(found) => {
+                let record = records.get(&token_key(&found.munchkin_id, &found.token));
+                if record.is_some_and(|record| record.is_repeat(found.ecid, found.seen_at)) {
+                    json!({"index": index, "status": "known"})
+                } else {
+                    let body = serde_json::to_string(&found)
+                        .map_err(|_| state::Failure::fail("a match cannot be written as JSON"))?;
+                    messages.push(Outgoing { body, group: None, dedup: None });
+                    json!({"index": index, "status": "accepted"})
+                }
+            }
+        });
+    }
+    if !messages.is_empty() {
+        deps.ports.queues.send(Queue::Matches, messages).await?;
+    }
+    Ok(Answer { status: 200, body: json!({"results": results}) })
+}
+
+fn check(item: &Value, subscriptions: &BTreeMap<MunchkinId, Subscription>, now: u64) -> Result<Match, Refusal> {
+    let Value::Object(item) = item else { return Err(refusal("", "expected a JSON object")) };
+    let org_id = OrgId::parse(text(item, "org_id")?).ok_or_else(|| expected("org_id", OrgId::EXPECTED))?;
+    let munchkin_id =
+        MunchkinId::parse(text(item, "munchkin_id")?).ok_or_else(|| expected("munchkin_id", MunchkinId::EXPECTED))?;
+    let ecid = match item.get("ecid") {
+        Some(Value::Number(_)) => {
+            return Err(refusal("ecid", "found a JSON number; expected a string of 38 digits, or digits are lost"));
+        }
+        _ => Ecid::parse(text(item, "ecid")?).ok_or_else(|| expected("ecid", "a string of 38 digits"))?,
+    };
+    let token = token(item, &munchkin_id)?;
+    let seen_at = match item.get("seen_at") {
+        None | Some(Value::Null) => now,
+        Some(_) => {
+            let time = text(item, "seen_at")?.parse::<Timestamp>();
+            let time = time.map_err(|_| expected("seen_at", "a time such as 2026-11-01T00:00:00Z"))?;
+            // A page's clock is not to be trusted: nothing is seen after it is received.
+            u64::try_from(time.as_millisecond()).unwrap_or(0).min(now)
+        }
+    };
+    let Some(subscription) = subscriptions.get(&munchkin_id) else {
+        return Err(refusal("munchkin_id", "no subscription has this Munchkin id"));
+    };
+    if let Some(why) = subscription.refused() {
+        return Err(refusal("munchkin_id", why));
+    }
+    if !subscription.cookie_sync {
+        return Err(refusal("munchkin_id", "cookie sync is off for this subscription"));
+    }
+    if subscription.org_id.as_ref() != Some(&org_id) {
+        return Err(refusal("org_id", "another IMS organisation is mapped to this subscription"));
+    }
+    Ok(Match { v: 1, munchkin_id, ecid, token, seen_at })
+}
+
+/// The token as it is, or inside a raw `_mkto_trk` cookie.
+fn token(item: &Map<String, Value>, munchkin_id: &MunchkinId) -> Result<Token, Refusal> {
+    let field = ["token", "cookie", "_mkto_trk"].into_iter().find(|field| item.contains_key(*field)).unwrap_or("token");
+    let value = text(item, field)?;
+    if let Some(token) = Token::parse(value) {
+        return Ok(token);
+    }
+    match parse_mkto_trk(value) {
+        Some((owner, _)) if owner != *munchkin_id => Err(refusal(field, "a token of another Munchkin id")),
+        Some((_, token)) => Ok(token),
+        None => Err(expected(field, "a Munchkin token (_mch-…) or the value of the cookie _mkto_trk")),
+    }
+}
+
+fn text<'a>(item: &'a Map<String, Value>, field: &'static str) -> Result<&'a str, Refusal> {
+    match item.get(field) {
+        Some(Value::String(text)) => Ok(text),
+        Some(_) => Err(expected(field, "a string")),
+        None => Err(refusal(field, "is missing")),
+    }
+}
+
+fn expected(field: &'static str, what: &str) -> Refusal {
+    refusal(field, format!("expected {what}"))
+}
