@@ -97,7 +97,7 @@ async fn a_failed_condition_is_an_answer() {
 }
 
 #[tokio::test]
-async fn what_a_batch_leaves_unprocessed_is_sent_again_and_only_that() {
+async fn writes_that_a_batch_leaves_unprocessed_are_sent_again_and_only_they() {
     let write = |sk: &str| json!({"PutRequest": {"Item": {"pk": {"S": "p"}, "sk": {"S": sk}}}});
     let rest = json!({"UnprocessedItems": {"lists": [write("b"), write("c")]}});
     let (sdk, seen) = scripted(vec![(200, rest), (200, json!({"UnprocessedItems": {}}))]);
@@ -105,7 +105,10 @@ async fn what_a_batch_leaves_unprocessed_is_sent_again_and_only_that() {
     let seen = seen.lock().expect("no panic");
     assert_eq!(seen.len(), 2);
     assert_eq!(seen[1]["RequestItems"]["lists"], json!([write("b"), write("c")]));
+}
 
+#[tokio::test]
+async fn keys_that_a_batch_leaves_unprocessed_are_asked_again_and_only_they() {
     let stored = |sk: &str| json!({"pk": {"S": "p"}, "sk": {"S": sk}, "rev": {"N": "2"}, "doc": {"M": {}}});
     let key = |sk: &str| json!({"pk": {"S": "p"}, "sk": {"S": sk}});
     let (sdk, seen) = scripted(vec![
