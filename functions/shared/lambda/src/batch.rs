@@ -102,7 +102,7 @@ pub struct ItemFailure {
 }
 
 /// A message as its handler sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Message<T> {
     /// The parsed body.
     pub body: T,
@@ -112,6 +112,12 @@ pub struct Message<T> {
     pub receives: u64,
     /// Until when the handler may work, in milliseconds since the epoch. It is dropped then.
     pub deadline_ms: u64,
+}
+
+impl<T> std::fmt::Debug for Message<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Message").field("queue", &self.queue).finish_non_exhaustive()
+    }
 }
 
 /// When a received message returns.

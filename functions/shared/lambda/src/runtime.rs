@@ -34,7 +34,6 @@ impl std::fmt::Debug for App {
 }
 
 /// One invocation.
-#[derive(Debug)]
 pub struct Invocation {
     /// The event as it came. May hold personal values.
     pub event: Value,
@@ -42,6 +41,12 @@ pub struct Invocation {
     pub deadline_ms: u64,
     /// What goes into the invocation's wide event.
     pub counts: Counts,
+}
+
+impl std::fmt::Debug for Invocation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Invocation").field("deadline_ms", &self.deadline_ms).finish_non_exhaustive()
+    }
 }
 
 /// Everything before the first invocation: environment, log, panic hook, clients, connections.
