@@ -11,6 +11,7 @@ pub const FUNCTIONS: [&str; 4] = ["create-sync", "cookie-ingest", "scheduled-inc
 
 /// Builds the four functions with one `cargo build`, with the profile and into the target folder of the running
 /// program, and returns the folder that holds them. `progress` gets cargo's lines.
+/// Blocks for as long as cargo takes.
 pub fn build_functions(progress: &mut dyn FnMut(&str)) -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe().context("where this program is")?;
     let place = Place::of(&program)?;

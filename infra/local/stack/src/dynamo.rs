@@ -17,6 +17,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 pub fn open(file: &Path, tables: &[Table]) -> anyhow::Result<Database> {
     let path = file.to_str().context("the data folder's path must be UTF-8")?;
     let database = Database::new(path).map_err(|error| anyhow!("DynamoDB file {path}: {error}"))?;
+    // Without fsync the file survives the death of the process, not of the machine, like the queues' journal. With it
+    // each item of a batch costs a write to the disk.
+    database.enable_bulk_loading().map_err(|error| anyhow!("DynamoDB file {path}: {error}"))?;
     let names = database.list_tables(serde_json::from_value(json!({}))?).map_err(|error| anyhow!("{error}"))?;
     let names = serde_json::to_value(names)?;
     for table in tables {

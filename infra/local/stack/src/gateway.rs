@@ -25,6 +25,8 @@ use crate::{ACCOUNT, now_ms};
 
 /// API Gateway's limit of request line and header values together, in bytes.
 pub const HEAD_LIMIT: usize = 10_240;
+/// API Gateway's limit of a body, in bytes (10 MB). Lambda's smaller one is on the whole event.
+pub const BODY_LIMIT: usize = 10 * 1024 * 1024;
 /// API Gateway's limit of an integration.
 pub const INTEGRATION_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -61,7 +63,7 @@ impl Gateway {
         let Some(Found { route, target, parameters }) = self.find(head.method.as_str(), &path) else {
             return Ok(message(StatusCode::NOT_FOUND, "Not Found"));
         };
-        let body = match Limited::new(body, EVENT_LIMIT).collect().await {
+        let body = match Limited::new(body, BODY_LIMIT).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) if error.is::<http_body_util::LengthLimitError>() => {
                 return Ok(message(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large"));

@@ -175,6 +175,8 @@ async fn a_function_that_does_not_start_says_why() {
 async fn a_killed_idle_process_costs_nothing_and_a_killed_busy_one_its_invocation() {
     let folder = folder();
     let running = Running::new(folder.path()).await;
+    running.hears("s3:TestEvent").await;
+    eventually("it is idle", || async { (running.stack.invocations_in_flight() == 0).then_some(()) }).await;
     running.invoke("reader", json!({})).await.expect("answer");
     running.stack.kill("reader").await.expect("kill");
     running.invoke("reader", json!({})).await.expect("a new process answers");

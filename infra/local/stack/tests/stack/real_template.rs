@@ -2,8 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use stack::template::{Template, read};
+use stack::{LogLine, Options, Port};
+
+use crate::eventually;
 
 fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../template.yaml")
@@ -67,4 +71,60 @@ fn policies_name_each_action() {
         let wild = line.ends_with(":*") && !line.starts_with("- Event:");
         assert!(denied || !wild, "a wildcard action is allowed: {line}");
     }
+}
+
+#[test]
+fn its_environment_has_the_names_that_the_code_reads() {
+    let template = template();
+    let all: BTreeSet<&str> =
+        template.functions.iter().flat_map(|function| function.environment.keys()).map(String::as_str).collect();
+    for name in ports::Table::ALL.map(ports::Table::env) {
+        assert!(all.contains(name), "{name}");
+    }
+    for queue in ports::Queue::ALL {
+        let url = template.functions.iter().find_map(|function| function.environment.get(queue.env()));
+        assert_eq!(url.map(|url| url.ends_with(".fifo")), Some(queue.is_fifo()), "{}", queue.env());
+    }
+    assert!(all.contains("BUCKET"));
+}
+
+#[tokio::test]
+async fn the_local_stack_runs_it() {
+    let folder = tempfile::tempdir().expect("folder");
+    let binaries = folder.path().join("bin");
+    std::fs::create_dir(&binaries).expect("folder");
+    for name in stack::FUNCTIONS {
+        let binary = env!("CARGO_BIN_EXE_stack-test-function");
+        std::os::unix::fs::symlink(binary, binaries.join(name)).expect("link");
+    }
+    let lines: Arc<Mutex<Vec<LogLine>>> = Arc::default();
+    let heard = Arc::clone(&lines);
+    let options = Options {
+        template: path(),
+        data_dir: folder.path().join("data"),
+        bin_dir: binaries,
+        parameters: BTreeMap::from([("MarketoBaseUrl".into(), "http://127.0.0.1:1".into())]),
+        port: Port::Exact(0),
+        log: Arc::new(move |line| heard.lock().expect("lock").push(line)),
+    };
+    let stack = stack::start(options).await.expect("the stack starts");
+    for (path, function, route) in [
+        ("/", "create-sync", "GET /"),
+        ("/app/page/a.js", "create-sync", "GET /app/{proxy+}"),
+        ("/syncs/s1/report", "create-sync", "GET /syncs/{id}/report"),
+    ] {
+        let answer = reqwest::get(format!("{}{path}", stack.url())).await.expect("answer").bytes().await.expect("body");
+        let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
+        assert_eq!(answer["environment"]["AWS_LAMBDA_FUNCTION_NAME"], function);
+        assert_eq!(answer["event"]["routeKey"], route);
+    }
+    stack.put_object("incoming/x.sync", "1").await.expect("put");
+    stack.tick().await;
+    let said = |function: &str, part: &str| {
+        lines.lock().expect("lock").iter().any(|line| line.function == function && line.text.contains(part))
+    };
+    eventually("the notice", || async { said("scheduled-incremental-sync", "incoming/x.sync").then_some(()) }).await;
+    assert!(said("scheduled-incremental-sync", "Scheduled Event"));
+    assert!(said("create-sync", "Scheduled Event"));
+    stack.shutdown().await;
 }
