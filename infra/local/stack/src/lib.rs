@@ -48,6 +48,9 @@ pub const SHORTEST_TIMEOUT: Duration = Duration::from_secs(5);
 const VISIBILITY_MARGIN_S: u64 = 1;
 /// How many ports [`Port::Preferred`] tries before it takes any.
 const PORTS_TRIED: u16 = 20;
+/// How long a start waits for the data folder, and how often it looks.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a shutdown waits for invocations in flight.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
@@ -148,8 +151,7 @@ pub struct Stack {
 pub async fn start(options: Options) -> anyhow::Result<Stack> {
     let data = &options.data_dir;
     std::fs::create_dir_all(data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
-    let lock = File::create(data.join("lock")).context("cannot write in the data folder")?;
-    ensure!(lock.try_lock().is_ok(), "another stack uses the data folder {}", data.display());
+    let lock = lock(data).await?;
     let log = file_log(data, Arc::clone(&options.log))?;
 
     let gateway_listener = bind(options.port).await?;
@@ -343,6 +345,18 @@ fn visibility_s(queue: &template::Queue, template: &template::Template) -> u64 {
     let least = if longest.is_zero() { 0 } else { longest.as_secs() + VISIBILITY_MARGIN_S };
     let scaled_s = scaled.as_secs() + u64::from(scaled.subsec_nanos() > 0);
     scaled_s.max(least.min(queue.visibility_s))
+}
+
+/// Takes the data folder for this process. A stack that has just ended may leave its lock for an instant to a child
+/// that some thread is starting (between fork and exec it holds every file), so one look is not enough.
+async fn lock(data: &Path) -> anyhow::Result<File> {
+    let lock = File::create(data.join("lock")).context("cannot write in the data folder")?;
+    let end = tokio::time::Instant::now() + LOCK_PATIENCE;
+    while lock.try_lock().is_err() {
+        ensure!(tokio::time::Instant::now() < end, "another stack uses the data folder {}", data.display());
+        tokio::time::sleep(LOCK_LOOK_EVERY).await;
+    }
+    Ok(lock)
 }
 
 /// Binds a loopback port.

@@ -328,11 +328,7 @@ async fn accepted_messages_and_items_survive_a_restart() {
     drop(running);
 
     for _ in 0..2 {
-        let running = eventually("the data folder is free", || async {
-            let lines = Arc::default();
-            Some(Running { stack: start(options(folder.path(), &lines)).await.ok()?, lines })
-        })
-        .await;
+        let running = Running::new(folder.path()).await;
         assert_eq!(running.depth("local-Parked").await, 1);
         assert_eq!(running.depth("local-ParkedFifo.fifo").await, 1, "a duplicate stays a duplicate");
         let got =
