@@ -14,6 +14,15 @@ use state::lists::{Left, OpenList, Want, departures, read_leads, want_key};
 use state::syncs::{IdentityHead, Leaving, MembersBefore, Start, Status, Sync};
 use state::{Deps, Step, bell, load, syncs};
 
+/// What the function reads from its environment.
+pub const USES: lambda::Uses = lambda::Uses {
+    tables: &[Table::Syncs, Table::Lists, Table::Doorbells],
+    queues: &[ports::Queue::ListWrites],
+    bucket: true,
+    marketo: true,
+    adobe: false,
+};
+
 /// Calls to one list before the next dirty list of the subscription has its turn.
 const CALLS_PER_TURN: usize = 40;
 

@@ -13,6 +13,15 @@ use state::{Deps, Step, bell};
 
 pub use import::{Arrival, arrivals, arrived, backstop};
 
+/// What the function reads from its environment.
+pub const USES: lambda::Uses = lambda::Uses {
+    tables: &ports::Table::ALL,
+    queues: &[ports::Queue::IdentityWork, ports::Queue::AudienceWork, ports::Queue::ListWrites],
+    bucket: true,
+    marketo: true,
+    adobe: true,
+};
+
 /// Handles one ring of identity work or of an audience. Replay is harmless: the work is recomputed from state.
 pub async fn handle(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
     let munchkin = &ring.key.munchkin;

@@ -153,6 +153,55 @@ where
     Ok(serde_json::to_value(response)?)
 }
 
+/// Handles an invocation's SQS event as a whole, for work that is cheaper together: each body is parsed by itself, a
+/// bad one returns alone, and the good ones return together if the handler fails.
+///
+/// # Errors
+/// As [`run_batch`].
+pub async fn run_whole<T, H, F>(invocation: Invocation, handler: H) -> anyhow::Result<serde_json::Value>
+where
+    T: DeserializeOwned,
+    H: FnOnce(Vec<T>) -> F,
+    F: Future<Output = Result<(), Failure>>,
+{
+    let event: SqsEvent =
+        serde_json::from_value(invocation.event).map_err(|_| anyhow::anyhow!("the event is no SQS event"))?;
+    if event.records.iter().any(|record| record.message_id.is_empty()) {
+        anyhow::bail!("a record has no message id");
+    }
+    invocation.counts.add("records", event.records.len() as u64);
+    let mut bodies = Vec::new();
+    let (mut good, mut failed) = (Vec::new(), Vec::new());
+    for record in event.records {
+        let failure = ItemFailure { item_identifier: record.message_id.clone() };
+        match serde_json::from_str::<T>(&record.body) {
+            Ok(body) => {
+                bodies.push(body);
+                good.push(failure);
+            }
+            Err(error) => {
+                let (line, column) = (error.line(), error.column());
+                tracing::error!(
+                    message.id = record.message_id,
+                    "the body is not what this queue carries ({:?} at line {line}, column {column})",
+                    error.classify()
+                );
+                failed.push(failure);
+            }
+        }
+    }
+    match handler(bodies).await {
+        Ok(()) => {}
+        Err(Failure::Outage { reason }) => anyhow::bail!("outage: {reason}"),
+        Err(failure) => {
+            tracing::warn!(reason = %failure, "the batch will be tried again");
+            failed.append(&mut good);
+        }
+    }
+    invocation.counts.add("records_failed", failed.len() as u64);
+    Ok(serde_json::to_value(Response { batch_item_failures: failed })?)
+}
+
 struct Runner<'a> {
     clock: &'a dyn Clock,
     random: &'a dyn Random,
@@ -547,5 +596,20 @@ mod tests {
         assert_eq!(value, json!({"batchItemFailures": [{"itemIdentifier": "a"}]}));
         let record: SqsRecord = serde_json::from_value(record("a", "canary", None)).expect("a record");
         assert!(!format!("{record:?}").contains("canary"));
+    }
+
+    #[tokio::test]
+    async fn of_a_whole_batch_a_bad_body_returns_alone_and_the_good_ones_together() {
+        let event = json!({"Records": [{"messageId": "a", "body": "1"}, {"messageId": "b", "body": "x"}, {"messageId": "c", "body": "2"}]});
+        let invocation = || Invocation { event: event.clone(), deadline_ms: 0, counts: Counts::default() };
+        let answer = run_whole(invocation(), async |bodies: Vec<u32>| {
+            assert_eq!(bodies, [1, 2]);
+            Ok(())
+        });
+        assert_eq!(answer.await.unwrap(), json!({"batchItemFailures": [{"itemIdentifier": "b"}]}));
+        let answer = run_whole(invocation(), async |_: Vec<u32>| Err(Failure::retry("later"))).await.unwrap();
+        assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 3);
+        let outage = run_whole(invocation(), async |_: Vec<u32>| Err(Failure::Outage { reason: "down".into() }));
+        assert!(outage.await.is_err());
     }
 }

@@ -14,11 +14,15 @@
 
 mod batch;
 mod config;
+mod deps;
+mod http_event;
 mod runtime;
 mod telemetry;
 
-pub use batch::{Message, RESERVE_MS, Response, SqsEvent, SqsRecord, Visibility, run_batch};
+pub use batch::{Message, RESERVE_MS, Response, SqsEvent, SqsRecord, Visibility, run_batch, run_whole};
 pub use config::{Adobe, Config, ConfigError, Marketo, Quota, Uses, Variable};
+pub use deps::deps;
+pub use http_event::{HttpEvent, http_answer};
 pub use ports::Failure;
 pub use runtime::{App, Invocation, run, start};
 pub use telemetry::{Counts, Redacted, emf_line};

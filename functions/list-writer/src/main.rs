@@ -1,0 +1,20 @@
+//! The Lambda function `list-writer`: wiring only.
+
+use state::bell::Ring;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let app = lambda::start("list-writer", &list_writer::USES).await?;
+    let deps = lambda::deps(&app);
+    lambda::run(app, move |app, invocation| {
+        let deps = deps.clone();
+        async move {
+            lambda::run_batch(&app, invocation, |message: lambda::Message<Ring>| {
+                let deps = deps.clone();
+                async move { list_writer::handle(&deps, &message.body, message.deadline_ms).await }
+            })
+            .await
+        }
+    })
+    .await
+}
