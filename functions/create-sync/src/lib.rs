@@ -1,1 +1,15 @@
-//! Placeholder.
+//! The control plane: browses audiences and lists, makes, shows, pauses, resumes, runs and stops syncs, answers
+//! their reports, and serves the page. It never writes the members of a list.
+//!
+//! Everything runs over the ports; a request and a response are plain values, so that Lambda, the local stack, the
+//! simulation and the tests call the same [`handle`].
+
+mod control;
+mod create;
+mod page;
+mod problem;
+mod routes;
+mod view;
+
+pub use create::resume;
+pub use routes::{BODY_BYTES, Request, Response, handle};

@@ -1,0 +1,288 @@
+//! Pauses, resumes, stops and runs syncs; keeps subscriptions and feeds.
+//!
+//! Each of these may be asked again: a row that stands as asked is left alone, and everybody is rung again.
+
+use domain::{LeadSet, MunchkinId, OrgId};
+use jiff::Timestamp;
+use ports::{Failure, Table};
+use serde_json::{Value, json};
+use state::audience::want_pass;
+use state::bell::BellKey;
+use state::lists::{Want, read_leads, want_key, write_leads};
+use state::syncs::{Completeness, Feed, Start, Status, Subscription, Sync, change_sync, feed_key, subscription_key};
+use state::{Deps, Doc, Step, bell, doc, load, syncs, update};
+
+use crate::create::door;
+use crate::problem::{Answer, Problem};
+use crate::routes::{Request, Response};
+use crate::view;
+
+/// Longest name of a feed, in bytes. Ours.
+const FEED_BYTES: usize = 64;
+/// Attempts to read a set that is replaced meanwhile.
+const ATTEMPTS: usize = 5;
+
+/// Rings the list of a sync that writes one.
+pub(crate) async fn ring_list(deps: &Deps, sync: &Sync) -> Step<()> {
+    match (sync.start, sync.list.id) {
+        (Start::Now, Some(list)) => bell::mark(deps, &BellKey::list(&sync.munchkin, list)).await,
+        _ => Ok(()),
+    }
+}
+
+async fn rouse_list(deps: &Deps, sync: &Sync) -> Step<()> {
+    match (sync.start, sync.list.id) {
+        (Start::Now, Some(list)) => bell::rouse(deps, &BellKey::list(&sync.munchkin, list)).await,
+        _ => Ok(()),
+    }
+}
+
+/// What a sync wants at present, and the key of that set; as the list-writer reads it.
+async fn wanted(deps: &Deps, sync: &Sync) -> Step<Option<(String, LeadSet)>> {
+    for _ in 0..ATTEMPTS {
+        let want: Option<Doc<Want>> = load(deps, Table::Lists, &want_key(&sync.munchkin, &sync.audience)).await?;
+        let want = want.map(|want| want.value);
+        let Some(want) = want.filter(|want| sync.from_pass.is_none_or(|pass| want.pass >= pass)) else {
+            return Ok(None);
+        };
+        match read_leads(deps, &want.key).await {
+            Ok(leads) => return Ok(Some((want.key, leads))),
+            // Replaced between the two reads.
+            Err(Failure::Retry { .. }) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Err(Failure::retry("what the sync wants is replaced too often"))
+}
+
+/// Whether a status may follow another: nobody comes back from a stop, and a stop that keeps people may still let
+/// them go.
+const fn may_rest(from: Status, to: Status) -> bool {
+    match to {
+        Status::Paused => matches!(from, Status::Active),
+        Status::StoppedKeeping => matches!(from, Status::Creating | Status::Active | Status::Paused),
+        Status::StoppedLeaving => !matches!(from, Status::StoppedLeaving),
+        Status::Creating | Status::Active => false,
+    }
+}
+
+/// Lets a sync rest (paused or stopped) and rings its list. What it wanted is kept beside it: those people stay
+/// where they are.
+pub(crate) async fn rest(deps: &Deps, sync: &Sync, status: Status, why: Option<&str>) -> Step<Sync> {
+    let before = if sync.start == Start::Now { wanted(deps, sync).await? } else { None };
+    let mut frozen = None;
+    if let Some((_, leads)) = &before {
+        frozen = Some(write_leads(deps, "frozen", leads).await?);
+    }
+    let mut was = sync.status;
+    let changed = change_sync(deps, &sync.munchkin, &sync.id, |row| {
+        was = row.status;
+        if !may_rest(row.status, status) {
+            return false;
+        }
+        if row.status == Status::Active {
+            row.frozen.clone_from(&frozen);
+        }
+        row.status = status;
+        row.why = why.map(str::to_owned);
+        row.generation += 1;
+        true
+    })
+    .await?;
+    let mut row = changed.ok_or_else(|| Failure::fail("a sync is gone"))?;
+    if was == Status::Active && sync.start == Start::Now && status != Status::StoppedLeaving {
+        // The writer may have followed a set that was published between our read and our write.
+        let after = wanted(deps, &row).await?;
+        if let Some((key, leads)) = after
+            && before.as_ref().is_none_or(|(old, _)| *old != key)
+        {
+            let mut both = before.map(|(_, leads)| leads).unwrap_or_default();
+            both.add_all(&leads);
+            let key = write_leads(deps, "frozen", &both).await?;
+            let generation = row.generation;
+            let again = change_sync(deps, &sync.munchkin, &sync.id, |row| {
+                let same = row.generation == generation;
+                if same {
+                    row.frozen = Some(key.clone());
+                }
+                same
+            })
+            .await?;
+            row = again.unwrap_or(row);
+        }
+    }
+    ring_list(deps, &row).await?;
+    Ok(row)
+}
+
+fn not_now(sync: &Sync, what: &str) -> Problem {
+    let state = match sync.status {
+        Status::Creating => "its list is still being made: try again in a minute",
+        Status::Active => "it is active",
+        Status::Paused => "it is paused",
+        Status::StoppedKeeping | Status::StoppedLeaving => "it is stopped for good: make a new one with POST /syncs",
+    };
+    Problem::new(409, format!("this sync cannot be {what}: {state}"))
+}
+
+/// `POST /syncs/{id}/pause`.
+pub(crate) async fn pause(deps: &Deps, sync: Sync) -> Answer<Value> {
+    match sync.status {
+        Status::Active | Status::Paused => {
+            let row = rest(deps, &sync, Status::Paused, Some("paused by an operator")).await?;
+            view::sync(deps, &row).await
+        }
+        _ => Err(not_now(&sync, "paused")),
+    }
+}
+
+/// `POST /syncs/{id}/stop`.
+pub(crate) async fn stop(deps: &Deps, sync: Sync, request: &Request) -> Answer<Value> {
+    let body = request.json()?;
+    let status = match &body["people"] {
+        Value::Null => Status::StoppedKeeping,
+        Value::String(people) if people == "keep" => Status::StoppedKeeping,
+        Value::String(people) if people == "take_out" => Status::StoppedLeaving,
+        _ => return Err(Problem::fields(vec![("/people".into(), r#"expected "keep" or "take_out""#.into())])),
+    };
+    if sync.status == Status::StoppedLeaving && status == Status::StoppedKeeping {
+        return Err(Problem::at(409, "/people", "this sync is stopped and its people are being taken out already"));
+    }
+    let row = rest(deps, &sync, status, Some("stopped by an operator")).await?;
+    view::sync(deps, &row).await
+}
+
+/// `POST /syncs/{id}/resume`.
+pub(crate) async fn resume(deps: &Deps, sync: Sync) -> Answer<Value> {
+    open(deps, &sync).await?;
+    if !matches!(sync.status, Status::Active | Status::Paused) {
+        return Err(not_now(&sync, "resumed"));
+    }
+    let changed = change_sync(deps, &sync.munchkin, &sync.id, |row| {
+        if row.status != Status::Paused {
+            return false;
+        }
+        row.status = Status::Active;
+        row.why = None;
+        row.frozen = None;
+        row.generation += 1;
+        true
+    })
+    .await?;
+    let row = changed.unwrap_or(sync);
+    rouse_list(deps, &row).await?;
+    bell::mark(deps, &BellKey::audience(&row.munchkin, &row.audience)).await?;
+    bell::mark(deps, &BellKey::identity(&row.munchkin)).await?;
+    view::sync(deps, &row).await
+}
+
+/// `POST /syncs/{id}/run`: works everything out anew, at once.
+pub(crate) async fn run(deps: &Deps, sync: Sync) -> Answer<Value> {
+    open(deps, &sync).await?;
+    if !sync.follows() {
+        return Err(not_now(&sync, "run"));
+    }
+    want_pass(deps, &sync.munchkin, &sync.audience).await?;
+    bell::rouse(deps, &BellKey::audience(&sync.munchkin, &sync.audience)).await?;
+    rouse_list(deps, &sync).await?;
+    bell::rouse(deps, &BellKey::identity(&sync.munchkin)).await?;
+    view::sync(deps, &sync).await
+}
+
+async fn open(deps: &Deps, sync: &Sync) -> Answer<()> {
+    match syncs::subscription(deps, &sync.munchkin).await? {
+        Some(subscription) => door(&subscription),
+        None => Err(Problem::new(404, "the sync's subscription is gone")),
+    }
+}
+
+/// `PUT /subscription`: creates or changes one. One that must not be used pauses its syncs.
+pub(crate) async fn put_subscription(deps: &Deps, request: &Request) -> Answer<Response> {
+    let subscription = read_subscription(&request.json()?)?;
+    let munchkin = &subscription.munchkin_id;
+    let new = update(
+        deps,
+        Table::Syncs,
+        &subscription_key(munchkin),
+        |found: Option<Subscription>| Ok((Some(subscription.clone()), found.is_none())),
+        |_| None,
+    )
+    .await?;
+    let mut paused = Vec::new();
+    if let Some(why) = subscription.refused() {
+        for sync in syncs::syncs(deps, munchkin).await? {
+            if sync.value.status == Status::Active {
+                rest(deps, &sync.value, Status::Paused, Some(why)).await?;
+                paused.push(sync.value.id);
+            }
+        }
+    }
+    bell::mark(deps, &BellKey::identity(munchkin)).await?;
+    let mut body = json!(subscription);
+    body["paused_syncs"] = json!(paused);
+    Ok(Response::json(if new { 201 } else { 200 }, &body))
+}
+
+fn read_subscription(body: &Value) -> Answer<Subscription> {
+    let mut errors: Vec<(String, String)> = Vec::new();
+    let munchkin_id = body["munchkin_id"].as_str().and_then(MunchkinId::parse);
+    if munchkin_id.is_none() {
+        errors.push(("/munchkin_id".into(), format!("expected {}", MunchkinId::EXPECTED)));
+    }
+    let org_id = body["org_id"].as_str().and_then(OrgId::parse);
+    if org_id.is_none() && !body["org_id"].is_null() {
+        errors.push(("/org_id".into(), format!("expected {}, or null where none is mapped", OrgId::EXPECTED)));
+    }
+    let hipaa_ready = flag(body, "hipaa_ready", Some(false), &mut errors);
+    let cookie_sync = flag(body, "cookie_sync", Some(true), &mut errors);
+    let since = &body["extract_since"];
+    let extract_since = since.as_str().filter(|text| text.parse::<Timestamp>().is_ok()).map(str::to_owned);
+    if extract_since.is_none() && !since.is_null() {
+        errors.push(("/extract_since".into(), "expected a time such as 2025-01-01T00:00:00Z, or null".into()));
+    }
+    match munchkin_id {
+        Some(munchkin_id) if errors.is_empty() => {
+            Ok(Subscription { v: 1, munchkin_id, org_id, hipaa_ready, cookie_sync, extract_since })
+        }
+        _ => Err(Problem::fields(errors)),
+    }
+}
+
+/// A boolean; absent or null is `default`, if there is one.
+fn flag(body: &Value, field: &str, default: Option<bool>, errors: &mut Vec<(String, String)>) -> bool {
+    match (&body[field], default) {
+        (Value::Bool(flag), _) => *flag,
+        (Value::Null, Some(default)) => default,
+        _ => {
+            errors.push((format!("/{field}"), "expected true or false".into()));
+            false
+        }
+    }
+}
+
+/// `GET /feeds`.
+pub(crate) async fn feeds(deps: &Deps, munchkin: &MunchkinId) -> Answer<Value> {
+    let found: Vec<Doc<Feed>> = doc::all(deps, Table::Syncs, munchkin.as_str(), "feed/").await?;
+    Ok(json!(found.into_iter().map(|feed| feed.value).collect::<Vec<_>>()))
+}
+
+/// `PUT /feeds/{id}`.
+pub(crate) async fn put_feed(deps: &Deps, munchkin: &MunchkinId, id: &str, request: &Request) -> Answer<Value> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if id.is_empty() || id.len() > FEED_BYTES || !id.bytes().all(plain) {
+        return Err(Problem::new(400, "a feed's id takes 1 to 64 letters, digits, dots, hyphens and underscores"));
+    }
+    let body = request.json()?;
+    let mut errors = Vec::new();
+    let snapshots = flag(&body, "snapshots", None, &mut errors);
+    if !body["completeness"].is_null() && body["completeness"] != "single-file" {
+        errors.push(("/completeness".into(), r#"expected "single-file""#.into()));
+    }
+    if !errors.is_empty() {
+        return Err(Problem::fields(errors));
+    }
+    let feed = Feed { v: 1, id: id.to_owned(), snapshots, completeness: Completeness::SingleFile };
+    let change = |_: Option<Feed>| Ok((Some(feed.clone()), ()));
+    update(deps, Table::Syncs, &feed_key(munchkin, id), change, |_| None).await?;
+    Ok(json!(feed))
+}

@@ -1,0 +1,686 @@
+//! Makes syncs. The sync's row comes first, in state `creating`; a new list bears the sync's id in its description,
+//! so that whoever goes on after a crash knows it for ours.
+//!
+//! Rows beside the sync's own: `idempotency/<key>` holds what a request with that key was answered;
+//! `creating/<sync>` stands from before the sync's row until everybody has been rung, and says when Marketo was last
+//! asked to make the list; `pair/<audience>/<list>/<start>` lets only one sync at a time feed a list from an
+//! audience.
+
+use std::collections::BTreeSet;
+
+use domain::limits::{HOUR_MS, LATE_EFFECT_MS};
+use domain::planted::{Guard, holds};
+use domain::{AudienceId, ListId, MunchkinId};
+use marketo::{CALL_TIMEOUT_MS, CallError, ListAsset, Marketo};
+use ports::{Expect, Key, Table};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use state::audience::want_pass;
+use state::bell::BellKey;
+use state::syncs::{Leaving, MembersBefore, Start, Status, Subscription, Sync, Target, change_sync, sync_key};
+use state::{Deps, Doc, Step, bell, doc, load, save, syncs, update};
+
+use crate::problem::{Answer, Problem};
+use crate::routes::{Request, Response, load_sync};
+use crate::{control, view};
+
+/// Longest name of a list, in characters (Marketo's asset API).
+const NAME_CHARACTERS: usize = 255;
+/// Longest `Idempotency-Key`, in bytes. Ours.
+const KEY_BYTES: usize = 255;
+/// Marketo's folder for the database's lists, where it is as Marketo sets it up.
+const GROUP_LISTS: u64 = 12;
+/// A row `creating/…` whose sync was never written is swept after this time, in ms.
+const ABANDONED_MS: u64 = HOUR_MS;
+
+/// What `POST /syncs` asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Wanted {
+    audience: AudienceId,
+    list: WantedList,
+    leaving: Leaving,
+    members_before: MembersBefore,
+    start: Start,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WantedList {
+    Id(ListId),
+    Name { name: String, folder_id: Option<u64> },
+}
+
+impl Wanted {
+    fn read(body: &Value) -> Answer<Self> {
+        let mut errors: Vec<(String, String)> = Vec::new();
+        let audience = body["audience_id"].as_str().and_then(AudienceId::parse);
+        if audience.is_none() {
+            errors.push(("/audience_id".into(), format!("expected {}", AudienceId::EXPECTED)));
+        }
+        let list = WantedList::read(&body["list"]).map_err(|error| errors.push(error)).ok();
+        let leaving = choice(body, "leaving", r#""remove" or "keep""#, &mut errors);
+        let members_before = choice(body, "members_before", r#""keep" or "adopt""#, &mut errors);
+        let start = choice(body, "start", r#""now" or "report_only""#, &mut errors);
+        match (audience, list) {
+            (Some(audience), Some(list)) if errors.is_empty() => {
+                Ok(Self { audience, list, leaving, members_before, start })
+            }
+            _ => Err(Problem::fields(errors)),
+        }
+    }
+}
+
+impl WantedList {
+    fn read(list: &Value) -> Result<Self, (String, String)> {
+        let wrong = |pointer: &str, detail: &str| Err((pointer.to_owned(), detail.to_owned()));
+        let (id, name, folder) = (&list["id"], &list["name"], &list["folder_id"]);
+        match (id.is_null(), name.is_null()) {
+            (true, true) => {
+                return wrong("/list", r#"expected {"id": 1001} for an existing list or {"name": "…"} for a new one"#);
+            }
+            (false, false) => return wrong("/list", "expected either an id or a name, not both"),
+            (false, true) => {
+                return match id.as_u64().filter(|id| *id > 0) {
+                    Some(id) => Ok(Self::Id(id)),
+                    None => wrong("/list/id", "expected the list's id as a number such as 1001"),
+                };
+            }
+            (true, false) => {}
+        }
+        let folder_id = folder.as_u64().filter(|id| *id > 0);
+        if folder_id.is_none() && !folder.is_null() {
+            return wrong("/list/folder_id", "expected a folder's id as a number; GET /list-folders lists them");
+        }
+        // Marketo trims names.
+        let name = name.as_str().unwrap_or_default().trim();
+        if name.is_empty() || name.chars().count() > NAME_CHARACTERS || name.chars().any(char::is_control) {
+            return wrong("/list/name", "expected a text of 1 to 255 characters, without control characters");
+        }
+        Ok(Self::Name { name: name.to_owned(), folder_id })
+    }
+}
+
+/// One of the words of an enumeration; absent or null is its default.
+fn choice<T: Default + serde::de::DeserializeOwned>(
+    body: &Value,
+    field: &str,
+    expected: &str,
+    errors: &mut Vec<(String, String)>,
+) -> T {
+    if body[field].is_null() {
+        return T::default();
+    }
+    serde_json::from_value(body[field].clone()).unwrap_or_else(|_| {
+        errors.push((format!("/{field}"), format!("expected {expected}")));
+        T::default()
+    })
+}
+
+/// What a request with a certain `Idempotency-Key` was answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Once {
+    v: u8,
+    wanted: Wanted,
+    /// The sync that it makes.
+    sync: String,
+    /// The final answer, once there is one.
+    answer: Option<(u16, String)>,
+    created_at: u64,
+}
+
+/// A sync on its way.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Making {
+    v: u8,
+    since: u64,
+    /// When Marketo was last asked to make the list, in ms; absent if it certainly was not.
+    tried_at: Option<u64>,
+}
+
+/// Who feeds a list from an audience.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Pair {
+    v: u8,
+    sync: String,
+}
+
+fn once_key(munchkin: &MunchkinId, key: &str) -> Key {
+    Key::new(munchkin.as_str(), format!("idempotency/{key}"))
+}
+
+fn making_key(munchkin: &MunchkinId, id: &str) -> Key {
+    Key::new(munchkin.as_str(), format!("creating/{id}"))
+}
+
+/// How far the making of a sync came.
+enum Outcome {
+    Made(Sync),
+    /// Still under way: [`resume`] goes on.
+    Later(Sync),
+    /// It cannot be made.
+    Refused(Problem),
+}
+
+/// `POST /syncs`.
+pub(crate) async fn post(
+    deps: &Deps,
+    subscription: &Subscription,
+    request: &Request,
+    deadline: u64,
+) -> Answer<Response> {
+    let wanted = Wanted::read(&request.json()?)?;
+    let Some(key) = request.header("idempotency-key") else {
+        return create(deps, subscription, &wanted, &deps.fresh_id(), deadline).await;
+    };
+    if key.is_empty() || key.len() > KEY_BYTES || !key.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Problem::new(400, "the header Idempotency-Key takes 1 to 255 visible ASCII characters"));
+    }
+    let row = once_key(&subscription.munchkin_id, key);
+    let fresh = Once { v: 1, wanted: wanted.clone(), sync: deps.fresh_id(), answer: None, created_at: deps.now() };
+    let once = update(
+        deps,
+        Table::Syncs,
+        &row,
+        |found: Option<Once>| match found {
+            Some(once) => Ok((None, once)),
+            None => Ok((Some(fresh.clone()), fresh.clone())),
+        },
+        |_| None,
+    )
+    .await?;
+    if once.wanted != wanted {
+        return Err(Problem::new(422, "this Idempotency-Key was used before, with another body: take a fresh key"));
+    }
+    if let Some((status, body)) = once.answer {
+        return Ok(stored(status, body));
+    }
+    let answer = create(deps, subscription, &wanted, &once.sync, deadline).await;
+    let answer = answer.unwrap_or_else(|problem| problem.response());
+    // 202 and failures of ours are not the last word.
+    if answer.status == 202 || answer.status >= 500 {
+        return Ok(answer);
+    }
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    let kept = update(
+        deps,
+        Table::Syncs,
+        &row,
+        |found: Option<Once>| {
+            let mut once = found.unwrap_or_else(|| fresh.clone());
+            match once.answer.clone() {
+                Some(other) => Ok((None, other)),
+                None => {
+                    once.answer = Some((answer.status, text.clone()));
+                    Ok((Some(once), (answer.status, text.clone())))
+                }
+            }
+        },
+        |_| None,
+    )
+    .await?;
+    Ok(if kept.1 == text { answer } else { stored(kept.0, kept.1) })
+}
+
+fn stored(status: u16, body: String) -> Response {
+    let content_type = if status < 400 { "application/json" } else { "application/problem+json" };
+    Response { status, content_type, body: body.into_bytes(), headers: Vec::new() }
+}
+
+async fn create(
+    deps: &Deps,
+    subscription: &Subscription,
+    wanted: &Wanted,
+    id: &str,
+    deadline: u64,
+) -> Answer<Response> {
+    let munchkin = &subscription.munchkin_id;
+    let sync = match load_sync(deps, munchkin, id).await? {
+        Some(found) => found.value,
+        None => {
+            let sync = validate(deps, subscription, wanted, id, deadline).await?;
+            if sync.list.id.is_none() && sync.start == Start::Now && !holds(Guard::RowBeforeList) {
+                return careless(deps, sync, deadline).await;
+            }
+            begin(deps, &sync).await?;
+            sync
+        }
+    };
+    match go_on(deps, sync, deadline).await? {
+        Outcome::Made(sync) => {
+            let location = format!("/syncs/{}", sync.id);
+            let body = view::sync(deps, &sync).await?;
+            Ok(Response { headers: vec![("location", location)], ..Response::json(201, &body) })
+        }
+        Outcome::Later(sync) => {
+            let location = format!("/syncs/{}", sync.id);
+            let body = view::sync(deps, &sync).await?;
+            Ok(Response { headers: vec![("location", location)], ..Response::json(202, &body) })
+        }
+        Outcome::Refused(problem) => {
+            withdraw(deps, munchkin, id).await?;
+            Err(problem)
+        }
+    }
+}
+
+/// Checks everything that can be checked before anything is written.
+async fn validate(deps: &Deps, subscription: &Subscription, wanted: &Wanted, id: &str, deadline: u64) -> Answer<Sync> {
+    door(subscription)?;
+    if !subscription.cookie_sync {
+        return Err(Problem::new(
+            403,
+            "cookie sync is switched off for this Marketo subscription, so no new sync is made: \
+             switch it on in Marketo and say so with PUT /subscription",
+        ));
+    }
+    let munchkin = &subscription.munchkin_id;
+    let segments = adobe::segments(deps).await?;
+    let Some(segment) = segments.into_iter().find(|segment| Some(segment.sid) == wanted.audience.sid()) else {
+        return Err(Problem::at(
+            422,
+            "/audience_id",
+            format!(
+                "Audience Manager has no segment for {}; GET /folders/{{id}}/audiences lists them",
+                wanted.audience
+            ),
+        ));
+    };
+    let all: Vec<Sync> = syncs::syncs(deps, munchkin).await?.into_iter().map(|sync| sync.value).collect();
+    let same = |sync: &&Sync| is_live(sync) && sync.audience == wanted.audience && sync.start == wanted.start;
+    let feeding = |list: ListId| all.iter().filter(same).find(|sync| sync.list.id == Some(list));
+    let marketo = Marketo::new(deps, munchkin, deadline);
+    let list = match &wanted.list {
+        WantedList::Id(list) => {
+            if let Some(sync) = feeding(*list) {
+                return Err(feeds_already("/list/id", sync));
+            }
+            let found = marketo.list(marketo.slot().await?, *list).await?;
+            let Some(found) = found else {
+                return Err(Problem::at(
+                    422,
+                    "/list/id",
+                    format!("Marketo has no static list with id {list}; GET /lists?search= finds lists by name"),
+                ));
+            };
+            Target { id: Some(found.id), name: found.name, folder_id: found.folder_id, ours: false }
+        }
+        WantedList::Name { name, folder_id } => {
+            if let Some(sync) = all.iter().filter(same).find(|sync| sync.list.id.is_none() && sync.list.name == *name) {
+                return Err(feeds_already("/list/name", sync));
+            }
+            let mut folder_id = *folder_id;
+            if wanted.start == Start::Now {
+                if let Some(found) = named(&marketo, name).await? {
+                    return Err(
+                        feeding(found.id).map_or_else(|| taken(&found), |sync| feeds_already("/list/name", sync))
+                    );
+                }
+                if folder_id.is_none() {
+                    folder_id = Some(default_folder(&marketo).await?);
+                }
+            }
+            Target { id: None, name: name.clone(), folder_id, ours: false }
+        }
+    };
+    Ok(Sync {
+        v: 1,
+        id: id.to_owned(),
+        munchkin: munchkin.clone(),
+        audience: wanted.audience.clone(),
+        audience_name: segment.name,
+        list,
+        leaving: wanted.leaving,
+        members_before: wanted.members_before,
+        start: wanted.start,
+        status: Status::Creating,
+        why: None,
+        from_pass: None,
+        frozen: None,
+        generation: 0,
+        created_at: deps.now(),
+    })
+}
+
+/// A subscription that must not be used at all.
+pub(crate) fn door(subscription: &Subscription) -> Answer<()> {
+    match subscription.refused() {
+        None => Ok(()),
+        Some(why) if subscription.hipaa_ready => Err(Problem::new(403, why)),
+        Some(why) => Err(Problem::new(403, format!("{why}: say which one with PUT /subscription"))),
+    }
+}
+
+const fn is_live(sync: &Sync) -> bool {
+    !matches!(sync.status, Status::StoppedKeeping | Status::StoppedLeaving)
+}
+
+fn feeds_already(pointer: &str, sync: &Sync) -> Problem {
+    let detail = format!(
+        "{} already feeds the list \"{}\" by sync {}: stop that one first, or choose another list",
+        sync.audience, sync.list.name, sync.id
+    );
+    Problem::at(409, pointer, detail).with("existing_sync", json!({"id": sync.id}))
+}
+
+fn taken(list: &ListAsset) -> Problem {
+    let detail = format!(
+        "Marketo has a list of this name already: choose another name, or feed that list with {{\"id\": {}}}",
+        list.id
+    );
+    Problem::at(409, "/list/name", detail).with("existing_list", json!({"id": list.id, "name": list.name}))
+}
+
+async fn default_folder(marketo: &Marketo<'_>) -> Answer<u64> {
+    let folders = marketo.list_folders(marketo.slot().await?).await?;
+    let lists = folders.iter().filter(|folder| folder["folderType"] == "List");
+    let ids: Vec<u64> = lists.filter_map(view::folder_id).collect();
+    let first = ids.iter().find(|id| **id == GROUP_LISTS).or(ids.first());
+    first.copied().ok_or_else(|| {
+        Problem::at(422, "/list/folder_id", "Marketo shows no folder for lists: name one that the API user may use")
+    })
+}
+
+/// A list by its exact name. Marketo's search by name does not find names with a comma.
+async fn named(marketo: &Marketo<'_>, name: &str) -> Result<Option<ListAsset>, CallError> {
+    if !name.contains(',') {
+        return marketo.list_named(marketo.slot().await?, name).await;
+    }
+    let found = marketo.lists(name, usize::MAX).await?;
+    match found.into_iter().find(|list| list.name == name) {
+        // The lead database shows no description.
+        Some(list) => marketo.list(marketo.slot().await?, list.id).await,
+        None => Ok(None),
+    }
+}
+
+/// Writes the sync's row, and before it the row by which [`resume`] finds it.
+async fn begin(deps: &Deps, sync: &Sync) -> Step<()> {
+    let making = Making { v: 1, since: deps.now(), tried_at: None };
+    save(deps, Table::Syncs, making_key(&sync.munchkin, &sync.id), &making, None, None).await?;
+    // Lost to a twin with the same Idempotency-Key: it wrote the same.
+    save(deps, Table::Syncs, sync_key(&sync.munchkin, &sync.id), sync, None, None).await?;
+    Ok(())
+}
+
+/// Takes back a sync that could not be made.
+async fn withdraw(deps: &Deps, munchkin: &MunchkinId, id: &str) -> Step<()> {
+    let key = sync_key(munchkin, id);
+    let found: Option<Doc<Sync>> = load(deps, Table::Syncs, &key).await?;
+    if let Some(found) = found
+        && found.value.status == Status::Creating
+    {
+        deps.ports.tables.delete(Table::Syncs, &key, Expect::Rev(found.rev)).await?;
+    }
+    deps.ports.tables.delete(Table::Syncs, &making_key(munchkin, id), Expect::Anything).await?;
+    Ok(())
+}
+
+/// Goes on with a sync whose row is written, wherever it stopped.
+async fn go_on(deps: &Deps, sync: Sync, deadline: u64) -> Step<Outcome> {
+    match sync.status {
+        Status::Creating => make(deps, sync, deadline).await,
+        Status::StoppedKeeping if sync.list.id.is_none() && sync.start == Start::Now => {
+            let why = sync.why.unwrap_or_else(|| "the sync was stopped before its list was made".to_owned());
+            Ok(Outcome::Refused(Problem::new(409, why)))
+        }
+        _ => {
+            announce(deps, &sync).await?;
+            Ok(Outcome::Made(sync))
+        }
+    }
+}
+
+async fn make(deps: &Deps, sync: Sync, deadline: u64) -> Step<Outcome> {
+    let subscription = syncs::subscription(deps, &sync.munchkin).await?;
+    if subscription.is_none_or(|subscription| subscription.refused().is_some()) {
+        return Ok(Outcome::Later(sync));
+    }
+    if let Some(list) = sync.list.id {
+        if let Some(other) = claim(deps, &sync, list).await? {
+            return Ok(Outcome::Refused(feeds_already("/list/id", &other)));
+        }
+        return finish(deps, sync, None).await;
+    }
+    if sync.start == Start::ReportOnly {
+        return finish(deps, sync, None).await;
+    }
+    match make_list(deps, &sync, deadline).await {
+        Ok(Made::Ours(list)) => finish(deps, sync, Some(list)).await,
+        Ok(Made::Refused(problem)) => Ok(Outcome::Refused(problem)),
+        Ok(Made::Unclear) => Ok(Outcome::Later(sync)),
+        Err(error) => {
+            tracing::warn!(sync.id = %sync.id, reason = %error, "a list is not made yet");
+            Ok(Outcome::Later(sync))
+        }
+    }
+}
+
+enum Made {
+    Ours(ListAsset),
+    Unclear,
+    Refused(Problem),
+}
+
+/// Makes the list of a sync, unless it was made before.
+async fn make_list(deps: &Deps, sync: &Sync, deadline: u64) -> Result<Made, CallError> {
+    let marketo = Marketo::new(deps, &sync.munchkin, deadline);
+    let Target { name, folder_id, .. } = &sync.list;
+    let is_ours = |list: &ListAsset| list.description.contains(&sync.id);
+    match named(&marketo, name).await? {
+        Some(list) if is_ours(&list) => return Ok(Made::Ours(list)),
+        Some(list) => return Ok(Made::Refused(taken(&list))),
+        None => {}
+    }
+    let folder = folder_id.unwrap_or(GROUP_LISTS);
+    let slot = marketo.slot().await?;
+    if !may_try(deps, sync).await? {
+        return Ok(Made::Unclear);
+    }
+    let error = match marketo.create_list(slot, name, folder, &format!("audience-sync {}", sync.id)).await {
+        Ok(list) => return Ok(Made::Ours(list)),
+        Err(CallError::Unknown(_)) => {
+            return Ok(match named(&marketo, name).await? {
+                Some(list) if is_ours(&list) => Made::Ours(list),
+                // Another one's, or not there yet: what we asked for may still land.
+                _ => Made::Unclear,
+            });
+        }
+        Err(error) => error,
+    };
+    // Certainly without effect.
+    tried(deps, sync, None).await?;
+    let code = match error {
+        CallError::Refused { ref code, .. } if code == "401" || code == "603" => return Err(error),
+        CallError::Refused { code, .. } => code,
+        other => return Err(other),
+    };
+    Ok(match code.as_str() {
+        "709" => match named(&marketo, name).await? {
+            Some(list) if is_ours(&list) => Made::Ours(list),
+            Some(list) => Made::Refused(taken(&list)),
+            None => Made::Refused(Problem::at(
+                409,
+                "/list/name",
+                "Marketo says that this name is taken: choose another name",
+            )),
+        },
+        "710" | "711" => Made::Refused(Problem::at(
+            422,
+            "/list/folder_id",
+            format!("Marketo takes no list into folder {folder} (code {code}); GET /list-folders lists those that do"),
+        )),
+        _ => Made::Refused(Problem::at(422, "/list", format!("Marketo refused to make this list with code {code}"))),
+    })
+}
+
+/// Takes the right to ask Marketo for the list: not while an earlier call may still take effect.
+async fn may_try(deps: &Deps, sync: &Sync) -> Step<bool> {
+    let now = deps.now();
+    let patience = deps.settings.scaled(CALL_TIMEOUT_MS + LATE_EFFECT_MS);
+    update(
+        deps,
+        Table::Syncs,
+        &making_key(&sync.munchkin, &sync.id),
+        |found: Option<Making>| {
+            let mut making = found.unwrap_or(Making { v: 1, since: now, tried_at: None });
+            if making.tried_at.is_some_and(|tried| now < tried + patience) {
+                return Ok((None, false));
+            }
+            making.tried_at = Some(now);
+            Ok((Some(making), true))
+        },
+        |_| None,
+    )
+    .await
+}
+
+async fn tried(deps: &Deps, sync: &Sync, at: Option<u64>) -> Step<()> {
+    let key = making_key(&sync.munchkin, &sync.id);
+    let change = |found: Option<Making>| Ok((found.map(|making| Making { tried_at: at, ..making }), ()));
+    update(deps, Table::Syncs, &key, change, |_| None).await
+}
+
+/// Claims a list for this audience. Returns the sync that feeds it already, if there is one.
+async fn claim(deps: &Deps, sync: &Sync, list: ListId) -> Step<Option<Sync>> {
+    let start = if sync.start == Start::Now { "now" } else { "report_only" };
+    let key = Key::new(sync.munchkin.as_str(), format!("pair/{}/{list}/{start}", sync.audience));
+    loop {
+        let found: Option<Doc<Pair>> = load(deps, Table::Syncs, &key).await?;
+        if let Some(pair) = &found {
+            if pair.value.sync == sync.id {
+                return Ok(None);
+            }
+            let other: Option<Doc<Sync>> =
+                load(deps, Table::Syncs, &sync_key(&sync.munchkin, &pair.value.sync)).await?;
+            if let Some(other) = other
+                && is_live(&other.value)
+            {
+                return Ok(Some(other.value));
+            }
+        }
+        let pair = Pair { v: 1, sync: sync.id.clone() };
+        if save(deps, Table::Syncs, key.clone(), &pair, found.map(|pair| pair.rev), None).await? {
+            return Ok(None);
+        }
+    }
+}
+
+/// Lets the sync begin. `list`: the one that we made.
+async fn finish(deps: &Deps, sync: Sync, list: Option<ListAsset>) -> Step<Outcome> {
+    let (munchkin, id) = (&sync.munchkin, &sync.id);
+    let from_pass = want_pass(deps, munchkin, &sync.audience).await?;
+    let changed = change_sync(deps, munchkin, id, |sync| {
+        if sync.status != Status::Creating {
+            return false;
+        }
+        if let Some(list) = &list {
+            sync.list.id = Some(list.id);
+            sync.list.ours = true;
+        }
+        sync.from_pass = from_pass;
+        sync.status = Status::Active;
+        sync.generation += 1;
+        true
+    })
+    .await?;
+    let Some(mut sync) = changed else {
+        return Ok(Outcome::Refused(Problem::new(409, "the sync was withdrawn while its list was being made")));
+    };
+    // Whoever closed the subscription meanwhile may have looked before this sync was active.
+    let subscription = syncs::subscription(deps, munchkin).await?;
+    if let (Status::Active, Some(why)) = (sync.status, subscription.as_ref().and_then(Subscription::refused)) {
+        sync = control::rest(deps, &sync, Status::Paused, Some(why)).await?;
+    }
+    announce(deps, &sync).await?;
+    Ok(Outcome::Made(sync))
+}
+
+/// Rings everybody whom a new sync concerns; then it needs no [`resume`] any more.
+async fn announce(deps: &Deps, sync: &Sync) -> Step<()> {
+    let munchkin = &sync.munchkin;
+    bell::mark(deps, &BellKey::audience(munchkin, &sync.audience)).await?;
+    bell::mark(deps, &BellKey::identity(munchkin)).await?;
+    // Where another sync follows the audience, the pass may have been published before this one was active.
+    control::ring_list(deps, sync).await?;
+    deps.ports.tables.delete(Table::Syncs, &making_key(munchkin, &sync.id), Expect::Anything).await?;
+    Ok(())
+}
+
+/// Guard l taken out: the list first, without our id, and the row after.
+async fn careless(deps: &Deps, mut sync: Sync, deadline: u64) -> Answer<Response> {
+    let marketo = Marketo::new(deps, &sync.munchkin, deadline);
+    let folder = sync.list.folder_id.unwrap_or(GROUP_LISTS);
+    let list = marketo.create_list(marketo.slot().await?, &sync.list.name, folder, "").await?;
+    sync.list.id = Some(list.id);
+    sync.list.ours = true;
+    sync.from_pass = want_pass(deps, &sync.munchkin, &sync.audience).await?;
+    sync.status = Status::Active;
+    save(deps, Table::Syncs, sync_key(&sync.munchkin, &sync.id), &sync, None, None).await?;
+    announce(deps, &sync).await?;
+    Ok(Response::json(201, &view::sync(deps, &sync).await?))
+}
+
+/// Finishes the syncs that were left half-made. Called by a schedule, each minute; it may be called at any time.
+pub async fn resume(deps: &Deps) -> Step<()> {
+    let mut failed = None;
+    for subscription in syncs::subscriptions(deps).await? {
+        if subscription.refused().is_some() {
+            continue;
+        }
+        let munchkin = &subscription.munchkin_id;
+        let all = syncs::syncs(deps, munchkin).await?;
+        let creating = all.into_iter().filter(|sync| sync.value.status == Status::Creating);
+        let mut ids: BTreeSet<String> = creating.map(|sync| sync.value.id).collect();
+        ids.extend(on_their_way(deps, munchkin).await?);
+        for id in ids {
+            if let Err(failure) = resume_one(deps, munchkin, &id).await {
+                tracing::warn!(sync.id = %id, reason = %failure, "a sync cannot be finished now");
+                failed.get_or_insert(failure);
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+async fn on_their_way(deps: &Deps, munchkin: &MunchkinId) -> Step<Vec<String>> {
+    let (mut ids, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let read = ports::Read::Consistent;
+        let tables = &deps.ports.tables;
+        let page = tables.query(Table::Syncs, munchkin.as_str(), "creating/", after.as_deref(), 1000, read).await?;
+        for item in page.items {
+            let Some(id) = item.key.sk.strip_prefix("creating/").map(str::to_owned) else { continue };
+            let making: Making = doc::read(item)?.value;
+            if load::<Sync>(deps, Table::Syncs, &sync_key(munchkin, &id)).await?.is_some() {
+                ids.push(id);
+            } else if deps.now() > making.since + deps.settings.scaled(ABANDONED_MS) {
+                tables.delete(Table::Syncs, &making_key(munchkin, &id), Expect::Anything).await?;
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(ids);
+        }
+    }
+}
+
+async fn resume_one(deps: &Deps, munchkin: &MunchkinId, id: &str) -> Step<()> {
+    let Some(found) = load::<Sync>(deps, Table::Syncs, &sync_key(munchkin, id)).await? else { return Ok(()) };
+    // Never waits for its turn: the next tick comes.
+    let outcome = go_on(deps, found.value, deps.now()).await?;
+    if let Outcome::Refused(problem) = outcome {
+        // Nobody waits for an answer any more, so the row stays and says why.
+        change_sync(deps, munchkin, id, |sync| {
+            if sync.status != Status::Creating {
+                return false;
+            }
+            sync.status = Status::StoppedKeeping;
+            sync.generation += 1;
+            sync.why = Some(problem.detail().to_owned());
+            true
+        })
+        .await?;
+        deps.ports.tables.delete(Table::Syncs, &making_key(munchkin, id), Expect::Anything).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! Which route a request is for.
+
+use domain::MunchkinId;
+use marketo::Marketo;
+use serde_json::{Value, json};
+use state::syncs::{Subscription, subscriptions};
+use state::{Deps, Doc, load, syncs};
+
+use crate::problem::{Answer, Problem};
+use crate::{control, create, page, view};
+
+/// A request, as the HTTP API hands it on.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// `GET`, `POST`, `PUT`.
+    pub method: String,
+    /// The path, from its slash on.
+    pub path: String,
+    /// Query parameters, decoded.
+    pub query: Vec<(String, String)>,
+    /// Headers; names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body, decoded.
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// The first query parameter with this name.
+    pub(crate) fn param(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The first header with this name.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as a JSON object; an absent body is an empty one.
+    pub(crate) fn json(&self) -> Answer<Value> {
+        if self.body.is_empty() {
+            return Ok(json!({}));
+        }
+        match serde_json::from_slice::<Value>(&self.body) {
+            Ok(value) if value.is_object() => Ok(value),
+            Ok(_) => Err(Problem::at(400, "", "the body must be a JSON object")),
+            Err(error) => {
+                let (line, column) = (error.line(), error.column());
+                Err(Problem::at(400, "", format!("the body is not JSON: see line {line}, column {column}")))
+            }
+        }
+    }
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// HTTP status.
+    pub status: u16,
+    /// Of the body.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Further headers; names in lower case.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Response {
+    pub(crate) fn json(status: u16, body: &Value) -> Self {
+        let body = body.to_string().into_bytes();
+        Self { status, content_type: "application/json", body, headers: Vec::new() }
+    }
+}
+
+/// Largest body of a request, in bytes. Ours: the largest that makes sense is a few hundred.
+pub const BODY_BYTES: usize = 64 * 1024;
+
+/// Every route: method and path, `*` for one segment.
+const ROUTES: [(&str, &str); 19] = [
+    ("GET", "/"),
+    ("GET", "/status"),
+    ("GET", "/imports"),
+    ("GET", "/subscription"),
+    ("PUT", "/subscription"),
+    ("GET", "/feeds"),
+    ("PUT", "/feeds/*"),
+    ("GET", "/folders"),
+    ("GET", "/folders/*/audiences"),
+    ("GET", "/lists"),
+    ("GET", "/list-folders"),
+    ("GET", "/syncs"),
+    ("POST", "/syncs"),
+    ("GET", "/syncs/*"),
+    ("GET", "/syncs/*/report"),
+    ("POST", "/syncs/*/pause"),
+    ("POST", "/syncs/*/resume"),
+    ("POST", "/syncs/*/stop"),
+    ("POST", "/syncs/*/run"),
+];
+
+/// Answers one request. `deadline` (ms): calls to Marketo wait for their turn no longer.
+pub async fn handle(deps: &Deps, request: Request, deadline: u64) -> Response {
+    match answer(deps, &request, deadline).await {
+        Ok(response) => response,
+        Err(problem) => problem.response(),
+    }
+}
+
+async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Response> {
+    if request.body.len() > BODY_BYTES {
+        return Err(Problem::new(
+            413,
+            format!("the body has {} bytes; at most {BODY_BYTES} are taken", request.body.len()),
+        ));
+    }
+    let path = request.path.trim_end_matches('/');
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let ok = |value: Value| Response::json(200, &value);
+    match (request.method.as_str(), parts.as_slice()) {
+        ("GET", []) => page::page(deps, request).await,
+        ("GET", ["status"]) => view::status(deps, maybe(deps, request).await?.as_ref()).await.map(ok),
+        ("GET", ["imports"]) => view::imports(deps, &chosen(deps, request).await?.munchkin_id).await.map(ok),
+        ("GET", ["subscription"]) => Ok(ok(json!(chosen(deps, request).await?))),
+        ("PUT", ["subscription"]) => control::put_subscription(deps, request).await,
+        ("GET", ["feeds"]) => control::feeds(deps, &chosen(deps, request).await?.munchkin_id).await.map(ok),
+        ("PUT", ["feeds", id]) => {
+            control::put_feed(deps, &chosen(deps, request).await?.munchkin_id, id, request).await.map(ok)
+        }
+        ("GET", ["folders"]) => Ok(ok(json!(adobe::folders(deps).await?))),
+        ("GET", ["folders", id, "audiences"]) => {
+            view::audiences(deps, &chosen(deps, request).await?.munchkin_id, id).await.map(ok)
+        }
+        ("GET", ["lists"]) => {
+            let subscription = chosen(deps, request).await?;
+            let marketo = Marketo::new(deps, &subscription.munchkin_id, deadline);
+            view::lists(&marketo, request.param("search").unwrap_or_default()).await.map(ok)
+        }
+        ("GET", ["list-folders"]) => {
+            let subscription = chosen(deps, request).await?;
+            let marketo = Marketo::new(deps, &subscription.munchkin_id, deadline);
+            view::list_folders(&marketo).await.map(ok)
+        }
+        ("GET", ["syncs"]) => view::syncs(deps, &chosen(deps, request).await?.munchkin_id).await.map(ok),
+        ("POST", ["syncs"]) => create::post(deps, &chosen(deps, request).await?, request, deadline).await,
+        ("GET", ["syncs", id]) => view::sync(deps, &find(deps, id).await?).await.map(ok),
+        ("GET", ["syncs", id, "report"]) => view::report(deps, &find(deps, id).await?).await.map(ok),
+        ("POST", ["syncs", id, "pause"]) => control::pause(deps, find(deps, id).await?).await.map(ok),
+        ("POST", ["syncs", id, "resume"]) => control::resume(deps, find(deps, id).await?).await.map(ok),
+        ("POST", ["syncs", id, "stop"]) => control::stop(deps, find(deps, id).await?, request).await.map(ok),
+        ("POST", ["syncs", id, "run"]) => control::run(deps, find(deps, id).await?).await.map(ok),
+        _ => Err(no_route(&parts)),
+    }
+}
+
+/// 405 where the path exists with another method, else 404.
+fn no_route(parts: &[&str]) -> Problem {
+    let fits = |pattern: &str| {
+        let pattern: Vec<&str> = pattern.trim_end_matches('/').split('/').skip(1).collect();
+        pattern.len() == parts.len() && pattern.iter().zip(parts).all(|(want, have)| *want == "*" || want == have)
+    };
+    let methods: Vec<&str> = ROUTES.iter().filter(|(_, pattern)| fits(pattern)).map(|(method, _)| *method).collect();
+    if methods.is_empty() {
+        return Problem::new(404, "there is no such route");
+    }
+    let methods = methods.join(", ");
+    Problem::new(405, format!("this path takes {methods}")).header("allow", methods)
+}
+
+/// The subscription that a request is about: the only one, or the one it names.
+async fn chosen(deps: &Deps, request: &Request) -> Answer<Subscription> {
+    maybe(deps, request)
+        .await?
+        .ok_or_else(|| Problem::new(404, "no Marketo subscription is set up yet: PUT /subscription makes one"))
+}
+
+/// Like [`chosen`]; `None`: there is none yet.
+pub(crate) async fn maybe(deps: &Deps, request: &Request) -> Answer<Option<Subscription>> {
+    let mut all = subscriptions(deps).await?;
+    if let Some(wanted) = request.param("munchkin_id") {
+        let known = known(&all);
+        return match all.into_iter().find(|one| one.munchkin_id.as_str() == wanted) {
+            Some(one) => Ok(Some(one)),
+            None => Err(Problem::new(404, format!("no subscription has this munchkin_id; known: {known}"))),
+        };
+    }
+    if all.len() > 1 {
+        let known = known(&all);
+        return Err(Problem::new(
+            400,
+            format!("there are several subscriptions: say which with ?munchkin_id=, one of {known}"),
+        ));
+    }
+    Ok(all.pop())
+}
+
+fn known(all: &[Subscription]) -> String {
+    let known: Vec<&str> = all.iter().map(|one| one.munchkin_id.as_str()).collect();
+    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+}
+
+/// A sync by its id, whatever its subscription: ids are 64 random bits.
+async fn find(deps: &Deps, id: &str) -> Answer<syncs::Sync> {
+    for subscription in subscriptions(deps).await? {
+        if let Some(found) = load_sync(deps, &subscription.munchkin_id, id).await? {
+            return Ok(found.value);
+        }
+    }
+    Err(Problem::new(404, "there is no sync with this id; GET /syncs lists them"))
+}
+
+pub(crate) async fn load_sync(deps: &Deps, munchkin: &MunchkinId, id: &str) -> Answer<Option<Doc<syncs::Sync>>> {
+    Ok(load(deps, ports::Table::Syncs, &syncs::sync_key(munchkin, id)).await?)
+}

@@ -1,0 +1,413 @@
+//! What is shown, as JSON.
+
+use std::collections::BTreeMap;
+
+use domain::report::{AudienceCounts, MemberCounts, PeopleCounts};
+use domain::{AudienceId, MunchkinId};
+use jiff::Timestamp;
+use marketo::Marketo;
+use ports::{Read, Table};
+use serde_json::{Value, json};
+use state::audience::{Head, head_key};
+use state::bell::{Bell, BellKey};
+use state::lists::{self, Left, ListHead, Report, Want, report_key, want_key};
+use state::syncs::{IdentityHead, Import, ImportStatus, Start, Status, Subscription, Sync, identity_key};
+use state::{Deps, Doc, bell, budget, doc, load};
+
+use crate::problem::{Answer, Problem};
+
+/// Lists of one answer.
+const LISTS: usize = 50;
+/// Imports of one answer.
+const IMPORTS: usize = 100;
+/// Due tokens that are counted, at most.
+const DUE: usize = 1_000;
+
+/// A time (ms) as RFC 3339.
+pub(crate) fn time(ms: u64) -> String {
+    let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    time.unwrap_or_default().to_string()
+}
+
+/// The id of one of Marketo's folders.
+pub(crate) fn folder_id(folder: &Value) -> Option<u64> {
+    folder["id"].as_u64().or_else(|| folder["folderId"]["id"].as_u64())
+}
+
+/// Everything about a sync that its views are made of.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) sync: Sync,
+    pub(crate) head: Option<Head>,
+    pub(crate) want: Option<Want>,
+    pub(crate) list: Option<ListHead>,
+    pub(crate) list_bell: Bell,
+    pub(crate) audience_bell: Bell,
+    pub(crate) report: Option<Report>,
+}
+
+impl Seen {
+    pub(crate) async fn read(deps: &Deps, sync: &Sync) -> Answer<Self> {
+        let (munchkin, audience) = (&sync.munchkin, &sync.audience);
+        let (mut list, mut list_bell) = (None, Bell::default());
+        if let (Start::Now, Some(id)) = (sync.start, sync.list.id) {
+            list = value(load(deps, Table::Lists, &lists::head_key(munchkin, id)).await?);
+            list_bell = bell::look(deps, &BellKey::list(munchkin, id)).await?;
+        }
+        let want: Option<Want> = value(load(deps, Table::Lists, &want_key(munchkin, audience)).await?);
+        Ok(Self {
+            head: value(load(deps, Table::Audiences, &head_key(munchkin, audience)).await?),
+            // What was wanted before the sync began may be stale.
+            want: want.filter(|want| sync.from_pass.is_none_or(|pass| want.pass >= pass)),
+            list,
+            list_bell,
+            audience_bell: bell::look(deps, &BellKey::audience(munchkin, audience)).await?,
+            report: value(load(deps, Table::Lists, &report_key(munchkin, &sync.id)).await?),
+            sync: sync.clone(),
+        })
+    }
+
+    /// The sync itself, and live numbers apart from it.
+    pub(crate) fn json(&self) -> Value {
+        let Sync { id, munchkin, audience, audience_name, list, leaving, members_before, start, status, .. } =
+            &self.sync;
+        let delivered = self.head.is_some();
+        json!({
+            "id": id,
+            "status": status,
+            "why": self.sync.why,
+            "munchkin_id": munchkin,
+            "audience_id": audience,
+            "audience_name": audience_name,
+            "audience_delivered": delivered,
+            "delivered": delivered,
+            "list": {"id": list.id, "name": list.name, "folder_id": list.folder_id, "ours": list.ours},
+            "leaving": leaving,
+            "members_before": members_before,
+            "start": start,
+            "generation": self.sync.generation,
+            "created_at": time(self.sync.created_at),
+            "live": self.live(),
+        })
+    }
+
+    /// Numbers of this moment. They stand beside the report and not in it: they are of no one instant.
+    fn live(&self) -> Value {
+        let left = self.list.as_ref().map(|head| &head.left);
+        json!({
+            "wanted": self.want.as_ref().map(|want| want.count),
+            "list": self.sync.list.id.map(|_| json!({
+                "to_add": left.map(|left| left.add),
+                "to_remove": left.map(|left| left.remove),
+                "on_hold": left.map(|left| left.hold),
+                "failed": left.map(|left| left.failed),
+                "handled_at": self.list.as_ref().map(|head| time(head.handled_at)),
+                "work": work(&self.list_bell),
+            })),
+            "audience": {
+                "size": self.head.as_ref().and_then(|head| head.base.as_ref()).map(|base| base.count),
+                "delivered_at": self.head.as_ref().map(|head| time(head.delivered_at)),
+                "pass_wanted": self.head.as_ref().map(|head| head.pass_wanted),
+                "pass_done": self.head.as_ref().map(|head| head.pass_done),
+                "work": work(&self.audience_bell),
+            },
+        })
+    }
+
+    /// The report; `None`: the first pass is under way.
+    pub(crate) fn report(&self, now: u64) -> Option<Value> {
+        if self.head.is_none() {
+            let mut report = self.counted(now, &AudienceCounts::default(), &PeopleCounts::default(), None);
+            report["delivered"] = json!(false);
+            report["note"] = json!("no delivery has named this audience yet, which is not the same as an empty one");
+            return Some(report);
+        }
+        if self.sync.start == Start::ReportOnly {
+            let found = &self.want.as_ref()?.report;
+            let people = PeopleCounts { waiting: found.counts.people, ..PeopleCounts::default() };
+            return Some(self.counted(found.as_of, &found.counts, &people, None));
+        }
+        let report = self.report.as_ref()?;
+        Some(self.counted(report.as_of, &report.audience, &report.people, report.members.as_ref()))
+    }
+
+    fn counted(
+        &self,
+        as_of: u64,
+        audience: &AudienceCounts,
+        people: &PeopleCounts,
+        members: Option<&MemberCounts>,
+    ) -> Value {
+        let mut failed = BTreeMap::from([("1004".to_owned(), 0)]);
+        failed.extend(people.failed.clone());
+        json!({
+            "sync_id": self.sync.id,
+            "audience_id": self.sync.audience,
+            "list_id": self.sync.list.id,
+            "as_of": time(as_of),
+            "delivered": true,
+            "audience": audience.audience,
+            "no_match": audience.no_match,
+            "set_aside": audience.set_aside,
+            "anonymous": audience.anonymous,
+            "addressable": audience.addressable(),
+            "known": audience.known,
+            "people": audience.people,
+            "in_list": {"ours": people.ours, "before_us": people.before_us},
+            "waiting": people.waiting,
+            "failed": failed,
+            "members_in_marketo": members.map(MemberCounts::total),
+            "members": members,
+        })
+    }
+}
+
+fn value<T>(doc: Option<Doc<T>>) -> Option<T> {
+    doc.map(|doc| doc.value)
+}
+
+/// What a doorbell says about its key's work.
+fn work(bell: &Bell) -> Value {
+    json!({
+        "dirty": bell.dirty_since.is_some() || bell.done < bell.version,
+        "rests_until": bell.not_before.map(time),
+        "next_at": bell.wake_at.map(time),
+        "stuck": bell.stuck,
+    })
+}
+
+/// `GET /syncs/{id}`, and what `POST /syncs` answers.
+pub(crate) async fn sync(deps: &Deps, sync: &Sync) -> Answer<Value> {
+    Ok(Seen::read(deps, sync).await?.json())
+}
+
+/// `GET /syncs`.
+pub(crate) async fn syncs(deps: &Deps, munchkin: &MunchkinId) -> Answer<Value> {
+    let mut found = Vec::new();
+    for one in in_order(deps, munchkin).await? {
+        found.push(sync(deps, &one).await?);
+    }
+    Ok(Value::Array(found))
+}
+
+/// The syncs of a subscription, oldest first.
+pub(crate) async fn in_order(deps: &Deps, munchkin: &MunchkinId) -> Answer<Vec<Sync>> {
+    let found = state::syncs::syncs(deps, munchkin).await?;
+    let mut found: Vec<Sync> = found.into_iter().map(|sync| sync.value).collect();
+    found.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+    Ok(found)
+}
+
+/// `GET /syncs/{id}/report`.
+pub(crate) async fn report(deps: &Deps, sync: &Sync) -> Answer<Value> {
+    Seen::read(deps, sync).await?.report(deps.now()).ok_or_else(|| {
+        let detail = match sync.status {
+            Status::Creating => "there is no report yet: the list of this sync is being made",
+            Status::Active => "there is no report yet: the first pass is under way",
+            Status::Paused => "there is no report: the sync was paused before its first pass ended",
+            Status::StoppedKeeping | Status::StoppedLeaving => {
+                "there is no report: the sync was stopped before its first pass ended"
+            }
+        };
+        Problem::new(404, detail)
+    })
+}
+
+/// `GET /folders/{id}/audiences`.
+pub(crate) async fn audiences(deps: &Deps, munchkin: &MunchkinId, folder: &str) -> Answer<Value> {
+    let no_folder = || Problem::new(404, "Audience Manager has no folder with this id; GET /folders lists them");
+    let folder: u64 = folder.parse().map_err(|_| no_folder())?;
+    let mut segments = adobe::segments(deps).await?;
+    segments.retain(|segment| segment.folder_id == folder);
+    if segments.is_empty() && !adobe::folders(deps).await?.iter().any(|known| known.id == folder) {
+        return Err(no_folder());
+    }
+    let ids: Vec<AudienceId> = segments.iter().map(|segment| AudienceId::aam(segment.sid)).collect();
+    let keys: Vec<_> = ids.iter().map(|id| head_key(munchkin, id)).collect();
+    let items = deps.ports.tables.batch_get(Table::Audiences, &keys, Read::Eventual).await;
+    let mut heads = BTreeMap::new();
+    for item in items.map_err(ports::Failure::from)? {
+        let head: Head = doc::read(item)?.value;
+        heads.insert(head.audience.clone(), head);
+    }
+    let rows = segments.iter().zip(&ids).map(|(segment, id)| {
+        let head = heads.get(id);
+        json!({
+            "audience_id": id,
+            "name": segment.name,
+            "description": segment.description,
+            "delivered": head.is_some(),
+            "size": head.and_then(|head| head.base.as_ref()).map(|base| base.count),
+            "delivered_at": head.map(|head| time(head.delivered_at)),
+        })
+    });
+    Ok(rows.collect())
+}
+
+/// `GET /lists?search=`.
+pub(crate) async fn lists(marketo: &Marketo<'_>, search: &str) -> Answer<Value> {
+    let found = marketo.lists(search, LISTS).await?;
+    Ok(found.into_iter().map(|list| json!({"id": list.id, "name": list.name, "folder_id": list.folder_id})).collect())
+}
+
+/// `GET /list-folders`: the folders that may hold lists.
+pub(crate) async fn list_folders(marketo: &Marketo<'_>) -> Answer<Value> {
+    let found = marketo.list_folders(marketo.slot().await?).await?;
+    let lists = found.iter().filter(|folder| folder["folderType"] == "List");
+    Ok(lists.map(|folder| json!({"id": folder_id(folder), "name": folder["name"], "path": folder["path"]})).collect())
+}
+
+/// The latest imports, newest first.
+pub(crate) async fn latest_imports(deps: &Deps, munchkin: &MunchkinId) -> Answer<Vec<Import>> {
+    let found: Vec<Doc<Import>> = doc::all(deps, Table::Syncs, munchkin.as_str(), "import/").await?;
+    let mut found: Vec<Import> = found.into_iter().map(|import| import.value).collect();
+    found.sort_by(|a, b| (b.started_at, &b.id).cmp(&(a.started_at, &a.id)));
+    found.truncate(IMPORTS);
+    Ok(found)
+}
+
+/// `GET /imports`.
+pub(crate) async fn imports(deps: &Deps, munchkin: &MunchkinId) -> Answer<Value> {
+    let rows = latest_imports(deps, munchkin).await?.into_iter().map(|import| {
+        let mut row = json!(import);
+        row["started_at"] = json!(time(import.started_at));
+        row["ended_at"] = json!(import.ended_at.map(time));
+        row
+    });
+    Ok(rows.collect())
+}
+
+/// How many keys of each kind wait for work.
+#[derive(Debug, Default)]
+struct Bells {
+    dirty: BTreeMap<&'static str, u64>,
+    stuck: u64,
+    /// The earliest time (ms) at which something happens by itself.
+    next_at: Option<u64>,
+}
+
+async fn bells(deps: &Deps, munchkin: &MunchkinId) -> Answer<Bells> {
+    let now = deps.now();
+    let mut all = Bells::default();
+    // The partitions of the doorbells, named after their kinds.
+    for kind in ["identity", "audience", "list"] {
+        let found: Vec<Doc<Bell>> = doc::all(deps, Table::Doorbells, kind, &format!("{munchkin}/")).await?;
+        let dirty = all.dirty.entry(kind).or_default();
+        for Doc { value: bell, .. } in found {
+            let overdue = bell.wake_at.is_some_and(|at| at <= now);
+            let is_dirty = bell.dirty_since.is_some() || bell.done < bell.version || overdue;
+            *dirty += u64::from(is_dirty);
+            all.stuck += u64::from(bell.stuck);
+            let next = [all.next_at, bell.not_before.filter(|_| is_dirty), bell.wake_at];
+            all.next_at = next.into_iter().flatten().min();
+        }
+    }
+    Ok(all)
+}
+
+/// `GET /status`: what is left to do, so that a local runner can tell when everything has settled. The queues are
+/// not seen from here.
+pub(crate) async fn status(deps: &Deps, subscription: Option<&Subscription>) -> Answer<Value> {
+    let now = deps.now();
+    let Some(subscription) = subscription else {
+        return Ok(json!({
+            "now": now,
+            "munchkin_id": null,
+            "refused": null,
+            "settled": true,
+            "waits_for": [],
+            "dirty": {"identity": 0, "audience": 0, "list": 0},
+            "stuck": 0,
+            "next_at": null,
+            "outstanding": [],
+            "due_tokens": 0,
+            "extract_pending": false,
+            "activities_polled_at": 0,
+            "calls_today": 0,
+            "passes_pending": 0,
+            "reports_pending": 0,
+            "creating": 0,
+            "imports_running": 0,
+        }));
+    };
+    let munchkin = &subscription.munchkin_id;
+    let refused = subscription.refused();
+    let bells = bells(deps, munchkin).await?;
+    let identity: Option<IdentityHead> = value(load(deps, Table::Syncs, &identity_key(munchkin)).await?);
+    let identity = identity.unwrap_or_default();
+    let extract_pending = refused.is_none()
+        && subscription.cookie_sync
+        && !identity.extract.no_ecids
+        && identity.extract.done_at.is_none();
+    let due = deps.ports.tables.due(Table::Identity, &state::identity::due_pk(munchkin), now, DUE).await;
+    // Of a subscription that must not be used, nobody looks at them.
+    let due_tokens = if refused.is_some() { 0 } else { due.map_err(ports::Failure::from)?.len() };
+
+    let (mut creating, mut passes, mut reports) = (0, 0, 0);
+    let mut outstanding: BTreeMap<u64, Left> = BTreeMap::new();
+    let mut audiences: BTreeMap<AudienceId, bool> = BTreeMap::new();
+    for sync in in_order(deps, munchkin).await? {
+        creating += u64::from(sync.status == Status::Creating);
+        let seen = Seen::read(deps, &sync).await?;
+        if sync.follows() {
+            let pending =
+                seen.head.as_ref().is_some_and(|head| head.pass.is_some() || head.pass_wanted > head.pass_done);
+            audiences.insert(sync.audience.clone(), pending);
+        }
+        let (Start::Now, Some(list)) = (sync.start, sync.list.id) else { continue };
+        let reported = seen.list.as_ref().and_then(|head| head.reported.get(&sync.id)).copied().unwrap_or(0);
+        let is_reported = seen.want.as_ref().is_none_or(|want| reported >= want.pass);
+        reports += u64::from(sync.status == Status::Active && !is_reported);
+        if let Some(head) = seen.list {
+            outstanding.insert(list, head.left);
+        }
+    }
+    passes += audiences.values().filter(|pending| **pending).count();
+    let imports = latest_imports(deps, munchkin).await?;
+    let imports_running = imports.iter().filter(|import| import.status == ImportStatus::Running).count();
+    let left: u64 = outstanding.values().map(|left| left.add + left.remove + left.hold).sum();
+
+    let count = |name: &str| bells.dirty.get(name).copied().unwrap_or(0);
+    let mut waits_for = Vec::new();
+    for (number, what) in [
+        (count("identity"), "identity work"),
+        (count("audience"), "audiences to work out"),
+        (count("list"), "lists to handle"),
+        (left, "people to add, to remove or on hold"),
+        (due_tokens as u64, "tokens or leads to look at"),
+        (u64::from(extract_pending), "bulk extract of leads"),
+        (passes as u64, "passes over audiences"),
+        (reports, "reports"),
+        (creating, "syncs whose list is being made"),
+        (imports_running as u64, "files being taken in"),
+    ] {
+        if number > 0 {
+            waits_for.push(format!("{number} {what}"));
+        }
+    }
+    let lists: Vec<Value> = outstanding
+        .iter()
+        .map(|(list, left)| {
+            json!({"list_id": list, "add": left.add, "remove": left.remove, "hold": left.hold, "failed": left.failed})
+        })
+        .collect();
+    Ok(json!({
+        "now": now,
+        "munchkin_id": munchkin,
+        "refused": refused,
+        "settled": waits_for.is_empty(),
+        "waits_for": waits_for,
+        "dirty": bells.dirty,
+        "stuck": bells.stuck,
+        "next_at": bells.next_at,
+        "outstanding": lists,
+        "due_tokens": due_tokens,
+        "extract_pending": extract_pending,
+        "activities_polled_at": identity.polled_at,
+        "calls_today": budget::used_today(deps, munchkin).await?,
+        "passes_pending": passes,
+        "reports_pending": reports,
+        "creating": creating,
+        "imports_running": imports_running,
+    }))
+}

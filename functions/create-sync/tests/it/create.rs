@@ -1,0 +1,302 @@
+//! Making syncs: every refusal, every crash, one list.
+
+use std::sync::atomic::Ordering;
+
+use domain::planted::{Guard, take_out};
+use doubles::marketo::{Commit, Fault, FaultAnswer, Kind, Which};
+use serde_json::{Value, json};
+use state::syncs::{Start, Status};
+
+use crate::support::{MUNCHKIN, ORG, World};
+
+fn carts() -> Value {
+    json!({"audience_id": "aam:101", "list": {"name": "Carts"}})
+}
+
+fn fault(world: &World, answer: FaultAnswer, commit: Commit) {
+    let fault = Fault { kind: Some(Kind::AssetCreate), which: Which::Nth(1), answer, commit };
+    world.outside.marketo.lock().expect("unlocked").inject(fault);
+}
+
+/// No sync, no row on its way, no list.
+fn nothing_half_made(world: &World) {
+    assert_eq!(world.get("/syncs"), (200, json!([])));
+    assert!(world.rows("creating/").is_empty());
+    assert_eq!(world.list_names().len(), 2);
+}
+
+#[test]
+fn a_new_list_is_made_and_bears_the_id_of_its_sync() {
+    let world = World::new();
+    world.rung();
+    let (status, sync) = world.post("/syncs", &carts());
+    assert_eq!(status, 201, "{sync}");
+    assert_eq!((&sync["status"], &sync["list"]["ours"]), (&json!("active"), &json!(true)));
+    assert_eq!((&sync["audience_delivered"], &sync["leaving"]), (&json!(true), &json!("remove")));
+    let (id, list) = (sync["id"].as_str().expect("an id"), sync["list"]["id"].as_u64().expect("a list"));
+    {
+        let marketo = world.outside.marketo.lock().expect("unlocked");
+        let made = &marketo.lists()[&list];
+        assert_eq!((made.name.as_str(), made.folder), ("Carts", 12));
+        assert_eq!(made.description, format!("audience-sync {id}"));
+    }
+    let row = world.row(id).expect("a row");
+    assert_eq!((row.status, row.from_pass, row.list.id), (Status::Active, Some(1), Some(list)));
+    let rung = world.rung();
+    for (kind, of) in [("audience", "aam:101".to_owned()), ("identity", String::new()), ("list", list.to_string())] {
+        assert!(rung.contains(&(kind.to_owned(), of)), "{kind}");
+    }
+    assert!(world.rows("creating/").is_empty());
+    assert_eq!(world.get(&format!("/syncs/{id}")), (200, sync));
+}
+
+#[test]
+fn an_existing_list_is_fed_and_is_not_ours() {
+    let world = World::new();
+    let body = json!({
+        "audience_id": "aam:102", "list": {"id": 1001}, "leaving": "keep", "members_before": "adopt", "unheard_of": 1,
+    });
+    let (status, sync) = world.post("/syncs", &body);
+    assert_eq!(status, 201, "{sync}");
+    assert_eq!(sync["list"], json!({"id": 1001, "name": "VIP", "folder_id": 12, "ours": false}));
+    assert_eq!((&sync["leaving"], &sync["members_before"]), (&json!("keep"), &json!("adopt")));
+    assert_eq!(sync["audience_delivered"], false);
+    assert_eq!(world.row(sync["id"].as_str().expect("an id")).expect("a row").from_pass, None);
+}
+
+#[test]
+fn report_only_touches_no_list() {
+    let world = World::new();
+    let (status, sync) =
+        world.post("/syncs", &json!({"audience_id": "aam:101", "list": {"name": "VIP"}, "start": "report_only"}));
+    assert_eq!((status, &sync["list"]["id"]), (201, &Value::Null), "{sync}");
+    assert!(world.outside.marketo.lock().expect("unlocked").calls().is_empty(), "Marketo is not asked");
+    // The same pair may begin for good beside it.
+    assert_eq!(world.post("/syncs", &json!({"audience_id": "aam:101", "list": {"id": 1001}})).0, 201);
+    let row = world.row(sync["id"].as_str().expect("an id")).expect("a row");
+    assert_eq!((row.start, row.status), (Start::ReportOnly, Status::Active));
+}
+
+#[test]
+fn closed_doors_refuse_a_new_sync() {
+    for (change, word) in [
+        (json!({"hipaa_ready": true}), "HIPAA"),
+        (json!({"org_id": null}), "organisation"),
+        (json!({"cookie_sync": false}), "cookie sync"),
+    ] {
+        let world = World::new();
+        let mut subscription = json!({"munchkin_id": MUNCHKIN, "org_id": ORG});
+        for (field, value) in change.as_object().expect("an object") {
+            subscription[field] = value.clone();
+        }
+        assert_eq!(world.put("/subscription", &subscription).0, 200);
+        for body in [carts(), json!({"audience_id": "aam:101", "list": {"id": 1001}})] {
+            let (status, problem) = world.post("/syncs", &body);
+            assert_eq!(status, 403);
+            assert!(problem["detail"].as_str().expect("words").contains(word), "{problem}");
+        }
+        assert!(world.outside.marketo.lock().expect("unlocked").calls().is_empty());
+        nothing_half_made(&world);
+    }
+}
+
+#[test]
+fn what_does_not_exist_is_refused_by_name() {
+    let world = World::new();
+    let (status, problem) = world.post("/syncs", &json!({"audience_id": "aam:999", "list": {"id": 1001}}));
+    assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/audience_id")));
+    let (status, problem) = world.post("/syncs", &json!({"audience_id": "aam:101", "list": {"id": 4711}}));
+    assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/list/id")));
+    // An existing folder that holds no lists, and one that is not there.
+    for folder in [41, 999] {
+        let body = json!({"audience_id": "aam:101", "list": {"name": "Carts", "folder_id": folder}});
+        let (status, problem) = world.post("/syncs", &body);
+        assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/list/folder_id")), "{problem}");
+    }
+    nothing_half_made(&world);
+}
+
+#[test]
+fn wrong_fields_are_named_all_at_once() {
+    let world = World::new();
+    let (status, problem) =
+        world.post("/syncs", &json!({"audience_id": 101, "list": {}, "leaving": "stay", "start": 1}));
+    assert_eq!((status, &problem["type"]), (400, &json!("about:blank")));
+    let pointers: Vec<&Value> = problem["errors"].as_array().expect("errors").iter().map(|e| &e["pointer"]).collect();
+    assert_eq!(pointers, ["/audience_id", "/list", "/leaving", "/start"]);
+    for list in [
+        json!({"id": "1001"}),
+        json!({"id": 0}),
+        json!({"name": " "}),
+        json!({"name": "x".repeat(256)}),
+        json!({"name": "a\nb"}),
+        json!({"id": 1001, "name": "VIP"}),
+        json!({"name": "Carts", "folder_id": "12"}),
+        json!("VIP"),
+    ] {
+        let (status, problem) = world.post("/syncs", &json!({"audience_id": "aam:101", "list": list}));
+        assert_eq!(status, 400, "{list}");
+        assert!(problem["errors"][0]["pointer"].as_str().expect("a pointer").starts_with("/list"), "{problem}");
+    }
+    assert_eq!(world.ask("POST", "/syncs", &[], b"{").status, 400);
+    assert_eq!(world.ask("POST", "/syncs", &[], b"[]").status, 400);
+    assert_eq!(world.ask("POST", "/syncs", &[], &vec![b' '; create_sync::BODY_BYTES + 1]).status, 413);
+    nothing_half_made(&world);
+}
+
+#[test]
+fn a_taken_name_offers_the_list_that_has_it() {
+    let world = World::new();
+    let (status, problem) = world.post("/syncs", &json!({"audience_id": "aam:101", "list": {"name": " VIP "}}));
+    assert_eq!((status, &problem["existing_list"]), (409, &json!({"id": 1001, "name": "VIP"})));
+    nothing_half_made(&world);
+}
+
+#[test]
+fn a_name_with_a_comma_is_found_although_marketo_cannot() {
+    let world = World::new();
+    let body = json!({"audience_id": "aam:101", "list": {"name": "Carts, new"}});
+    let (status, sync) = world.post("/syncs", &body);
+    assert_eq!(status, 201, "{sync}");
+    let (status, problem) = world.post("/syncs", &json!({"audience_id": "aam:103", "list": {"name": "Carts, new"}}));
+    assert_eq!((status, &problem["existing_list"]["id"]), (409, &sync["list"]["id"]));
+}
+
+#[test]
+fn an_audience_feeds_a_list_once_until_it_is_stopped() {
+    let world = World::new();
+    let (_, first) = world.post("/syncs", &carts());
+    let list = first["list"]["id"].clone();
+    for body in [carts(), json!({"audience_id": "aam:101", "list": {"id": list}})] {
+        let (status, problem) = world.post("/syncs", &body);
+        assert_eq!((status, &problem["existing_sync"]["id"]), (409, &first["id"]), "{problem}");
+    }
+    let body = json!({"audience_id": "aam:101", "list": {"id": list}});
+    assert_eq!(
+        world.post("/syncs", &json!({"audience_id": "aam:103", "list": {"id": list}})).0,
+        201,
+        "another audience"
+    );
+    let id = first["id"].as_str().expect("an id");
+    assert_eq!(world.post(&format!("/syncs/{id}/stop"), &json!({})).0, 200);
+    assert_eq!(world.post("/syncs", &body).0, 201);
+    assert_eq!(world.post("/syncs", &body).0, 409);
+}
+
+#[test]
+fn the_same_key_answers_the_same() {
+    let world = World::new();
+    let first = world.post_once("k1", &carts());
+    assert_eq!(first.0, 201);
+    assert_eq!(world.post_once("k1", &carts()), first);
+    assert_eq!(world.list_names().len(), 3);
+    assert_eq!(world.post_once("k1", &json!({"audience_id": "aam:101", "list": {"id": 1001}})).0, 422);
+    // A refusal, too.
+    let taken = world.post_once("k2", &json!({"audience_id": "aam:103", "list": {"name": "VIP"}}));
+    assert_eq!(taken.0, 409);
+    assert_eq!(world.post_once("k2", &json!({"audience_id": "aam:103", "list": {"name": "VIP"}})), taken);
+    assert_eq!(world.post_once("not visible", &carts()).0, 400);
+}
+
+/// The process dies between the making of the list and the second write of the row, and the client tries again.
+fn crash_and_retry(world: &World) -> (u16, Value) {
+    world.outside.die_after_list.store(true, Ordering::Relaxed);
+    let (status, _) = world.post_once("k", &carts());
+    assert_eq!(status, 503);
+    assert_eq!(world.list_names().len(), 3, "the list was made");
+    world.outside.revive();
+    world.post_once("k", &carts())
+}
+
+#[test]
+fn l_list_made_then_crash_then_the_same_key_gives_one_list() {
+    let world = World::new();
+    let (status, sync) = crash_and_retry(&world);
+    assert_eq!((status, &sync["list"]["ours"]), (201, &json!(true)), "{sync}");
+    assert_eq!(world.list_names().len(), 3);
+    assert_eq!(world.get("/syncs").1.as_array().expect("syncs").len(), 1);
+    assert!(world.rows("creating/").is_empty());
+}
+
+#[test]
+fn l_without_its_guard_the_retry_meets_a_list_that_nobody_knows() {
+    let world = World::new();
+    take_out(Some(Guard::RowBeforeList));
+    let (status, problem) = crash_and_retry(&world);
+    take_out(None);
+    assert_eq!(status, 409, "{problem}");
+}
+
+#[test]
+fn a_crash_before_the_answer_is_finished_by_the_schedule() {
+    let world = World::new();
+    world.outside.die_after_list.store(true, Ordering::Relaxed);
+    assert_eq!(world.post("/syncs", &carts()).0, 503);
+    world.outside.revive();
+    world.rung();
+    world.resume();
+    let (_, syncs) = world.get("/syncs");
+    assert_eq!((&syncs[0]["status"], &syncs[0]["list"]["ours"]), (&json!("active"), &json!(true)));
+    assert!(world.rung().iter().any(|(kind, _)| kind == "audience"));
+    assert_eq!(world.list_names().len(), 3);
+}
+
+#[test]
+fn an_unknown_outcome_that_took_effect_is_found_at_once() {
+    let world = World::new();
+    fault(&world, FaultAnswer::Http502, Commit::After);
+    let (status, sync) = world.post("/syncs", &carts());
+    assert_eq!((status, &sync["list"]["ours"]), (201, &json!(true)), "{sync}");
+}
+
+#[test]
+fn an_unknown_outcome_that_lands_late_makes_one_list() {
+    let world = World::new();
+    fault(&world, FaultAnswer::Drop, Commit::Late { after_ms: 170_000 });
+    let (status, sync) = world.post_once("k", &carts());
+    assert_eq!((status, &sync["status"]), (202, &json!("creating")));
+    assert_eq!(world.get("/status").1["creating"], 1);
+    for _ in 0..4 {
+        world.wait(60_000);
+        world.resume();
+    }
+    assert_eq!(world.list_names().len(), 3);
+    let (status, again) = world.post_once("k", &carts());
+    assert_eq!((status, &again["id"], &again["status"]), (201, &sync["id"], &json!("active")));
+    let creates =
+        world.outside.marketo.lock().expect("unlocked").calls().iter().filter(|c| c.kind == Kind::AssetCreate).count();
+    assert_eq!(creates, 1, "asked once");
+}
+
+#[test]
+fn an_unknown_outcome_without_effect_is_tried_again_when_it_can_no_longer_land() {
+    let world = World::new();
+    fault(&world, FaultAnswer::Code(604), Commit::Before);
+    let (status, sync) = world.post("/syncs", &carts());
+    assert_eq!(status, 202);
+    world.wait(60_000);
+    world.resume();
+    assert_eq!(world.list_names().len(), 2, "it might still land");
+    world.wait(180_000);
+    world.resume();
+    assert_eq!(world.list_names().len(), 3);
+    let (_, now) = world.get(&format!("/syncs/{}", sync["id"].as_str().expect("an id")));
+    assert_eq!((&now["status"], &now["list"]["ours"]), (&json!("active"), &json!(true)));
+}
+
+#[test]
+fn a_name_that_is_taken_meanwhile_stops_the_sync_and_says_why() {
+    let world = World::new();
+    fault(&world, FaultAnswer::Code(604), Commit::Before);
+    let (status, sync) = world.post_once("k", &carts());
+    assert_eq!(status, 202);
+    let fine = json!({"audience_id": "aam:103", "list": {"name": "Carts"}});
+    assert_eq!(world.post("/syncs", &fine).0, 201);
+    world.wait(240_000);
+    world.resume();
+    let (_, now) = world.get(&format!("/syncs/{}", sync["id"].as_str().expect("an id")));
+    assert_eq!(now["status"], "stopped_keeping");
+    assert!(now["why"].as_str().expect("words").contains("name"), "{now}");
+    assert_eq!(world.post_once("k", &carts()).0, 409);
+    assert_eq!(world.list_names().len(), 3);
+}

@@ -1,0 +1,149 @@
+//! Browsing, reports, status and the page.
+
+use std::collections::BTreeMap;
+
+use domain::AudienceId;
+use ports::Table;
+use serde_json::{Value, json};
+use state::syncs::{Import, ImportStatus, Reject, import_key};
+
+use crate::support::{START, World, munchkin};
+
+fn make(world: &World, audience: &str, list: Value, start: &str) -> String {
+    let (status, sync) = world.post("/syncs", &json!({"audience_id": audience, "list": list, "start": start}));
+    assert_eq!(status, 201, "{sync}");
+    sync["id"].as_str().expect("an id").to_owned()
+}
+
+#[test]
+fn folders_audiences_and_lists_are_browsed() {
+    let world = World::new();
+    assert_eq!(
+        world.get("/folders").1,
+        json!([{"id": 1, "parent_id": null, "name": "Retail"}, {"id": 2, "parent_id": 1, "name": "Shop"}])
+    );
+    let (_, audiences) = world.get("/folders/2/audiences");
+    assert_eq!((&audiences[0]["audience_id"], &audiences[0]["size"]), (&json!("aam:101"), &json!(7)));
+    assert_eq!((&audiences[1]["delivered"], &audiences[1]["size"]), (&json!(false), &Value::Null));
+    assert_eq!(audiences[0]["delivered_at"], "2026-11-20T00:00:00Z");
+    assert_eq!(world.get("/folders/1/audiences").1, json!([]));
+    assert_eq!(world.get("/folders/9/audiences").0, 404);
+    assert_eq!(world.get("/folders/x/audiences").0, 404);
+    let (_, lists) = world.get("/lists?search=vip");
+    assert_eq!((lists.as_array().expect("lists").len(), &lists[0]["id"]), (1, &json!(1001)));
+    assert!(world.get("/list-folders").1.as_array().expect("folders").iter().any(|folder| folder["id"] == 12));
+}
+
+#[test]
+fn the_report_has_the_published_shape_and_its_sums_hold() {
+    let world = World::new();
+    let id = make(&world, "aam:101", json!({"id": 1001}), "now");
+    assert_eq!(world.get(&format!("/syncs/{id}/report")).0, 404, "the first pass is under way");
+    world.report(&id);
+    let (status, report) = world.get(&format!("/syncs/{id}/report"));
+    assert_eq!(status, 200);
+    assert_eq!(
+        report,
+        json!({
+            "sync_id": id, "audience_id": "aam:101", "list_id": 1001, "as_of": "2026-11-20T00:01:01.5Z",
+            "delivered": true, "audience": 7, "no_match": 3, "set_aside": 1, "anonymous": 1, "addressable": 4,
+            "known": 2, "people": 5, "in_list": {"ours": 1, "before_us": 1}, "waiting": 1,
+            "failed": {"1004": 0, "1007": 2}, "members_in_marketo": 6,
+            "members": {
+                "in_audience_by_us": 1, "in_audience_before_us": 1, "before_us_only": 4, "by_another_sync": 0,
+                "kept": 0, "waiting_to_leave": 0,
+            },
+        })
+    );
+}
+
+#[test]
+fn report_only_reports_from_the_pass_and_an_undelivered_audience_says_so() {
+    let world = World::new();
+    let id = make(&world, "aam:101", json!({"name": "Later"}), "report_only");
+    assert_eq!(world.get(&format!("/syncs/{id}/report")).0, 404);
+    world.want(101, &[1, 2], 1);
+    let (_, report) = world.get(&format!("/syncs/{id}/report"));
+    assert_eq!((&report["waiting"], &report["people"], &report["list_id"]), (&json!(2), &json!(2), &Value::Null));
+    assert_eq!(
+        (&report["in_list"], &report["members_in_marketo"]),
+        (&json!({"ours": 0, "before_us": 0}), &Value::Null)
+    );
+
+    let id = make(&world, "aam:102", json!({"id": 1001}), "now");
+    let (status, report) = world.get(&format!("/syncs/{id}/report"));
+    assert_eq!((status, &report["delivered"], &report["audience"]), (200, &json!(false), &json!(0)));
+    assert_eq!(report["as_of"], "2026-11-20T00:00:00Z");
+    assert!(report["note"].is_string());
+}
+
+#[test]
+fn status_tells_what_everything_waits_for() {
+    let world = World::bare();
+    assert_eq!(world.get("/status").1["settled"], true, "nothing is set up");
+    let world = World::new();
+    let (_, status) = world.get("/status");
+    assert_eq!((&status["settled"], &status["extract_pending"]), (&json!(false), &json!(true)));
+    assert_eq!(status["dirty"], json!({"identity": 1, "audience": 0, "list": 0}));
+    make(&world, "aam:101", json!({"id": 1001}), "now");
+    world.want(101, &[1], 1);
+    let (_, status) = world.get("/status");
+    assert_eq!(status["dirty"], json!({"identity": 1, "audience": 1, "list": 1}));
+    assert_eq!((&status["passes_pending"], &status["reports_pending"]), (&json!(1), &json!(1)));
+    assert!(status["calls_today"].as_u64().expect("a number") > 0);
+    assert!(status["waits_for"].as_array().expect("words").len() >= 5, "{status}");
+}
+
+#[test]
+fn unknown_routes_and_methods_are_told_apart() {
+    let world = World::new();
+    assert_eq!(world.get("/nowhere").0, 404);
+    assert_eq!(world.get("/syncs/0000000000000000").0, 404);
+    let answer = world.ask("DELETE", "/syncs", &[], b"");
+    assert_eq!((answer.status, answer.headers), (405, vec![("allow", "GET, POST".to_owned())]));
+    assert_eq!(world.ask("GET", "/syncs/x/pause", &[], b"").status, 405);
+}
+
+fn import(world: &World) {
+    let import = Import {
+        v: 1,
+        id: "f1".into(),
+        key: "incoming/<b>.sync".into(),
+        status: ImportStatus::Done,
+        why: None,
+        started_at: START,
+        ended_at: Some(START + 1_000),
+        rows: 9,
+        rejected: 3,
+        rejects: vec![Reject { line: 4, reason: "expected 38 digits & got <12>".into() }],
+        taken: BTreeMap::from([(AudienceId::aam(101), 6)]),
+    };
+    world.store(Table::Syncs, import_key(&munchkin(), "f1"), &import);
+}
+
+#[test]
+fn the_page_shows_everything_and_escapes_it() {
+    let world = World::new();
+    let id = make(&world, "aam:101", json!({"id": 1002}), "now");
+    world.report(&id);
+    import(&world);
+    assert_eq!(world.get("/imports").1[0]["rejects"][0]["line"], 4);
+    let answer = world.ask("GET", "/", &[], b"");
+    assert_eq!((answer.status, answer.content_type), (200, "text/html; charset=utf-8"));
+    let html = String::from_utf8(answer.body).expect("text");
+    assert!(html.contains("Carts → &lt;script&gt;alert(1)&lt;/script&gt;"));
+    assert!(!html.contains("<script>alert"));
+    assert!(html.contains("incoming/&lt;b&gt;.sync") && html.contains("38 digits &amp; got &lt;12&gt;"));
+    assert!(html.contains("and 2 more") && html.contains("refused by Marketo, code 1007"));
+    assert!(html.contains("As of 2026-11-20T00:01:01.5Z") && html.contains("List last handled: never"));
+    assert!(!html.contains("http://") && !html.contains("https://"), "nothing is loaded from elsewhere");
+    let policy = answer.headers.iter().find(|(name, _)| *name == "content-security-policy").expect("a policy");
+    assert!(policy.1.contains("default-src 'none'"));
+}
+
+#[test]
+fn the_page_is_there_before_anything_is_set_up() {
+    let world = World::bare();
+    let html = String::from_utf8(world.ask("GET", "/", &[], b"").body).expect("text");
+    assert!(html.contains("PUT /subscription"));
+}

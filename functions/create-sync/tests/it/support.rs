@@ -1,0 +1,418 @@
+//! A world for the tests: tables, objects and queues in memory, and the doubles of Marketo and Adobe behind HTTP.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use create_sync::{Request, Response, handle};
+use domain::report::{AudienceCounts, MemberCounts, PeopleCounts};
+use domain::{AudienceId, LeadSet, MunchkinId};
+use doubles::adobe::{self, Adobe};
+use doubles::marketo::{self, Marketo};
+use futures::executor::block_on;
+use ports::{
+    Clock, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError, PortResult, Ports, Queue, Queues,
+    Random, Read, Table, Tables,
+};
+use serde_json::{Value, json};
+use state::audience::{BaseRef, Head, head_key};
+use state::deps::Credentials;
+use state::lists::{AudienceReport, Report, Want, report_key, want_key, write_leads};
+use state::syncs::{Sync, sync_key};
+use state::{Deps, Settings, load, save};
+use world::types::{Folder, Lead, Library, List, MarketoData, Segment};
+
+pub const MUNCHKIN: &str = "123-ABC-456";
+pub const ORG: &str = "0123456789ABCDEF01234567@AdobeOrg";
+/// 2026-11-20T00:00:00Z.
+pub const START: u64 = 1_795_132_800_000;
+
+/// Everything outside the functions.
+pub struct Outside {
+    items: Mutex<BTreeMap<(Table, Key), Item>>,
+    objects: Mutex<BTreeMap<String, Bytes>>,
+    pub sent: Mutex<Vec<(Queue, Outgoing)>>,
+    pub marketo: Mutex<Marketo>,
+    adobe: Mutex<Adobe>,
+    pub now: AtomicU64,
+    random: AtomicU64,
+    /// The process dies as soon as Marketo has made a list.
+    pub die_after_list: AtomicBool,
+    dead: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no test panics while it holds this")
+}
+
+impl Outside {
+    fn alive(&self) -> PortResult<()> {
+        if self.dead.load(Ordering::Relaxed) {
+            return Err(PortError::Unavailable { service: "test", reason: "the process died".into() });
+        }
+        Ok(())
+    }
+
+    pub fn revive(&self) {
+        self.dead.store(false, Ordering::Relaxed);
+        self.die_after_list.store(false, Ordering::Relaxed);
+    }
+
+    fn holds(&self, table: Table, key: &Key, expect: Expect) -> bool {
+        let items = lock(&self.items);
+        let found = items.get(&(table, key.clone())).map(|item| item.rev);
+        match expect {
+            Expect::Anything => true,
+            Expect::Absent => found.is_none(),
+            Expect::Rev(rev) => found == Some(rev),
+        }
+    }
+}
+
+#[async_trait]
+impl Tables for Outside {
+    async fn get(&self, table: Table, key: &Key, _: Read) -> PortResult<Option<Item>> {
+        self.alive()?;
+        Ok(lock(&self.items).get(&(table, key.clone())).cloned())
+    }
+    async fn batch_get(&self, table: Table, keys: &[Key], _: Read) -> PortResult<Vec<Item>> {
+        self.alive()?;
+        let items = lock(&self.items);
+        Ok(keys
+            .iter()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .filter_map(|key| items.get(&(table, key.clone())).cloned())
+            .collect())
+    }
+    async fn put(&self, table: Table, item: Item, expect: Expect) -> PortResult<bool> {
+        self.alive()?;
+        let holds = self.holds(table, &item.key, expect);
+        if holds {
+            lock(&self.items).insert((table, item.key.clone()), item);
+        }
+        Ok(holds)
+    }
+    async fn put_all(&self, table: Table, all: Vec<Item>) -> PortResult<()> {
+        self.alive()?;
+        lock(&self.items).extend(all.into_iter().map(|item| ((table, item.key.clone()), item)));
+        Ok(())
+    }
+    async fn delete(&self, table: Table, key: &Key, expect: Expect) -> PortResult<bool> {
+        self.alive()?;
+        let holds = self.holds(table, key, expect);
+        if holds {
+            lock(&self.items).remove(&(table, key.clone()));
+        }
+        Ok(holds)
+    }
+    async fn query(
+        &self,
+        table: Table,
+        pk: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        _: Read,
+    ) -> PortResult<Page> {
+        self.alive()?;
+        let items = lock(&self.items);
+        let found = items.iter().filter(|((of, key), _)| {
+            *of == table
+                && key.pk == pk
+                && key.sk.starts_with(prefix)
+                && after.is_none_or(|after| key.sk.as_str() > after)
+        });
+        // Pages of two at most, so that paging is always exercised.
+        let size = limit.min(2);
+        let mut items: Vec<Item> = found.map(|(_, item)| item.clone()).take(size + 1).collect();
+        let next = (items.len() > size).then(|| items[size - 1].key.sk.clone());
+        items.truncate(size);
+        Ok(Page { items, next })
+    }
+    async fn due(&self, table: Table, due_pk: &str, until: u64, limit: usize) -> PortResult<Vec<Item>> {
+        self.alive()?;
+        let items = lock(&self.items);
+        let due = |item: &&Item| item.due.as_ref().is_some_and(|due| due.pk == due_pk && due.at <= until);
+        Ok(items
+            .iter()
+            .filter(|((of, _), _)| *of == table)
+            .map(|(_, item)| item)
+            .filter(due)
+            .take(limit)
+            .cloned()
+            .collect())
+    }
+}
+
+#[async_trait]
+impl Objects for Outside {
+    async fn get(&self, key: &str) -> PortResult<Option<Bytes>> {
+        Ok(lock(&self.objects).get(key).cloned())
+    }
+    async fn get_range(&self, key: &str, from: u64, len: u64) -> PortResult<Option<Bytes>> {
+        let cut = |bytes: &Bytes| {
+            let end = bytes.len().min((from + len) as usize);
+            bytes.slice((from as usize).min(end)..end)
+        };
+        Ok(lock(&self.objects).get(key).map(cut))
+    }
+    async fn put(&self, key: &str, body: Bytes) -> PortResult<()> {
+        lock(&self.objects).insert(key.to_owned(), body);
+        Ok(())
+    }
+    async fn list(&self, _: &str, _: Option<&str>) -> PortResult<Vec<ObjectInfo>> {
+        Ok(Vec::new())
+    }
+    async fn delete(&self, key: &str) -> PortResult<()> {
+        lock(&self.objects).remove(key);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Queues for Outside {
+    async fn send(&self, queue: Queue, messages: Vec<Outgoing>) -> PortResult<()> {
+        self.alive()?;
+        lock(&self.sent).extend(messages.into_iter().map(|message| (queue, message)));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Http for Outside {
+    async fn send(&self, request: http::Request<Vec<u8>>, _: u64) -> PortResult<http::Response<Vec<u8>>> {
+        self.alive()?;
+        let now = self.now_ms();
+        if request.uri().host() == Some("adobe.test") {
+            return Ok(lock(&self.adobe).handle(now, &request));
+        }
+        let lists = lock(&self.marketo).lists().len();
+        let response = lock(&self.marketo).handle(now, &request).response;
+        if self.die_after_list.load(Ordering::Relaxed) && lock(&self.marketo).lists().len() > lists {
+            self.dead.store(true, Ordering::Relaxed);
+        }
+        response.ok_or_else(|| PortError::Unknown { service: "marketo", reason: "dropped".into() })
+    }
+}
+
+#[async_trait]
+impl Clock for Outside {
+    fn now_ms(&self) -> u64 {
+        self.now.load(Ordering::Relaxed)
+    }
+    async fn sleep_ms(&self, ms: u64) {
+        self.now.fetch_add(ms, Ordering::Relaxed);
+    }
+}
+
+impl Random for Outside {
+    fn next_u64(&self) -> u64 {
+        self.random.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A stack with one subscription, three audiences (101 and 103 delivered) and two lists.
+pub struct World {
+    pub deps: Deps,
+    pub outside: Arc<Outside>,
+}
+
+pub fn munchkin() -> MunchkinId {
+    MunchkinId::parse(MUNCHKIN).expect("a Munchkin id")
+}
+
+fn marketo_data() -> MarketoData {
+    let lead = |id| Lead { id, email: Some(format!("{id}@example.com")), cookies: Vec::new(), ecids: Vec::new() };
+    let list = |id, name: &str| List { id, name: name.to_owned(), members: BTreeSet::from([1]) };
+    MarketoData {
+        munchkin_id: MUNCHKIN.to_owned(),
+        org_id: Some(ORG.to_owned()),
+        hipaa_ready: false,
+        cookie_sync: true,
+        leads: (1..=5).map(lead).collect(),
+        lists: vec![list(1001, "VIP"), list(1002, "<script>alert(1)</script>")],
+    }
+}
+
+fn library() -> Library {
+    let folder = |folder_id, parent_folder_id, name: &str| Folder { folder_id, parent_folder_id, name: name.into() };
+    let segment = |sid, name: &str| Segment { sid, folder_id: 2, name: name.into() };
+    Library {
+        folders: vec![folder(1, 0, "Retail"), folder(2, 1, "Shop")],
+        segments: vec![segment(101, "Carts"), segment(102, "Never delivered"), segment(103, "Buyers")],
+    }
+}
+
+impl World {
+    /// The stack as it is before anybody set up a subscription.
+    pub fn bare() -> Self {
+        let outside = Arc::new(Outside {
+            items: Mutex::default(),
+            objects: Mutex::default(),
+            sent: Mutex::default(),
+            marketo: Mutex::new(Marketo::new(marketo::Settings::default(), marketo_data(), START)),
+            adobe: Mutex::new(Adobe::new(adobe::Settings::default(), library(), START)),
+            now: AtomicU64::new(START),
+            random: AtomicU64::new(0xA000_0000_0000_0000),
+            die_after_list: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
+        });
+        let credentials = || Credentials { id: "sample-client".into(), secret: "sample-secret".into() };
+        let settings = Settings {
+            time_scale: 1.0,
+            calls_per_window: 50,
+            calls_per_day: 25_000,
+            marketo_url: "http://marketo.test".into(),
+            marketo: credentials(),
+            ims_url: "http://adobe.test".into(),
+            aam_url: "http://adobe.test".into(),
+            adobe: credentials(),
+            adobe_scopes: "openid".into(),
+            pass_above: 100,
+            slice_records: 1_000,
+        };
+        let ports = Ports {
+            tables: outside.clone(),
+            objects: outside.clone(),
+            queues: outside.clone(),
+            http: outside.clone(),
+            clock: outside.clone(),
+            random: outside.clone(),
+        };
+        Self { deps: Deps::new(ports, settings), outside }
+    }
+
+    pub fn new() -> Self {
+        let world = Self::bare();
+        let (status, _) = world.put("/subscription", &json!({"munchkin_id": MUNCHKIN, "org_id": ORG}));
+        assert_eq!(status, 201);
+        for sid in [101, 103] {
+            world.deliver(sid);
+        }
+        world
+    }
+
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        let request = Request {
+            method: method.into(),
+            path: path.into(),
+            query: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            body: body.to_vec(),
+        };
+        block_on(handle(&self.deps, request, self.deps.now() + 30_000))
+    }
+
+    fn json(response: &Response) -> (u16, Value) {
+        let body: Value = serde_json::from_slice(&response.body).expect("JSON");
+        let problem = response.content_type == "application/problem+json";
+        assert_eq!(problem, response.status >= 400, "{body}");
+        if problem {
+            assert_eq!(body["status"], response.status);
+            assert!(body["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{body}");
+        }
+        (response.status, body)
+    }
+
+    pub fn get(&self, path: &str) -> (u16, Value) {
+        Self::json(&self.ask("GET", path, &[], b""))
+    }
+
+    pub fn put(&self, path: &str, body: &Value) -> (u16, Value) {
+        Self::json(&self.ask("PUT", path, &[], body.to_string().as_bytes()))
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        Self::json(&self.ask("POST", path, &[], body.to_string().as_bytes()))
+    }
+
+    pub fn post_once(&self, key: &str, body: &Value) -> (u16, Value) {
+        Self::json(&self.ask("POST", "/syncs", &[("idempotency-key", key)], body.to_string().as_bytes()))
+    }
+
+    pub fn resume(&self) {
+        block_on(create_sync::resume(&self.deps)).expect("resumed");
+    }
+
+    /// The names of Marketo's lists.
+    pub fn list_names(&self) -> Vec<String> {
+        lock(&self.outside.marketo).lists().values().map(|list| list.name.clone()).collect()
+    }
+
+    pub fn row(&self, id: &str) -> Option<Sync> {
+        let key = sync_key(&munchkin(), id);
+        block_on(load::<Sync>(&self.deps, Table::Syncs, &key)).expect("read").map(|doc| doc.value)
+    }
+
+    /// Sort keys of the subscription's rows with this prefix.
+    pub fn rows(&self, prefix: &str) -> Vec<String> {
+        let items = lock(&self.outside.items);
+        let keys = items.keys().filter(|(table, key)| *table == Table::Syncs && key.pk == MUNCHKIN);
+        keys.filter(|(_, key)| key.sk.starts_with(prefix)).map(|(_, key)| key.sk.clone()).collect()
+    }
+
+    /// Bodies of the rings since the last call: kind and id.
+    pub fn rung(&self) -> BTreeSet<(String, String)> {
+        let sent = std::mem::take(&mut *lock(&self.outside.sent));
+        let read = |(_, message): &(Queue, Outgoing)| {
+            let body: Value = serde_json::from_str(&message.body).expect("JSON");
+            (body["kind"].as_str().expect("a kind").to_owned(), body["id"].as_str().unwrap_or_default().to_owned())
+        };
+        sent.iter().map(read).collect()
+    }
+
+    pub fn deliver(&self, sid: u64) {
+        let audience = AudienceId::aam(sid);
+        let mut head = Head::new(audience.clone(), START);
+        head.base = Some(BaseRef { key: "base".into(), count: 7, as_of: START });
+        let key = head_key(&munchkin(), &audience);
+        assert!(block_on(save(&self.deps, Table::Audiences, key, &head, None, None)).expect("saved"));
+    }
+
+    /// Publishes what an audience wants, as a pass does.
+    pub fn want(&self, sid: u64, leads: &[u64], pass: u64) {
+        let audience = AudienceId::aam(sid);
+        let set: LeadSet = leads.iter().copied().collect();
+        let key = block_on(write_leads(&self.deps, "want", &set)).expect("written");
+        let counts =
+            AudienceCounts { audience: 7, no_match: 3, set_aside: 1, anonymous: 1, known: 2, people: set.len() };
+        let report = AudienceReport { as_of: START + 5, counts, ..AudienceReport::default() };
+        let want = Want { v: 1, audience: audience.clone(), key, count: set.len(), pass, report };
+        self.store(Table::Lists, want_key(&munchkin(), &audience), &want);
+    }
+
+    pub fn report(&self, sync: &str) {
+        let report = Report {
+            v: 1,
+            as_of: START + 61_500,
+            pass: 1,
+            audience: AudienceCounts { audience: 7, no_match: 3, set_aside: 1, anonymous: 1, known: 2, people: 5 },
+            people: PeopleCounts { ours: 1, before_us: 1, waiting: 1, failed: BTreeMap::from([("1007".into(), 2)]) },
+            members: Some(MemberCounts {
+                in_audience_by_us: 1,
+                in_audience_before_us: 1,
+                before_us_only: 4,
+                ..MemberCounts::default()
+            }),
+        };
+        self.store(Table::Lists, report_key(&munchkin(), sync), &report);
+    }
+
+    pub fn store<T: serde::Serialize>(&self, table: Table, key: Key, value: &T) {
+        let item = state::doc::item(key, value, None, None).expect("JSON");
+        lock(&self.outside.items).insert((table, item.key.clone()), item);
+    }
+
+    pub fn leads(&self, key: &str) -> Vec<u64> {
+        block_on(state::lists::read_leads(&self.deps, key)).expect("a set").iter().collect()
+    }
+
+    pub fn wait(&self, ms: u64) {
+        self.outside.now.fetch_add(ms, Ordering::Relaxed);
+    }
+}
