@@ -112,6 +112,10 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
             format!("the body has {} bytes; at most {BODY_BYTES} are taken", request.body.len()),
         ));
     }
+    // Browsers say so of themselves: another site's page must not stop a sync with its visitor's rights.
+    if request.method != "GET" && request.header("sec-fetch-site").is_some_and(|site| site == "cross-site") {
+        return Err(Problem::new(403, "a page of another site may not change anything here"));
+    }
     let path = request.path.trim_end_matches('/');
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     let ok = |value: Value| Response::json(200, &value);

@@ -1,9 +1,10 @@
 //! Pausing, resuming, stopping, running; subscriptions and feeds.
 
 use serde_json::{Value, json};
+use state::bell::BellKey;
 use state::syncs::Status;
 
-use crate::support::{MUNCHKIN, ORG, World};
+use crate::support::{MUNCHKIN, ORG, World, munchkin};
 
 /// A sync whose audience has had a pass.
 fn running() -> (World, String) {
@@ -19,18 +20,10 @@ fn has_rung(world: &World, kind: &str) -> bool {
     world.rung().iter().any(|(rung, _)| rung == kind)
 }
 
-/// As if the list-writer had handled the list's ring.
-fn handled(world: &World) {
-    let ring =
-        state::bell::Ring { v: 1, key: state::bell::BellKey::list(&crate::support::munchkin(), 1001), version: 1 };
-    let done = state::bell::handle(&world.deps, &ring, || async { Ok(state::bell::Next::Done(None)) });
-    futures::executor::block_on(done).expect("handled");
-}
-
 #[test]
 fn a_pause_keeps_what_was_wanted_and_a_resume_forgets_it() {
     let (world, id) = running();
-    handled(&world);
+    world.handled(BellKey::list(&munchkin(), 1001));
     let (status, sync) = world.post(&format!("/syncs/{id}/pause"), &json!({}));
     assert_eq!((status, &sync["status"], &sync["generation"]), (200, &json!("paused"), &json!(2)));
     let row = world.row(&id).expect("a row");
@@ -46,6 +39,16 @@ fn a_pause_keeps_what_was_wanted_and_a_resume_forgets_it() {
     let row = world.row(&id).expect("a row");
     assert_eq!((row.frozen, row.from_pass, row.generation), (None, Some(1), 3));
     assert!(has_rung(&world, "list"));
+}
+
+#[test]
+fn a_pause_keeps_both_sets_where_another_is_published_meanwhile() {
+    let (world, id) = running();
+    let row = world.want_row(101, &[3, 4], 2);
+    world.outside.meanwhile.lock().expect("unlocked").replace(row);
+    assert_eq!(world.post(&format!("/syncs/{id}/pause"), &json!({})).0, 200);
+    let row = world.row(&id).expect("a row");
+    assert_eq!(world.leads(row.frozen.as_deref().expect("kept")), [1, 2, 3, 4]);
 }
 
 #[test]

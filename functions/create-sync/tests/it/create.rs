@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 use domain::planted::{Guard, take_out};
 use doubles::marketo::{Commit, Fault, FaultAnswer, Kind, Which};
 use serde_json::{Value, json};
+use state::bell::BellKey;
 use state::syncs::{Start, Status};
 
-use crate::support::{MUNCHKIN, ORG, World};
+use crate::support::{MUNCHKIN, ORG, World, munchkin};
 
 fn carts() -> Value {
     json!({"audience_id": "aam:101", "list": {"name": "Carts"}})
@@ -28,6 +29,7 @@ fn nothing_half_made(world: &World) {
 #[test]
 fn a_new_list_is_made_and_bears_the_id_of_its_sync() {
     let world = World::new();
+    world.handled(BellKey::identity(&munchkin()));
     world.rung();
     let (status, sync) = world.post("/syncs", &carts());
     assert_eq!(status, 201, "{sync}");
@@ -299,4 +301,78 @@ fn a_name_that_is_taken_meanwhile_stops_the_sync_and_says_why() {
     assert!(now["why"].as_str().expect("words").contains("name"), "{now}");
     assert_eq!(world.post_once("k", &carts()).0, 409);
     assert_eq!(world.list_names().len(), 3);
+}
+
+/// Lets the process die after each of its calls in turn. `again`: what follows then. Answers, for each, how many
+/// lists and how many active syncs there are.
+fn dying_everywhere(body: &Value, again: impl Fn(&World)) -> Vec<(usize, usize)> {
+    let mut ends = Vec::new();
+    for calls in 0.. {
+        let world = World::new();
+        world.handled(BellKey::identity(&munchkin()));
+        world.outside.dies_after(calls);
+        world.post_once("k", body);
+        let done = world.outside.is_alive();
+        world.outside.revive();
+        again(&world);
+        let (_, syncs) = world.get("/syncs");
+        let syncs = syncs.as_array().expect("syncs");
+        let active: Vec<&Value> = syncs.iter().filter(|sync| sync["status"] == "active").collect();
+        assert_eq!(active.len(), syncs.len(), "after {calls} calls: {syncs:?}");
+        assert!(world.rows("creating/").is_empty() || active.is_empty(), "after {calls} calls");
+        if !active.is_empty() {
+            // Marked; a ring that was lost is rung by the sweep.
+            let dirty = &world.get("/status").1["dirty"];
+            assert_eq!(*dirty, json!({"identity": 1, "audience": 1, "list": 1}), "after {calls} calls");
+        }
+        ends.push((world.list_names().len() - 2, active.len()));
+        if done {
+            return ends;
+        }
+    }
+    ends
+}
+
+#[test]
+fn dying_anywhere_and_trying_again_makes_one_list_and_one_sync() {
+    for (body, lists) in [(carts(), 1), (json!({"audience_id": "aam:101", "list": {"id": 1001}}), 0)] {
+        let again = |world: &World| {
+            // A create that may still land is waited for.
+            world.wait(240_000);
+            assert_eq!(world.post_once("k", &body).0, 201);
+            assert_eq!(world.post_once("k", &body).0, 201);
+        };
+        let ends = dying_everywhere(&body, again);
+        assert!(ends.len() > 20, "{}", ends.len());
+        assert!(ends.iter().all(|end| *end == (lists, 1)), "{ends:?}");
+    }
+}
+
+#[test]
+fn dying_anywhere_leaves_nothing_that_the_schedule_does_not_finish() {
+    let again = |world: &World| {
+        world.wait(240_000);
+        world.resume();
+    };
+    let ends = dying_everywhere(&carts(), again);
+    // Before the row is written nothing was done, and after it everything is.
+    let begun = ends.iter().position(|end| *end == (1, 1)).expect("made");
+    assert!(begun > 3 && ends[..begun].iter().all(|end| *end == (0, 0)), "{ends:?}");
+    assert!(ends[begun..].iter().all(|end| *end == (1, 1)), "{ends:?}");
+}
+
+#[test]
+fn a_sync_on_its_way_can_be_stopped() {
+    let world = World::new();
+    fault(&world, FaultAnswer::Code(604), Commit::Before);
+    let (status, sync) = world.post("/syncs", &carts());
+    assert_eq!(status, 202);
+    let id = sync["id"].as_str().expect("an id");
+    assert_eq!(world.post(&format!("/syncs/{id}/pause"), &json!({})).0, 409);
+    assert_eq!(world.post(&format!("/syncs/{id}/stop"), &json!({})).0, 200);
+    world.wait(240_000);
+    world.resume();
+    assert_eq!(world.row(id).expect("a row").status, Status::StoppedKeeping);
+    assert_eq!(world.list_names().len(), 2);
+    assert!(world.rows("creating/").is_empty());
 }

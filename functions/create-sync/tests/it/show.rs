@@ -102,6 +102,8 @@ fn unknown_routes_and_methods_are_told_apart() {
     let answer = world.ask("DELETE", "/syncs", &[], b"");
     assert_eq!((answer.status, answer.headers), (405, vec![("allow", "GET, POST".to_owned())]));
     assert_eq!(world.ask("GET", "/syncs/x/pause", &[], b"").status, 405);
+    let elsewhere = [("sec-fetch-site", "cross-site")];
+    assert_eq!(world.ask("POST", "/syncs", &elsewhere, b"{}").status, 403);
 }
 
 fn import(world: &World) {

@@ -18,6 +18,7 @@ use ports::{
 };
 use serde_json::{Value, json};
 use state::audience::{BaseRef, Head, head_key};
+use state::bell::{self, BellKey, Next, Ring};
 use state::deps::Credentials;
 use state::lists::{AudienceReport, Report, Want, report_key, want_key, write_leads};
 use state::syncs::{Sync, sync_key};
@@ -41,6 +42,10 @@ pub struct Outside {
     /// The process dies as soon as Marketo has made a list.
     pub die_after_list: AtomicBool,
     dead: AtomicBool,
+    /// Calls of ports until the process dies.
+    lives: AtomicU64,
+    /// A row of the lists that somebody writes just when a sync's people are copied.
+    pub meanwhile: Mutex<Option<Item>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -49,13 +54,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Outside {
     fn alive(&self) -> PortResult<()> {
-        if self.dead.load(Ordering::Relaxed) {
+        let lives = self.lives.load(Ordering::Relaxed);
+        self.lives.store(lives.saturating_sub(1), Ordering::Relaxed);
+        if lives == 0 || self.dead.load(Ordering::Relaxed) {
             return Err(PortError::Unavailable { service: "test", reason: "the process died".into() });
         }
         Ok(())
     }
 
+    /// Lets the process die after so many calls of ports.
+    pub fn dies_after(&self, calls: u64) {
+        self.lives.store(calls, Ordering::Relaxed);
+    }
+
+    /// Whether it would have gone on.
+    pub fn is_alive(&self) -> bool {
+        self.lives.load(Ordering::Relaxed) > 0
+    }
+
     pub fn revive(&self) {
+        self.lives.store(u64::MAX, Ordering::Relaxed);
         self.dead.store(false, Ordering::Relaxed);
         self.die_after_list.store(false, Ordering::Relaxed);
     }
@@ -160,6 +178,11 @@ impl Objects for Outside {
         Ok(lock(&self.objects).get(key).map(cut))
     }
     async fn put(&self, key: &str, body: Bytes) -> PortResult<()> {
+        if key.starts_with("sets/frozen/")
+            && let Some(item) = lock(&self.meanwhile).take()
+        {
+            lock(&self.items).insert((Table::Lists, item.key.clone()), item);
+        }
         lock(&self.objects).insert(key.to_owned(), body);
         Ok(())
     }
@@ -259,6 +282,8 @@ impl World {
             random: AtomicU64::new(0xA000_0000_0000_0000),
             die_after_list: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            lives: AtomicU64::new(u64::MAX),
+            meanwhile: Mutex::default(),
         });
         let credentials = || Credentials { id: "sample-client".into(), secret: "sample-secret".into() };
         let settings = Settings {
@@ -376,6 +401,12 @@ impl World {
 
     /// Publishes what an audience wants, as a pass does.
     pub fn want(&self, sid: u64, leads: &[u64], pass: u64) {
+        let item = self.want_row(sid, leads, pass);
+        lock(&self.outside.items).insert((Table::Lists, item.key.clone()), item);
+    }
+
+    /// The row that a pass publishes.
+    pub fn want_row(&self, sid: u64, leads: &[u64], pass: u64) -> Item {
         let audience = AudienceId::aam(sid);
         let set: LeadSet = leads.iter().copied().collect();
         let key = block_on(write_leads(&self.deps, "want", &set)).expect("written");
@@ -383,7 +414,7 @@ impl World {
             AudienceCounts { audience: 7, no_match: 3, set_aside: 1, anonymous: 1, known: 2, people: set.len() };
         let report = AudienceReport { as_of: START + 5, counts, ..AudienceReport::default() };
         let want = Want { v: 1, audience: audience.clone(), key, count: set.len(), pass, report };
-        self.store(Table::Lists, want_key(&munchkin(), &audience), &want);
+        state::doc::item(want_key(&munchkin(), &audience), &want, None, None).expect("JSON")
     }
 
     pub fn report(&self, sync: &str) {
@@ -406,6 +437,12 @@ impl World {
     pub fn store<T: serde::Serialize>(&self, table: Table, key: Key, value: &T) {
         let item = state::doc::item(key, value, None, None).expect("JSON");
         lock(&self.outside.items).insert((table, item.key.clone()), item);
+    }
+
+    /// As if the first ring of a key had been handled.
+    pub fn handled(&self, key: BellKey) {
+        let ring = Ring { v: 1, key, version: 1 };
+        block_on(bell::handle(&self.deps, &ring, || async { Ok(Next::Done(None)) })).expect("handled");
     }
 
     pub fn leads(&self, key: &str) -> Vec<u64> {
