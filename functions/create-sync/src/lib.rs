@@ -13,3 +13,12 @@ mod view;
 
 pub use create::resume;
 pub use routes::{BODY_BYTES, Request, Response, handle};
+
+/// What the function reads from its environment.
+pub const USES: lambda::Uses = lambda::Uses {
+    tables: &ports::Table::ALL,
+    queues: &[ports::Queue::IdentityWork, ports::Queue::AudienceWork, ports::Queue::ListWrites],
+    bucket: true,
+    marketo: true,
+    adobe: true,
+};

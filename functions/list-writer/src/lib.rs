@@ -10,7 +10,7 @@ use domain::{LeadId, LeadSet, ListId, MunchkinId};
 use marketo::{CallError, Marketo, RowAnswer};
 use ports::{Failure, Table};
 use state::bell::{Next, Ring};
-use state::lists::{Left, OpenList, Want, departures, read_leads, want_key};
+use state::lists::{Left, OpenList, Want, departures, read_leads, want_key, write_leads};
 use state::syncs::{IdentityHead, Leaving, MembersBefore, Start, Status, Sync};
 use state::{Deps, Step, bell, load, syncs};
 
@@ -65,7 +65,7 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
         Ok(next) => next,
         Err(CallError::Wait(until)) => Next::Rest(until),
         Err(CallError::Refused { code, .. }) if code == "1013" => {
-            list_is_gone(deps, munchkin, &syncs).await?;
+            list_is_gone(deps, munchkin, &syncs, &wants).await?;
             Next::Done(None)
         }
         Err(error) => {
@@ -126,11 +126,20 @@ async fn read_wishes(deps: &Deps, munchkin: &MunchkinId, syncs: &[Sync]) -> Step
     Ok((wishes, wants))
 }
 
-async fn list_is_gone(deps: &Deps, munchkin: &MunchkinId, syncs: &[Sync]) -> Step<()> {
-    for sync in syncs.iter().filter(|sync| sync.status == Status::Active) {
+/// Pauses the syncs of a list that is gone, with what they want now, as a pause by hand does.
+async fn list_is_gone(deps: &Deps, munchkin: &MunchkinId, syncs: &[Sync], wants: &[Option<Want>]) -> Step<()> {
+    for (sync, want) in syncs.iter().zip(wants).filter(|(sync, _)| sync.status == Status::Active) {
+        let frozen = match want {
+            Some(want) => Some(write_leads(deps, "frozen", &read_leads(deps, &want.key).await?).await?),
+            None => None,
+        };
         syncs::change_sync(deps, munchkin, &sync.id, |sync| {
+            if sync.status != Status::Active {
+                return false;
+            }
             sync.status = Status::Paused;
             sync.generation += 1;
+            sync.frozen.clone_from(&frozen);
             sync.why = Some("the list does not exist in Marketo any more (code 1013)".to_owned());
             true
         })

@@ -18,6 +18,8 @@ use crate::pass;
 
 pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, deadline: u64) -> Step<Next> {
     if !syncs::followed(deps, munchkin).await?.contains(audience) {
+        // Nobody tells an audience that nobody follows of changes: what a pass has found goes stale.
+        pass::abandon(deps, munchkin, audience).await?;
         return Ok(Next::Done(None));
     }
     let Some(members) = Members::open(deps, munchkin, audience).await? else { return Ok(Next::Done(None)) };

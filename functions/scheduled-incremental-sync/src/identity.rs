@@ -355,7 +355,8 @@ impl Worker<'_> {
         for row in &rows {
             self.heard(row, before.remove(&row.id).unwrap_or_default()).await?;
         }
-        self.told(&rows, asked_at).await?;
+        // An extract under way holds an older word, which must not count when it comes.
+        self.told(&rows, asked_at, self.head.extract.job.is_some()).await?;
         Ok(())
     }
 
@@ -384,7 +385,8 @@ impl Worker<'_> {
     }
 
     /// Marketo showed the ECIDs that it has stored for leads, as of a moment.
-    async fn told(&self, rows: &[LeadRow], as_of: u64) -> Step<()> {
+    /// `remember`: also that a lead has none, where nothing is known of it yet.
+    async fn told(&self, rows: &[LeadRow], as_of: u64, remember: bool) -> Step<()> {
         for rows in rows.chunks(100) {
             let records = leads(self.deps, self.munchkin, rows.iter().map(|row| row.id)).await?;
             let mut records: BTreeMap<LeadId, Doc<LeadRecord>> =
@@ -392,12 +394,13 @@ impl Worker<'_> {
             let (mut hints, mut changed) = (Vec::new(), Vec::new());
             for row in rows {
                 let record = records.remove(&row.id);
-                if record.is_none() && row.ecids.is_empty() {
+                if record.is_none() && row.ecids.is_empty() && !remember {
                     continue;
                 }
                 let rev = record.as_ref().map(|record| record.rev);
                 let mut record = record.map_or_else(|| LeadRecord::new(row.id), |record| record.value);
-                if record.told(row.known, row.ecids.clone(), as_of) {
+                let changed_now = record.told(row.known, row.ecids.clone(), as_of);
+                if changed_now || rev.is_none() {
                     hints.extend(record.ecids.iter().map(|ecid| ecid_to_lead(self.munchkin, *ecid, row.id)));
                     changed.push((record, rev));
                 }
@@ -464,10 +467,16 @@ impl Worker<'_> {
                     self.save().await?;
                     return Ok(now + poll);
                 }
+                ExtractStatus::Created => {
+                    self.head.extract.polled_at = now;
+                    self.head.extract.job = Some(ExtractJob { enqueued: false, ..job });
+                    self.save().await?;
+                    return Ok(now + poll);
+                }
                 ExtractStatus::Failed => self.head.extract.job = None,
                 ExtractStatus::Completed => {
                     let file = self.marketo.extract_file(self.marketo.slot().await?, &job.id).await?;
-                    self.told(&parse_extract(&file), job.created_at).await?;
+                    self.told(&parse_extract(&file), job.created_at, false).await?;
                     self.head.extract.job = None;
                     let whole = job.upto >= job.created_at;
                     // Each day anew, whole: what changed without a trace is found then.

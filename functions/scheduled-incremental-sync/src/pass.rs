@@ -14,7 +14,7 @@ use state::audience::{Head, Members, Pass, head_key, read_base};
 use state::bell::{BellKey, Next};
 use state::identity::{SHARDS, lead_shard, token_shard};
 use state::lists::{AudienceReport, Want, want_key, write_leads};
-use state::{Deps, Doc, Step, bell, doc, load, save};
+use state::{Deps, Doc, Step, bell, doc, load, save, update};
 
 use crate::audience::{apply, direct, forget, publish, ring_lists, todos, wake};
 
@@ -190,6 +190,26 @@ pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
     }
     // Again: rows of work may be left, or another pass asked for.
     Ok(Next::Again)
+}
+
+/// Gives up a pass under way; its number is never published.
+pub(crate) async fn abandon(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId) -> Step<()> {
+    update(
+        deps,
+        Table::Audiences,
+        &head_key(munchkin, audience),
+        |head: Option<Head>| {
+            let given_up = head.and_then(|mut head| {
+                let pass = head.pass.take()?;
+                head.pass_done = head.pass_done.max(pass.number);
+                head.pass_wanted = head.pass_wanted.max(pass.number + 1);
+                Some(head)
+            });
+            Ok((given_up, ()))
+        },
+        |_| None,
+    )
+    .await
 }
 
 async fn checkpoint(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, head: &mut Doc<Head>) -> Step<()> {

@@ -87,6 +87,13 @@ pub struct Wishes {
 }
 
 impl Wishes {
+    /// Whether the list is not written at all: some sync of it is paused, and none is active.
+    #[must_use]
+    pub fn rests(&self) -> bool {
+        let some = |modes: &[Mode]| self.syncs.iter().any(|wish| modes.contains(&wish.mode));
+        some(&[Mode::Paused]) && !some(&[Mode::Active, Mode::ActiveKeeping])
+    }
+
     /// The union of what the active syncs want.
     #[must_use]
     pub fn wanted(&self) -> LeadSet {
@@ -182,6 +189,9 @@ impl State {
     /// What is to be done at `now` (ms): `add = W − sure − theirs − hold`, `remove = may − W − theirs − hold`.
     #[must_use]
     pub fn plan(&self, wishes: &Wishes, now: u64) -> Plan {
+        if wishes.rests() {
+            return Plan::default();
+        }
         let wanted = wishes.wanted();
         let mut add = wanted.minus(&self.sure).minus(&self.theirs);
         add.add_all(&self.restore);
@@ -410,12 +420,16 @@ mod tests {
     #[test]
     fn a_paused_sync_holds_its_people_and_a_resumed_one_lets_them_go() {
         let mut state = State { sure: set(&[1]), may: set(&[1]), ..State::default() };
-        let paused = wishes(Mode::Paused, &[1]);
+        let mut paused = wishes(Mode::Paused, &[1]);
         state.settle(&paused);
-        assert!(state.plan(&paused, 0).is_empty());
+        state.may.insert(2);
+        assert!(state.plan(&paused, 0).is_empty(), "not even those who were about to leave");
+        paused.syncs.push(Wish { sync: "t".into(), want: set(&[]), mode: Mode::Active });
+        state.settle(&paused);
+        assert_eq!(state.plan(&paused, 0).remove, set(&[2]));
         let resumed = wishes(Mode::Active, &[]);
         state.settle(&resumed);
-        assert_eq!(state.plan(&resumed, 0).remove, set(&[1]));
+        assert_eq!(state.plan(&resumed, 0).remove, set(&[1, 2]));
     }
 
     #[test]

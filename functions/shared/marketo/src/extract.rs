@@ -11,7 +11,9 @@ use crate::{CallError, LeadRow, Marketo, Slot};
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExtractStatus {
-    /// Created, queued or being made.
+    /// Created, and not in Marketo's queue.
+    Created,
+    /// Queued or being made.
     Pending,
     /// The file is ready.
     Completed,
@@ -39,10 +41,15 @@ impl Marketo<'_> {
         id.ok_or_else(|| CallError::Unknown("an extract without an id".to_owned()))
     }
 
-    /// Puts a job into Marketo's queue; one that is there already is fine.
+    /// Puts a job into Marketo's queue. Code 1029 says that it is there already, or that the queue or the day's
+    /// quota is full: its status tells which.
     pub async fn enqueue_extract(&self, slot: Slot, id: &str) -> Result<(), CallError> {
         let path = format!("/bulk/v1/leads/export/{id}/enqueue.json");
-        reading(self.call(slot, Method::POST, &path, None).await).map(|_| ())
+        match reading(self.call(slot, Method::POST, &path, None).await) {
+            Ok(_) => Ok(()),
+            Err(CallError::Refused { code, .. }) if code == "1029" => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Where a job stands.
@@ -50,6 +57,7 @@ impl Marketo<'_> {
         let answer = reading(self.get(slot, &format!("/bulk/v1/leads/export/{id}/status.json")).await)?;
         let status = answer.result.first().and_then(|job| text(&job["status"])).unwrap_or_default();
         Ok(match status.as_str() {
+            "Created" => ExtractStatus::Created,
             "Completed" => ExtractStatus::Completed,
             "Failed" | "Canceled" | "Cancelled" => ExtractStatus::Failed,
             _ => ExtractStatus::Pending,

@@ -168,7 +168,7 @@ impl<'a> Marketo<'a> {
                 "606" => CallError::Wait(now + self.deps.settings.scaled(WINDOW_MS)),
                 "607" => CallError::Wait(next_midnight(now)),
                 "615" => CallError::Wait(now + self.deps.settings.scaled(1_000)),
-                "608" | "713" | "719" | "1019" | "1029" => CallError::Wait(now + self.deps.settings.scaled(30_000)),
+                "608" | "713" | "719" | "1019" => CallError::Wait(now + self.deps.settings.scaled(30_000)),
                 _ => error,
             },
             other => other,

@@ -1,0 +1,26 @@
+//! The Lambda function `create-sync`: wiring only.
+
+use create_sync::{Request, USES, handle, resume};
+use lambda::{HttpEvent, http_answer};
+use serde_json::Value;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let app = lambda::start("create-sync", &USES).await?;
+    let deps = lambda::deps(&app);
+    lambda::run(app, move |_, invocation| {
+        let deps = deps.clone();
+        async move {
+            let Some(event) = HttpEvent::read(&invocation.event) else {
+                resume(&deps).await?;
+                return Ok(Value::Null);
+            };
+            let query = form_urlencoded::parse(event.query.as_bytes()).into_owned().collect();
+            let HttpEvent { method, path, headers, body, .. } = event;
+            let request = Request { method, path, query, headers, body };
+            let answer = handle(&deps, request, invocation.deadline_ms).await;
+            Ok(http_answer(answer.status, answer.content_type, &answer.headers, &answer.body))
+        }
+    })
+    .await
+}

@@ -1,0 +1,441 @@
+//! In-memory ports on a virtual clock. Every call first yields once, so that the driver may stop a handler at any
+//! await; then it may fail, or take effect without telling.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use doubles::adobe::Adobe;
+use doubles::marketo::Marketo;
+use ports::{
+    Clock, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError, PortResult, Ports, Queue, Queues,
+    Random, Read, Table, Tables,
+};
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
+
+/// How often things go wrong, each a chance per call.
+#[derive(Debug, Clone, Copy)]
+pub struct Faults {
+    /// A port call fails without effect.
+    pub unavailable: f64,
+    /// A port call takes effect (or not) and nobody is told.
+    pub unknown: f64,
+    /// A call to Marketo that changes something is answered by silence; its effect may land late.
+    pub marketo_silence: f64,
+    /// A handler is dropped at an await.
+    pub kill: f64,
+    /// A message is delivered again although it was acknowledged.
+    pub redeliver: f64,
+    /// A message is delivered later than it could be.
+    pub delay: f64,
+}
+
+impl Faults {
+    /// Nothing goes wrong.
+    pub const NONE: Faults =
+        Faults { unavailable: 0.0, unknown: 0.0, marketo_silence: 0.0, kill: 0.0, redeliver: 0.0, delay: 0.0 };
+}
+
+/// A message in a queue.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Order of arrival.
+    pub id: u64,
+    /// Its queue.
+    pub queue: Queue,
+    /// Its body.
+    pub body: String,
+    /// Its group.
+    pub group: Option<String>,
+    /// Nobody gets it before this time, in ms.
+    pub visible_at: u64,
+    /// How often it was handed out.
+    pub received: u32,
+}
+
+/// Everything that outlives a process.
+#[derive(Debug)]
+pub struct Store {
+    /// Virtual time, in ms.
+    pub now: u64,
+    /// The one source of chance.
+    pub rng: SmallRng,
+    /// What goes wrong at present.
+    pub faults: Faults,
+    /// Tables.
+    pub tables: BTreeMap<(Table, Key), Item>,
+    due: BTreeMap<(Table, String, u64, Key), ()>,
+    /// Bucket.
+    pub objects: BTreeMap<String, Bytes>,
+    /// Queues.
+    pub messages: Vec<Message>,
+    dedup: HashMap<(Queue, String, String), u64>,
+    next_message: u64,
+    /// Marketo.
+    pub marketo: Marketo,
+    /// Adobe.
+    pub adobe: Adobe,
+    /// Calls to Marketo that land later.
+    pub late: Vec<(u64, http::Request<Vec<u8>>)>,
+    /// Port calls so far.
+    pub calls: u64,
+}
+
+/// A handle on the store; it is the ports.
+#[derive(Debug, Clone)]
+pub struct Sim(Arc<Mutex<Store>>);
+
+const DEDUP_MS: u64 = 300_000;
+
+impl Sim {
+    /// An empty world at a moment.
+    #[must_use]
+    pub fn new(seed: u64, now: u64, marketo: Marketo, adobe: Adobe) -> Self {
+        Self(Arc::new(Mutex::new(Store {
+            now,
+            rng: SmallRng::seed_from_u64(seed),
+            faults: Faults::NONE,
+            tables: BTreeMap::new(),
+            due: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            messages: Vec::new(),
+            dedup: HashMap::new(),
+            next_message: 0,
+            marketo,
+            adobe,
+            late: Vec::new(),
+            calls: 0,
+        })))
+    }
+
+    /// The store, for looking and for turning the world.
+    pub fn lock(&self) -> MutexGuard<'_, Store> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ports over this store.
+    #[must_use]
+    pub fn ports(&self) -> Ports {
+        let sim = Arc::new(self.clone());
+        Ports {
+            tables: sim.clone(),
+            objects: sim.clone(),
+            queues: sim.clone(),
+            http: sim.clone(),
+            clock: sim.clone(),
+            random: sim,
+        }
+    }
+
+    async fn step(&self) {
+        let mut yielded = false;
+        poll_fn(|_| {
+            if yielded {
+                Poll::Ready(())
+            } else {
+                yielded = true;
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    /// Yields, counts, and decides whether this call goes wrong.
+    async fn enter(&self, service: &'static str, writes: bool) -> PortResult<bool> {
+        self.step().await;
+        let mut store = self.lock();
+        store.calls += 1;
+        store.now += 2;
+        let faults = store.faults;
+        if faults.unavailable > 0.0 && store.rng.random_bool(faults.unavailable) {
+            return Err(PortError::Unavailable { service, reason: "throttled".into() });
+        }
+        if faults.unknown > 0.0 && store.rng.random_bool(faults.unknown) {
+            if writes && store.rng.random_bool(0.5) {
+                // It takes effect, and the answer is lost.
+                return Ok(true);
+            }
+            return Err(unknown(service));
+        }
+        Ok(false)
+    }
+}
+
+fn unknown(service: &'static str) -> PortError {
+    PortError::Unknown { service, reason: "no answer".into() }
+}
+
+impl Store {
+    fn write(&mut self, table: Table, item: Item) {
+        self.erase(table, &item.key);
+        if let Some(due) = &item.due {
+            self.due.insert((table, due.pk.clone(), due.at, item.key.clone()), ());
+        }
+        self.tables.insert((table, item.key.clone()), item);
+    }
+
+    fn erase(&mut self, table: Table, key: &Key) {
+        if let Some(old) = self.tables.remove(&(table, key.clone()))
+            && let Some(due) = old.due
+        {
+            self.due.remove(&(table, due.pk, due.at, key.clone()));
+        }
+    }
+
+    fn holds(&self, table: Table, key: &Key, expect: Expect) -> bool {
+        let stored = self.tables.get(&(table, key.clone()));
+        match expect {
+            Expect::Anything => true,
+            Expect::Absent => stored.is_none(),
+            Expect::Rev(rev) => stored.is_some_and(|item| item.rev == rev),
+        }
+    }
+
+    /// Puts a message into a queue, as its service would.
+    pub fn enqueue(&mut self, queue: Queue, message: Outgoing) {
+        if let (Some(group), Some(dedup)) = (&message.group, &message.dedup) {
+            let key = (queue, group.clone(), dedup.clone());
+            let now = self.now;
+            if self.dedup.get(&key).is_some_and(|at| at + DEDUP_MS > now) {
+                return;
+            }
+            self.dedup.insert(key, now);
+        }
+        self.next_message += 1;
+        let delay = self.faults.delay;
+        let late = if delay > 0.0 && self.rng.random_bool(delay) { self.rng.random_range(0..90_000) } else { 0 };
+        self.messages.push(Message {
+            id: self.next_message,
+            queue,
+            body: message.body,
+            group: message.group,
+            visible_at: self.now + late,
+            received: 0,
+        });
+    }
+
+    /// Lets time pass: late calls to Marketo land.
+    pub fn advance(&mut self, to: u64) {
+        self.now = self.now.max(to);
+        let now = self.now;
+        let mut landing: Vec<(u64, http::Request<Vec<u8>>)> = Vec::new();
+        self.late.retain(|(at, request)| {
+            if *at <= now {
+                landing.push((*at, request.clone()));
+            }
+            *at > now
+        });
+        for (_, request) in landing {
+            self.marketo.handle(now, &request);
+        }
+        self.marketo.tick(now);
+    }
+}
+
+#[async_trait]
+impl Tables for Sim {
+    async fn get(&self, table: Table, key: &Key, _read: Read) -> PortResult<Option<Item>> {
+        self.enter("DynamoDB", false).await?;
+        Ok(self.lock().tables.get(&(table, key.clone())).cloned())
+    }
+
+    async fn batch_get(&self, table: Table, keys: &[Key], _read: Read) -> PortResult<Vec<Item>> {
+        self.enter("DynamoDB", false).await?;
+        let store = self.lock();
+        let mut keys: Vec<&Key> = keys.iter().collect();
+        keys.sort();
+        keys.dedup();
+        Ok(keys.into_iter().filter_map(|key| store.tables.get(&(table, key.clone())).cloned()).collect())
+    }
+
+    async fn put(&self, table: Table, item: Item, expect: Expect) -> PortResult<bool> {
+        let lost = self.enter("DynamoDB", true).await?;
+        let mut store = self.lock();
+        let holds = store.holds(table, &item.key, expect);
+        if holds {
+            store.write(table, item);
+        }
+        if lost { Err(unknown("DynamoDB")) } else { Ok(holds) }
+    }
+
+    async fn put_all(&self, table: Table, items: Vec<Item>) -> PortResult<()> {
+        let lost = self.enter("DynamoDB", true).await?;
+        let mut store = self.lock();
+        for item in items {
+            if lost && store.rng.random_bool(0.5) {
+                continue;
+            }
+            store.write(table, item);
+        }
+        if lost { Err(unknown("DynamoDB")) } else { Ok(()) }
+    }
+
+    async fn delete(&self, table: Table, key: &Key, expect: Expect) -> PortResult<bool> {
+        let lost = self.enter("DynamoDB", true).await?;
+        let mut store = self.lock();
+        let holds = store.holds(table, key, expect);
+        if holds {
+            store.erase(table, key);
+        }
+        if lost { Err(unknown("DynamoDB")) } else { Ok(holds) }
+    }
+
+    async fn query(
+        &self,
+        table: Table,
+        pk: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        _read: Read,
+    ) -> PortResult<Page> {
+        self.enter("DynamoDB", false).await?;
+        let store = self.lock();
+        let from = after.filter(|after| *after >= prefix).map_or_else(
+            || Bound::Included((table, Key::new(pk, prefix))),
+            |after| Bound::Excluded((table, Key::new(pk, after))),
+        );
+        let mut items: Vec<Item> = store
+            .tables
+            .range((from, Bound::Unbounded))
+            .take_while(|((found, key), _)| *found == table && key.pk == pk && key.sk.starts_with(prefix))
+            .take(limit + 1)
+            .map(|(_, item)| item.clone())
+            .collect();
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = if more { items.last().map(|item| item.key.sk.clone()) } else { None };
+        Ok(Page { items, next })
+    }
+
+    async fn due(&self, table: Table, due_pk: &str, until: u64, limit: usize) -> PortResult<Vec<Item>> {
+        self.enter("DynamoDB", false).await?;
+        let store = self.lock();
+        let from = (table, due_pk.to_owned(), 0, Key::new("", ""));
+        Ok(store
+            .due
+            .range(from..)
+            .take_while(|((found, pk, at, _), ())| *found == table && pk == due_pk && *at <= until)
+            .take(limit)
+            .filter_map(|((_, _, _, key), ())| store.tables.get(&(table, key.clone())).cloned())
+            .collect())
+    }
+}
+
+#[async_trait]
+impl Objects for Sim {
+    async fn get(&self, key: &str) -> PortResult<Option<Bytes>> {
+        self.enter("S3", false).await?;
+        Ok(self.lock().objects.get(key).cloned())
+    }
+
+    async fn get_range(&self, key: &str, from: u64, len: u64) -> PortResult<Option<Bytes>> {
+        self.enter("S3", false).await?;
+        Ok(self.lock().objects.get(key).map(|body| {
+            let from = usize::try_from(from).unwrap_or(usize::MAX).min(body.len());
+            let to = from.saturating_add(usize::try_from(len).unwrap_or(usize::MAX)).min(body.len());
+            body.slice(from..to)
+        }))
+    }
+
+    async fn put(&self, key: &str, body: Bytes) -> PortResult<()> {
+        let lost = self.enter("S3", true).await?;
+        self.lock().objects.insert(key.to_owned(), body);
+        if lost { Err(unknown("S3")) } else { Ok(()) }
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>) -> PortResult<Vec<ObjectInfo>> {
+        self.enter("S3", false).await?;
+        let store = self.lock();
+        let found = store
+            .objects
+            .iter()
+            .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
+        Ok(found
+            .take(1000)
+            .map(|(key, body)| ObjectInfo { key: key.clone(), size: body.len() as u64, etag: "e".into() })
+            .collect())
+    }
+
+    async fn delete(&self, key: &str) -> PortResult<()> {
+        let lost = self.enter("S3", true).await?;
+        self.lock().objects.remove(key);
+        if lost { Err(unknown("S3")) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Queues for Sim {
+    async fn send(&self, queue: Queue, messages: Vec<Outgoing>) -> PortResult<()> {
+        let lost = self.enter("SQS", true).await?;
+        let mut store = self.lock();
+        for message in messages {
+            if lost && store.rng.random_bool(0.5) {
+                continue;
+            }
+            store.enqueue(queue, message);
+        }
+        if lost { Err(unknown("SQS")) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Http for Sim {
+    async fn send(&self, request: http::Request<Vec<u8>>, _timeout_ms: u64) -> PortResult<http::Response<Vec<u8>>> {
+        self.step().await;
+        let mut store = self.lock();
+        store.calls += 1;
+        store.now += 50;
+        let now = store.now;
+        let faults = store.faults;
+        if faults.unavailable > 0.0 && store.rng.random_bool(faults.unavailable) {
+            return Err(PortError::Unavailable { service: "HTTP", reason: "connection refused".into() });
+        }
+        let path = request.uri().path();
+        if path.starts_with("/ims/") || path.starts_with("/v1/") {
+            return Ok(store.adobe.handle(now, &request));
+        }
+        let changes = (path.contains("/lists/") && request.method() != http::Method::GET)
+            || path.ends_with("/staticLists.json") && request.method() == http::Method::POST;
+        if faults.marketo_silence > 0.0 && store.rng.random_bool(faults.marketo_silence) {
+            match store.rng.random_range(0..3) {
+                0 => {}
+                1 if changes => {
+                    let at = now + store.rng.random_range(1..domain::limits::LATE_EFFECT_MS - 1_000);
+                    store.late.push((at, request));
+                }
+                _ => {
+                    store.marketo.handle(now, &request);
+                }
+            }
+            return Err(unknown("HTTP"));
+        }
+        match store.marketo.handle(now, &request).response {
+            Some(response) => Ok(response),
+            None => Err(unknown("HTTP")),
+        }
+    }
+}
+
+#[async_trait]
+impl Clock for Sim {
+    fn now_ms(&self) -> u64 {
+        self.lock().now
+    }
+
+    async fn sleep_ms(&self, ms: u64) {
+        let until = self.lock().now + ms;
+        poll_fn(|_| if self.lock().now >= until { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+}
+
+impl Random for Sim {
+    fn next_u64(&self) -> u64 {
+        self.lock().rng.random()
+    }
+}

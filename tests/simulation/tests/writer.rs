@@ -1,0 +1,397 @@
+//! The list protocol, searched exhaustively: two leads, two syncs, one list, and every order in which wishes change,
+//! calls get lost or land late, the writer dies, Marketo merges, and somebody adds by hand.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use domain::limits::{LATE_EFFECT_MS, REFUSED_RETRY_MS};
+use domain::list::{Answer, LEAD_NOT_FOUND, Mode, Refusal, State, Wish, Wishes};
+use domain::planted::{Guard, holds, take_out};
+use domain::{LeadId, LeadSet};
+use serde::{Deserialize, Serialize};
+
+/// How much of each trouble a search allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Budget {
+    changes: u8,
+    doubts: u8,
+    crashes: u8,
+    merges: u8,
+    by_hand: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Op {
+    Add,
+    Remove,
+}
+
+/// A world: Marketo's truth, what we stored, and the writer that may be in the middle of a call.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct World {
+    now: u64,
+    /// Leads that exist.
+    leads: BTreeSet<LeadId>,
+    /// Members of the list, in truth.
+    members: BTreeSet<LeadId>,
+    /// There before us or added by hand, in truth.
+    theirs: BTreeSet<LeadId>,
+    /// Merged in a way of which nobody can know whether the person was there before us.
+    unknowable: BTreeSet<LeadId>,
+    /// Wants of the two syncs.
+    wants: [BTreeSet<LeadId>; 2],
+    stored: State,
+    /// The list was looked at (only without the guard that asks before each first add).
+    looked: bool,
+    /// An intent is stored, and its call has not gone out yet; the writer's own copy of the state.
+    sending: Option<(Op, LeadId, LeadSet)>,
+    late: Option<(Op, LeadId)>,
+    /// A merge that Marketo has done and not told of yet.
+    untold: Option<(LeadId, LeadId)>,
+    left: Budget,
+}
+
+impl World {
+    fn new(left: Budget, members: &[LeadId]) -> Self {
+        Self {
+            now: 0,
+            leads: BTreeSet::from([1, 2]),
+            members: members.iter().copied().collect(),
+            theirs: members.iter().copied().collect(),
+            unknowable: BTreeSet::new(),
+            wants: [BTreeSet::new(), BTreeSet::new()],
+            stored: State::default(),
+            looked: false,
+            sending: None,
+            late: None,
+            untold: None,
+            left,
+        }
+    }
+
+    fn wishes(&self) -> Wishes {
+        let syncs = self.wants.iter().enumerate().map(|(index, want)| Wish {
+            sync: index.to_string(),
+            want: want.iter().copied().filter(|lead| self.leads.contains(lead) || self.untold.is_some()).collect(),
+            mode: Mode::Active,
+        });
+        // A sync begins when it first wants somebody.
+        Wishes { syncs: syncs.filter(|wish| !wish.want.is_empty() || wish.sync == "0").collect(), adopt: None }
+    }
+
+    /// What Marketo does with a call that reaches it.
+    fn execute(&mut self, op: Op, lead: LeadId) -> Answer {
+        if !self.leads.contains(&lead) {
+            return Answer::Refused(Refusal { code: LEAD_NOT_FOUND.into(), at: self.now, request_id: String::new() });
+        }
+        match op {
+            Op::Add => self.members.insert(lead),
+            // Not in the list (1015) is as good as removed.
+            Op::Remove => self.members.remove(&lead),
+        };
+        Answer::Done
+    }
+
+    /// The writer begins: it learns of merges, plans, asks who is there, and stores an intent.
+    fn begin(&mut self) -> bool {
+        let wishes = self.wishes();
+        let mut state = self.stored.clone();
+        state.settle(&wishes);
+        loop {
+            let plan = state.plan(&wishes, self.now);
+            let (op, lead) = match (plan.add.iter().next(), plan.remove.iter().next()) {
+                (Some(lead), _) => (Op::Add, lead),
+                (None, Some(lead)) => (Op::Remove, lead),
+                (None, None) => {
+                    state.tidy(&wishes, self.now);
+                    self.stored = state;
+                    return false;
+                }
+            };
+            let hold = self.now + LATE_EFFECT_MS;
+            let newly = match op {
+                Op::Add => {
+                    if holds(Guard::AskBeforeFirstAdd) {
+                        let there: Vec<LeadId> =
+                            state.strangers(&[lead]).into_iter().filter(|lead| self.members.contains(lead)).collect();
+                        // Asked between a merge and its news: a winner who is there by the loser's place looks like
+                        // one who was there before us. Nobody can know, so the person stays.
+                        self.unknowable.extend(
+                            there.iter().filter(|lead| self.untold.is_some_and(|(winner, _)| winner == **lead)),
+                        );
+                        state.were_there(there);
+                    } else if !self.looked {
+                        self.looked = true;
+                        state.were_there(self.members.iter().copied());
+                    }
+                    if state.theirs.contains(lead) && !state.restore.contains(lead) {
+                        continue;
+                    }
+                    state.intend_add(&[lead], hold)
+                }
+                Op::Remove => {
+                    state.intend_remove(&[lead], hold);
+                    LeadSet::new()
+                }
+            };
+            self.stored = state;
+            self.sending = Some((op, lead, newly));
+            return true;
+        }
+    }
+
+    fn answered(&mut self, op: Op, lead: LeadId, newly: &LeadSet, answer: Answer) {
+        match op {
+            Op::Add => self.stored.added(lead, answer, newly),
+            Op::Remove => self.stored.removed(lead, answer),
+        }
+    }
+
+    /// Marketo tells of the merge.
+    fn told(&mut self) {
+        if let Some((winner, loser)) = self.untold.take() {
+            self.stored.merged(winner, &BTreeSet::from([loser]));
+        }
+    }
+
+    /// Everything that may happen next.
+    fn next(&self) -> Vec<World> {
+        let mut next = Vec::new();
+        let mut push = |change: &dyn Fn(&mut World)| {
+            let mut world = self.clone();
+            change(&mut world);
+            next.push(world);
+        };
+        if self.left.changes > 0 {
+            for sync in 0..2 {
+                for lead in self.leads.clone() {
+                    push(&|world| {
+                        world.left.changes -= 1;
+                        if !world.wants[sync].remove(&lead) {
+                            world.wants[sync].insert(lead);
+                        }
+                    });
+                }
+            }
+        }
+        if let Some((op, lead, newly)) = &self.sending {
+            push(&|world| {
+                world.sending = None;
+                let answer = world.execute(*op, *lead);
+                world.answered(*op, *lead, newly, answer);
+            });
+            if self.left.doubts > 0 {
+                // Lost before, lost after, or landing late: the writer cannot tell.
+                push(&|world| {
+                    world.left.doubts -= 1;
+                    world.sending = None;
+                });
+                push(&|world| {
+                    world.left.doubts -= 1;
+                    world.sending = None;
+                    world.execute(*op, *lead);
+                });
+                if self.late.is_none() {
+                    push(&|world| {
+                        world.left.doubts -= 1;
+                        world.sending = None;
+                        world.late = Some((*op, *lead));
+                    });
+                }
+            }
+            if self.left.crashes > 0 {
+                push(&|world| {
+                    world.left.crashes -= 1;
+                    world.sending = None;
+                });
+                push(&|world| {
+                    world.left.crashes -= 1;
+                    world.sending = None;
+                    world.execute(*op, *lead);
+                });
+            }
+        } else {
+            push(&|world| {
+                world.begin();
+            });
+            // Serial with the writer: it learns of merges only between calls.
+            if self.untold.is_some() {
+                push(&|world| world.told());
+            }
+            // A call in doubt lands before its hold ends, so time passes only when none is under way.
+            if self.late.is_none() {
+                push(&|world| world.now += LATE_EFFECT_MS);
+            }
+        }
+        if let Some((op, lead)) = self.late {
+            push(&|world| {
+                world.late = None;
+                world.execute(op, lead);
+            });
+        }
+        if self.left.merges > 0 && self.leads.len() == 2 {
+            for (winner, loser) in [(1, 2), (2, 1)] {
+                push(&|world| {
+                    world.left.merges -= 1;
+                    world.leads.remove(&loser);
+                    if world.members.remove(&loser) {
+                        world.members.insert(winner);
+                    }
+                    let (was, is) = (world.theirs.remove(&loser), world.theirs.contains(&winner));
+                    if was != is {
+                        let told = if was { loser } else { winner };
+                        let asked = world.stored.theirs.contains(told);
+                        if asked {
+                            world.theirs.insert(winner);
+                        } else {
+                            world.unknowable.insert(winner);
+                        }
+                    } else if was {
+                        world.theirs.insert(winner);
+                    }
+                    // Who owned the loser's cookies wants the winner now.
+                    for want in &mut world.wants {
+                        if want.remove(&loser) {
+                            want.insert(winner);
+                        }
+                    }
+                    world.untold = Some((winner, loser));
+                });
+            }
+        }
+        if self.left.by_hand > 0 && self.late.is_none() && self.sending.is_none() {
+            for lead in self.leads.clone() {
+                // Whom we may have put there cannot be told from one added by hand.
+                if !self.members.contains(&lead) && !self.stored.may.contains(lead) {
+                    push(&|world| {
+                        world.left.by_hand -= 1;
+                        world.members.insert(lead);
+                        world.theirs.insert(lead);
+                    });
+                }
+            }
+        }
+        next
+    }
+
+    /// No more trouble: where does it end?
+    fn complete(mut self) -> World {
+        for _ in 0..200 {
+            if let Some((op, lead, newly)) = self.sending.take() {
+                let answer = self.execute(op, lead);
+                self.answered(op, lead, &newly, answer);
+                continue;
+            }
+            if let Some((op, lead)) = self.late.take() {
+                self.execute(op, lead);
+                continue;
+            }
+            if self.untold.is_some() {
+                self.told();
+                continue;
+            }
+            if self.begin() {
+                continue;
+            }
+            let plan = self.stored.plan(&self.wishes(), self.now);
+            if plan.waiting == 0 && self.stored.hold.is_empty() {
+                return self;
+            }
+            self.now += LATE_EFFECT_MS.max(if self.stored.hold.is_empty() { REFUSED_RETRY_MS } else { 0 });
+        }
+        panic!("it never comes to rest: {self:?}");
+    }
+
+    fn fault(&self) -> Option<String> {
+        let end = self.clone().complete();
+        let wanted: BTreeSet<LeadId> = end.wants.iter().flatten().copied().collect();
+        for lead in &end.leads {
+            if end.unknowable.contains(lead) && !wanted.contains(lead) {
+                continue;
+            }
+            let should = wanted.contains(lead) || end.theirs.contains(lead);
+            if end.members.contains(lead) != should {
+                return Some(format!("lead {lead} should{} be in the list: {end:?}", if should { "" } else { " not" }));
+            }
+        }
+        None
+    }
+}
+
+/// Searches every world that can be reached. Returns how many there are, or the first fault.
+fn search(left: Budget, members: &[LeadId]) -> Result<usize, String> {
+    let mut seen: HashSet<String> = HashSet::new();
+    let mut waiting = vec![World::new(left, members)];
+    while let Some(mut world) = waiting.pop() {
+        // Only differences of time matter.
+        let shift = world.now;
+        if world.stored.hold.values().all(|until| *until <= world.now) && world.stored.failed.is_empty() {
+            world.stored.hold.clear();
+            world.now = 0;
+        } else if world.stored.failed.is_empty() {
+            world.now = 0;
+            world.stored.hold.retain(|_, until| *until > shift);
+            world.stored.hold.values_mut().for_each(|until| *until -= shift);
+        }
+        if world.now > 4 * LATE_EFFECT_MS || !seen.insert(serde_json::to_string(&world).unwrap()) {
+            continue;
+        }
+        if let Some(fault) = world.fault() {
+            return Err(fault);
+        }
+        waiting.extend(world.next());
+    }
+    Ok(seen.len())
+}
+
+const NONE: Budget = Budget { changes: 0, doubts: 0, crashes: 0, merges: 0, by_hand: 0 };
+
+fn budgets() -> BTreeMap<&'static str, (Budget, &'static [LeadId])> {
+    BTreeMap::from([
+        ("doubt", (Budget { changes: 4, doubts: 2, crashes: 1, ..NONE }, &[][..])),
+        ("doubt, people there before", (Budget { changes: 3, doubts: 1, crashes: 1, ..NONE }, &[1][..])),
+        ("merge", (Budget { changes: 3, merges: 1, doubts: 1, ..NONE }, &[][..])),
+        ("merge, people there before", (Budget { changes: 3, merges: 1, doubts: 1, ..NONE }, &[2][..])),
+        ("by hand", (Budget { changes: 3, by_hand: 1, doubts: 1, crashes: 1, ..NONE }, &[][..])),
+    ])
+}
+
+#[test]
+fn every_order_of_every_trouble_ends_with_the_right_list() {
+    take_out(None);
+    for (name, (budget, members)) in budgets() {
+        let worlds = search(budget, members).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        assert!(worlds > 100, "{name}: only {worlds} worlds were searched");
+    }
+}
+
+fn found_without(guard: Guard) {
+    take_out(Some(guard));
+    let found = budgets().into_values().any(|(budget, members)| search(budget, members).is_err());
+    take_out(None);
+    assert!(found, "nothing goes wrong without {guard:?}: the search is blind to it");
+}
+
+#[test]
+fn a_late_call_after_a_change_of_mind_is_found_without_holds() {
+    found_without(Guard::HoldAfterDoubt);
+}
+
+#[test]
+fn b_a_second_sync_on_the_list_is_found_without_may_per_list() {
+    found_without(Guard::MayIsPerList);
+}
+
+#[test]
+fn c_a_merge_that_we_learn_late_is_found_if_1004_shrinks_may() {
+    found_without(Guard::GoneKeepsMay);
+}
+
+#[test]
+fn d_a_loser_who_was_there_before_us_is_found_if_the_winner_inherits_nothing() {
+    found_without(Guard::WinnerInheritsTheirs);
+}
+
+#[test]
+fn k_somebody_added_by_hand_after_our_first_look_is_found_without_asking_again() {
+    found_without(Guard::AskBeforeFirstAdd);
+}
