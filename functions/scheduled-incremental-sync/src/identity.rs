@@ -118,7 +118,7 @@ impl Worker<'_> {
     }
 
     /// Asks Marketo about every token that is due. `false`: there is more, and no time.
-    async fn ask(&self) -> Result<bool, CallError> {
+    async fn ask(&mut self) -> Result<bool, CallError> {
         loop {
             self.tell_audiences().await?;
             if self.late() {
@@ -167,7 +167,7 @@ impl Worker<'_> {
         }
     }
 
-    async fn look_up(&self, batch: &[Doc<TokenRecord>]) -> Result<(), CallError> {
+    async fn look_up(&mut self, batch: &[Doc<TokenRecord>]) -> Result<(), CallError> {
         let slot = self.marketo.slot().await?;
         let names: Vec<&Token> = batch.iter().map(|token| &token.value.token).collect();
         let rows = self.marketo.leads_by_cookies(slot, &names).await?;
@@ -193,6 +193,16 @@ impl Worker<'_> {
                 _ => None,
             };
             self.answered(token.clone(), owner).await?;
+        }
+        // No row dissolves nothing; but the owner that we hold it for can be asked what it shows.
+        let lost: BTreeSet<LeadId> = batch
+            .iter()
+            .filter(|token| !owners.contains_key(&token.value.token))
+            .filter_map(|token| token.value.lead)
+            .collect();
+        if !lost.is_empty() {
+            let lost: Vec<LeadId> = lost.into_iter().collect();
+            self.read_again(&lost).await?;
         }
         Ok(())
     }
@@ -368,7 +378,6 @@ impl Worker<'_> {
                 token.value.owned_by(Some(row.id), row.known)
             } else {
                 // The lead's own row does not show it any more: nobody's, until Marketo names another.
-                token.value.hinted = true;
                 token.value.owned_by(None, false)
             };
             if changed {

@@ -120,6 +120,9 @@ pub struct Bell {
     pub done: u64,
     /// Since when it is dirty, in ms.
     pub dirty_since: Option<u64>,
+    /// When somebody began to handle it, in ms; absent once that was finished.
+    #[serde(default)]
+    pub taken_at: Option<u64>,
     /// Until when nobody handles it, in ms.
     pub not_before: Option<u64>,
     /// When it becomes dirty by itself, in ms.
@@ -149,6 +152,9 @@ pub const STUCK_AFTER: u32 = 3;
 pub const STUCK_REST_MS: u64 = 15 * 60_000;
 /// The sweep rings keys that have been dirty for longer than this, in ms.
 pub const SWEEP_AFTER_MS: u64 = 60_000;
+/// Who took a key and finished nothing for this long, in ms, is dead, and its message with it: twice the visibility
+/// time-out of six times the longest function.
+pub const TAKEN_FOR_MS: u64 = 12 * domain::limits::FUNCTION_MS;
 /// Rings of its own after which a key is stuck. The largest known work, 5 million tokens at 300 a call, is 17,000
 /// calls in slices of some hundred calls.
 pub const MAX_LAPS: u32 = 1_000;
@@ -161,10 +167,8 @@ impl Bell {
             Some(rest) => rest,
             None => since + deps.settings.scaled(SWEEP_AFTER_MS),
         });
-        let at = match (dirty, self.wake_at) {
-            (Some(dirty), Some(wake)) => dirty.min(wake),
-            (one, other) => one.or(other)?,
-        };
+        let forgotten = self.taken_at.map(|at| at + deps.settings.scaled(TAKEN_FOR_MS));
+        let at = [dirty, self.wake_at, forgotten].into_iter().flatten().min()?;
         Some(Due { pk: DUE.into(), at })
     }
 
@@ -256,13 +260,15 @@ async fn take(deps: &Deps, message: &Ring) -> Step<Option<u64>> {
         if bell.not_before.is_some_and(|until| until > now) {
             return (false, None);
         }
-        if bell.dirty_since.is_none() && message.version <= bell.done {
+        // Finished, this version and whatever else was taken: a ring may take more than it was rung for, and die.
+        if bell.dirty_since.is_none() && bell.version.max(message.version) <= bell.done {
             return (false, None);
         }
         if holds(Guard::ClearBeforeRead) {
             bell.dirty_since = None;
         }
         bell.not_before = None;
+        bell.taken_at = Some(now);
         bell.version = bell.version.max(message.version);
         (true, Some(bell.version))
     })
@@ -273,6 +279,7 @@ async fn finish(deps: &Deps, key: &BellKey, version: u64, next: Next) -> Step<()
     let now = deps.now();
     let ringing = change(deps, key, |bell| {
         bell.done = bell.done.max(version);
+        bell.taken_at = None;
         bell.failures = 0;
         bell.stuck = false;
         if !holds(Guard::ClearBeforeRead) {
@@ -315,6 +322,7 @@ async fn give_up(deps: &Deps, key: &BellKey, failure: Failure) -> Step<()> {
     let now = deps.now();
     let stuck = change(deps, key, |bell| {
         bell.failures += 1;
+        bell.taken_at = None;
         bell.soil(now);
         if bell.failures >= STUCK_AFTER {
             bell.stuck = true;

@@ -1,0 +1,149 @@
+//! Measurements on the local stack.
+//!
+//! `cargo run --release -p bench -- settle [--json]`: how long a world of 100,000 ECIDs, 30,000 matches and 10,000
+//! leads takes to settle, Marketo's limits lifted (issue 2 asks for two minutes on two cores with the profile of
+//! `cargo run`: leave `--release` out for that one). The lists are compared with the reference model; a difference
+//! is an error.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::{Value, json};
+use world::reference;
+use world::sample::{self, Size};
+
+/// Issue 2: two minutes.
+const BAR: Duration = Duration::from_secs(120);
+/// Any seed would do; this one is always the same.
+const SEED: u64 = 1;
+const USAGE: &str = "usage: cargo run [--release] -p bench -- settle [--json]";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let json = match words.as_slice() {
+        ["settle"] => false,
+        ["settle", "--json"] => true,
+        _ => {
+            writeln!(std::io::stderr(), "{USAGE}").ok();
+            return ExitCode::from(2);
+        }
+    };
+    match settle(json) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            writeln!(std::io::stderr(), "error: {error:#}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn settle(json: bool) -> anyhow::Result<()> {
+    let local = build_local()?;
+    let Size { ecids, matches, leads } = Size::BENCH;
+    let world = sample::sized(SEED, ecids, matches, leads).world;
+    let folder = tempfile::tempdir().context("a folder for the world")?;
+    world::folder::write(&world, folder.path()).context("writing the world")?;
+    let status = Command::new(&local)
+        .args(["--once", "--no-limits", "--port", "0", "--data"])
+        .arg(folder.path())
+        .stdin(Stdio::null())
+        // Its progress is for the eye; standard output is for the result.
+        .stdout(std::io::stderr())
+        .status()
+        .context("running the local stack")?;
+    ensure!(status.success(), "the local stack ended with {status}");
+
+    let stats = read(&folder.path().join(".state/stats.json"))?;
+    let found = lists(&read(&folder.path().join("out/lists.json"))?)?;
+    let expected = reference::lists(&world, world.files.len());
+    let wrong = differences(&expected, &found);
+    let seconds = stats["seconds"].as_f64().context("seconds")?;
+    let calls = stats["marketo_calls"].as_object().cloned().unwrap_or_default();
+    let total: u64 = calls.values().filter_map(Value::as_u64).sum();
+    let mut out = std::io::stdout().lock();
+    if json {
+        let result = json!({
+            "ecids": ecids, "matches": matches, "leads": leads, "seconds": seconds, "bar_seconds": BAR.as_secs(),
+            "marketo_calls": calls, "marketo_calls_total": total, "lists_wrong": wrong,
+        });
+        writeln!(out, "{result}")?;
+    } else {
+        writeln!(out, "{ecids} ECIDs, {matches} matches, {leads} leads: settled in {seconds:.1} s (bar {BAR:?})")?;
+        writeln!(out, "Marketo calls: {total}")?;
+        for (kind, count) in calls {
+            writeln!(out, "  {kind:<20}{count:>8}")?;
+        }
+    }
+    ensure!(wrong.is_empty(), "the lists differ from the reference model: {}", wrong.join("; "));
+    Ok(())
+}
+
+/// Builds the local stack with this program's own profile and into its target folder.
+fn build_local() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("where this program is")?;
+    let folder = program.parent().context("the program's folder")?;
+    let target = folder.parent().context("the target folder")?;
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") => "dev",
+        Some(name) => name,
+        None => bail!("{} is not in a target folder", program.display()),
+    };
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "-p", "local", "--bin", "local", "--profile", profile, "--target-dir"])
+        .arg(target)
+        .arg("--manifest-path")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml"))
+        .stdout(Stdio::null())
+        .status()
+        .context("running cargo")?;
+    ensure!(status.success(), "cargo could not build the local stack ({status})");
+    Ok(folder.join("local"))
+}
+
+fn read(path: &Path) -> anyhow::Result<Value> {
+    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+type Lists = BTreeMap<u64, BTreeSet<u64>>;
+
+fn lists(value: &Value) -> anyhow::Result<Lists> {
+    let one = |list: &Value| {
+        let members = list["members"].as_array()?.iter().map(Value::as_u64).collect::<Option<_>>()?;
+        Some((list["id"].as_u64()?, members))
+    };
+    value.as_array().and_then(|lists| lists.iter().map(one).collect()).context("lists.json has another shape")
+}
+
+/// What is wrong, list by list: counts only.
+fn differences(expected: &Lists, found: &Lists) -> Vec<String> {
+    let ids: BTreeSet<u64> = expected.keys().chain(found.keys()).copied().collect();
+    let none = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for id in ids {
+        let (want, have) = (expected.get(&id).unwrap_or(&none), found.get(&id).unwrap_or(&none));
+        let (missing, extra) = (want.difference(have).count(), have.difference(want).count());
+        if missing + extra > 0 {
+            wrong.push(format!("list {id}: {missing} missing, {extra} too many"));
+        }
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_counted_by_list() {
+        let expected = lists(&json!([{"id": 1, "members": [1, 2]}, {"id": 2, "members": []}])).expect("lists");
+        let found = lists(&json!([{"id": 1, "members": [2, 3, 4]}, {"id": 2, "members": []}])).expect("lists");
+        assert_eq!(differences(&expected, &found), ["list 1: 1 missing, 2 too many"]);
+        assert!(lists(&json!({})).is_err());
+    }
+}
