@@ -53,6 +53,7 @@ const CREATE_PATIENCE: Duration = Duration::from_secs(120);
 const PROGRESS: &str = "progress.json";
 const MARKETO: &str = "marketo.json";
 const ADOBE: &str = "adobe.json";
+const STATS: &str = "stats.json";
 
 /// What the user gave is wrong: a flag, a folder, a file in it.
 #[derive(Debug)]
@@ -188,6 +189,8 @@ pub(crate) struct Local<'a> {
     progress: Progress,
     marketo_page: String,
     adobe_page: String,
+    /// When everything was running.
+    began: Instant,
     /// The doubles' servers and the saver; aborted when dropped.
     tasks: JoinSet<()>,
 }
@@ -260,6 +263,7 @@ impl<'a> Local<'a> {
             screen.say(&format!("        port {DEFAULT_PORT} is busy, so this run answers at {}", stack.url()));
         }
         let state = Arc::new(state);
+        let began = Instant::now();
         if !args.once {
             tasks.spawn(save_often(Arc::clone(&state), Arc::clone(&marketo), Arc::clone(&adobe)));
         }
@@ -278,6 +282,7 @@ impl<'a> Local<'a> {
             progress,
             marketo_page: format!("{marketo_url}/_control/"),
             adobe_page: format!("{adobe_url}/_control/"),
+            began,
             tasks,
         })
     }
@@ -503,10 +508,21 @@ impl<'a> Local<'a> {
         } else {
             self.screen.step("Settled");
         }
+        self.state.write(STATS, &self.stats())?;
         if self.args.json {
             std::io::stdout().write_all(reports.as_bytes()).context("cannot print the reports")?;
         }
         Ok(())
+    }
+
+    /// What the run took, for the bench: `{"seconds": s, "marketo_calls": {"<kind>": n}}`.
+    fn stats(&self) -> Value {
+        let mut calls: BTreeMap<String, u64> = BTreeMap::new();
+        for call in self.marketo.lock().calls() {
+            let kind = json!(call.kind).as_str().unwrap_or_default().to_owned();
+            *calls.entry(kind).or_default() += 1;
+        }
+        json!({"seconds": self.began.elapsed().as_secs_f64(), "marketo_calls": calls})
     }
 
     /// Says where to go on by hand. The last line is the address to open.
