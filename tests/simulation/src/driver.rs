@@ -305,6 +305,21 @@ impl Driver {
         }
     }
 
+    /// Runs until all matches are stored, and nothing else but what that needs: other queues are not served.
+    pub fn run_until_stored(&mut self) {
+        loop {
+            let next = self.ready_messages().into_iter().find(|id| {
+                let store = self.sim.lock();
+                store.messages.iter().any(|message| message.id == *id && message.queue == Queue::Matches)
+            });
+            let Some(id) = next else { return };
+            self.deliver(id);
+            while let Some(index) = self.running.len().checked_sub(1) {
+                self.poll(index);
+            }
+        }
+    }
+
     /// Runs until there is nothing left to do, or until the given virtual time is over. Returns what was left.
     pub fn settle(&mut self, ms: u64) -> Result<(), String> {
         let until = self.sim.lock().now + ms;

@@ -166,6 +166,14 @@ impl Sim {
     }
 }
 
+/// A tag that another content does not have.
+fn etag(body: &[u8]) -> String {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
 fn unknown(service: &'static str) -> PortError {
     PortError::Unknown { service, reason: "no answer".into() }
 }
@@ -358,7 +366,7 @@ impl Objects for Sim {
             .filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
         Ok(found
             .take(1000)
-            .map(|(key, body)| ObjectInfo { key: key.clone(), size: body.len() as u64, etag: "e".into() })
+            .map(|(key, body)| ObjectInfo { key: key.clone(), size: body.len() as u64, etag: etag(body) })
             .collect())
     }
 
@@ -373,6 +381,14 @@ impl Objects for Sim {
 impl Queues for Sim {
     async fn send(&self, queue: Queue, messages: Vec<Outgoing>) -> PortResult<()> {
         let lost = self.enter("SQS", true).await?;
+        // A body has at most 256 KiB; a FIFO message has a group and a deduplication id, a standard one neither.
+        let fits = |message: &Outgoing| {
+            let fifo = (message.group.is_some(), message.dedup.is_some()) == (queue.is_fifo(), queue.is_fifo());
+            message.body.len() < 256 * 1024 && fifo
+        };
+        if !messages.iter().all(fits) {
+            return Err(PortError::Refused { service: "SQS", reason: "a message that this queue cannot hold".into() });
+        }
         let mut store = self.lock();
         for message in messages {
             if lost && store.rng.random_bool(0.5) {

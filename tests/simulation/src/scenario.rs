@@ -213,6 +213,11 @@ impl Scenario {
         store.enqueue(Queue::Matches, Outgoing { body: found.to_string(), group: None, dedup: None });
     }
 
+    /// Tells the model of a match that was stored without a queue.
+    pub fn note_match(&mut self, e: u64, t: u64) {
+        self.matches.insert((e, t));
+    }
+
     /// A file arrives, possibly twice.
     pub fn deliver(&mut self, time: u64, file: FileOf) {
         let FileOf { snapshot, inside, outside } = file;
@@ -281,7 +286,10 @@ impl Scenario {
             }
         }
         for ((table, key), item) in &self.driver.sim.lock().tables {
-            if matches!(table, ports::Table::Identity | ports::Table::Audiences | ports::Table::Lists | ports::Table::Doorbells) {
+            if matches!(
+                table,
+                ports::Table::Identity | ports::Table::Audiences | ports::Table::Lists | ports::Table::Doorbells
+            ) {
                 story.push_str(&format!("\n{table:?} {} {}: {}", key.pk, key.sk, item.doc));
             }
         }
@@ -352,9 +360,13 @@ impl Scenario {
                     let lead = self.any(LEADS);
                     // A cookie that moves and dies with its new owner before anybody looks is found by the backstop
                     // a week later: longer than these worlds last.
-                    let lost = self.driver.sim.lock().marketo.lead(lead).is_some_and(|lead| {
-                        lead.cookies.iter().any(|cookie| self.moved.contains(cookie))
-                    });
+                    let lost = self
+                        .driver
+                        .sim
+                        .lock()
+                        .marketo
+                        .lead(lead)
+                        .is_some_and(|lead| lead.cookies.iter().any(|cookie| self.moved.contains(cookie)));
                     if !lost {
                         self.delete(lead);
                     }
