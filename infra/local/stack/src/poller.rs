@@ -118,19 +118,31 @@ pub async fn run(
         let (mapping, source, target) = (Arc::clone(&mapping), Arc::clone(&source), Arc::clone(&target));
         let (groups, log) = (Arc::clone(&groups), Arc::clone(&log));
         batches.spawn(async move {
-            let claimed: Vec<String> = messages.iter().filter_map(|message| message.group.clone()).collect();
-            if let Err(problem) = batch(&mapping, source.as_ref(), target.as_ref(), messages).await {
+            let claimed =
+                Claimed { names: messages.iter().filter_map(|message| message.group.clone()).collect(), groups };
+            if let Err(problem) = batch(&mapping, source.as_ref(), target.as_ref(), messages, claimed).await {
                 log(format!("{}: {problem}", mapping.queue));
-            }
-            let mut busy = groups.lock().unwrap_or_else(PoisonError::into_inner);
-            for group in claimed {
-                busy.remove(&group);
             }
             drop(permit);
         });
         while batches.try_join_next().is_some() {}
     }
     while batches.join_next().await.is_some() {}
+}
+
+/// Groups that are busy until this is dropped.
+struct Claimed {
+    names: Vec<String>,
+    groups: Arc<Mutex<HashSet<String>>>,
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        let mut busy = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in &self.names {
+            busy.remove(name);
+        }
+    }
 }
 
 /// The messages whose groups were free; those groups are busy now.
@@ -177,10 +189,14 @@ async fn batch(
     source: &dyn Source,
     target: &dyn Target,
     messages: Vec<Received>,
+    claimed: Claimed,
 ) -> Result<(), String> {
     let records: Vec<&Value> = messages.iter().map(|message| &message.record).collect();
     let event = Bytes::from(json!({ "Records": records }).to_string());
     let answer = target.invoke(event).await.map_err(|error| format!("batch failed: {error}"))?;
+    // Before the delete: that lets the queue give the group's next message to a receive that is waiting already, and
+    // a group still marked busy would leave it hidden for a whole visibility time-out.
+    drop(claimed);
     let failed = if mapping.report_item_failures { failures(&answer, &messages)? } else { HashSet::new() };
     let receipts: Vec<String> = messages
         .iter()
