@@ -10,6 +10,7 @@ use domain::feed::{FileName, Mode, Row, parse_line, segments};
 use domain::limits::REJECTS_KEPT;
 use domain::{AudienceId, Ecid, MunchkinId};
 use ports::{Failure, Table};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use state::audience::{BaseRef, Head, add_todo, head_key, take_fact, want_pass};
 use state::bell::BellKey;
@@ -48,6 +49,14 @@ pub fn arrivals(body: &Value) -> Option<Vec<Arrival>> {
         .collect()
 }
 
+/// When arriving files were last listed. DynamoDB keeps objects only, so not the bare number.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Listed {
+    v: u8,
+    /// In ms.
+    at: u64,
+}
+
 /// Takes in files that have no record, because their notification was lost.
 pub async fn backstop(deps: &Deps, deadline: u64) -> Step<()> {
     let now = deps.now();
@@ -57,7 +66,10 @@ pub async fn backstop(deps: &Deps, deadline: u64) -> Step<()> {
         deps,
         Table::Syncs,
         &key,
-        |last: Option<u64>| Ok(if last.is_some_and(|at| now < at + every) { (None, false) } else { (Some(now), true) }),
+        |last: Option<Listed>| {
+            let fresh = last.is_some_and(|last| now < last.at + every);
+            Ok(if fresh { (None, false) } else { (Some(Listed { v: 1, at: now }), true) })
+        },
         |_| None,
     )
     .await?;
