@@ -1,1 +1,1 @@
-//! Placeholder.
+//! End-to-end tests of the two commands; they are in `tests/main.rs`.

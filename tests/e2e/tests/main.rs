@@ -1,0 +1,4 @@
+//! The two commands, end to end: the real `local` program, the real functions, the real embedded servers.
+
+mod run;
+mod tests;
