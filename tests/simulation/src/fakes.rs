@@ -74,6 +74,10 @@ pub struct Store {
     pub objects: BTreeMap<String, Bytes>,
     /// Queues.
     pub messages: Vec<Message>,
+    /// Everything that was ever sent, in order.
+    pub sent: Vec<(Queue, Outgoing)>,
+    /// Conditional and other writes to tables that took effect.
+    pub writes: u64,
     dedup: HashMap<(Queue, String, String), u64>,
     next_message: u64,
     /// Marketo.
@@ -104,6 +108,8 @@ impl Sim {
             due: BTreeMap::new(),
             objects: BTreeMap::new(),
             messages: Vec::new(),
+            sent: Vec::new(),
+            writes: 0,
             dedup: HashMap::new(),
             next_message: 0,
             marketo,
@@ -180,6 +186,7 @@ fn unknown(service: &'static str) -> PortError {
 
 impl Store {
     fn write(&mut self, table: Table, item: Item) {
+        self.writes += 1;
         self.erase(table, &item.key);
         if let Some(due) = &item.due {
             self.due.insert((table, due.pk.clone(), due.at, item.key.clone()), ());
@@ -214,6 +221,7 @@ impl Store {
             }
             self.dedup.insert(key, now);
         }
+        self.sent.push((queue, message.clone()));
         self.next_message += 1;
         let delay = self.faults.delay;
         let late = if delay > 0.0 && self.rng.random_bool(delay) { self.rng.random_range(0..90_000) } else { 0 };

@@ -204,6 +204,25 @@ impl Scenario {
         Err((0, json!("a sync that is being made for ever")))
     }
 
+    /// Posts matches to cookie-ingest, as the collector of a site does. Returns status and body.
+    pub fn post_matches(&mut self, body: &[u8]) -> (u16, Value) {
+        let answer = std::rc::Rc::new(std::cell::RefCell::new((0, Value::Null)));
+        let (deps, body, answered) = (self.driver.deps(), body.to_vec(), answer.clone());
+        self.requests += 1;
+        let name = format!("matches {}", self.requests);
+        self.driver.start(&name, async move {
+            let found = cookie_ingest::post_matches(&deps, &body).await?;
+            *answered.borrow_mut() = (found.status, found.body);
+            Ok(())
+        });
+        while self.driver.is_running(&name) {
+            if !self.driver.step() {
+                self.driver.leap();
+            }
+        }
+        answer.take()
+    }
+
     /// A browser shows an ECID beside a token.
     pub fn see(&mut self, e: u64, t: u64) {
         self.matches.insert((e, t));
@@ -304,7 +323,8 @@ impl Scenario {
         (1..=ECIDS).filter(|_| self.rng.random_bool(chance)).collect()
     }
 
-    fn settle(&mut self) -> Result<(), String> {
+    /// Waits for rest, with every file taken in.
+    pub fn settle(&mut self) -> Result<(), String> {
         self.retry_files();
         let ended = self.driver.settle(6 * 3_600_000);
         self.retry_files();
@@ -379,12 +399,7 @@ impl Scenario {
             self.driver.run_for(pause);
         }
         self.driver.sim.lock().faults = Faults::NONE;
-        for index in 0..self.syncs.len() {
-            if self.syncs[index].paused {
-                self.turn(index, "resume");
-                self.syncs[index].paused = false;
-            }
-        }
+        self.resume_all();
         self.settle()
     }
 
@@ -476,31 +491,51 @@ impl Scenario {
         }
     }
 
+    /// Whether a sync of this audience on this list is alive.
+    #[must_use]
+    pub fn lives(&self, sid: u64, list: u64) -> Option<usize> {
+        self.syncs.iter().position(|sync| sync.sid == sid && sync.list == list && !sync.over)
+    }
+
     fn turn(&mut self, index: usize, verb: &str) -> u16 {
         let path = format!("/syncs/{}/{verb}", self.syncs[index].id);
         self.request("POST", &path, &json!({"people": "take_out"})).0
     }
 
-    fn pause_or_resume(&mut self) {
-        let Some(index) = self.syncs.iter().position(|sync| !sync.over) else { return };
+    /// Pauses a sync, or resumes a paused one.
+    pub fn toggle(&mut self, index: usize) {
         let verb = if self.syncs[index].paused { "resume" } else { "pause" };
         if self.turn(index, verb) < 300 {
             self.syncs[index].paused = !self.syncs[index].paused;
         }
     }
 
-    fn stop_one(&mut self) -> Result<(), String> {
-        let Some(index) = self.syncs.iter().position(|sync| !sync.over) else { return Ok(()) };
-        if self.rng.random_bool(0.5) {
-            self.turn(index, "stop");
-            self.syncs[index].over = true;
-            return Ok(());
+    fn pause_or_resume(&mut self) {
+        if let Some(index) = self.syncs.iter().position(|sync| !sync.over) {
+            self.toggle(index);
         }
-        // Who stays is who is there: settled first, so that the model knows who that is.
+    }
+
+    /// Stops a sync and takes its people out.
+    pub fn stop_taking_out(&mut self, index: usize) {
+        self.turn(index, "stop");
+        self.syncs[index].over = true;
+    }
+
+    /// Resumes what is paused.
+    pub fn resume_all(&mut self) {
+        for index in 0..self.syncs.len() {
+            if self.syncs[index].paused && !self.syncs[index].over {
+                self.toggle(index);
+            }
+        }
+    }
+
+    /// Stops a sync and leaves its people. Settles before, so that the model knows who they are.
+    pub fn stop_keeping(&mut self, index: usize) -> Result<(), String> {
         let faults = std::mem::replace(&mut self.driver.sim.lock().faults, Faults::NONE);
         if self.syncs[index].paused {
-            self.turn(index, "resume");
-            self.syncs[index].paused = false;
+            self.toggle(index);
         }
         self.settle()?;
         let path = format!("/syncs/{}/stop", self.syncs[index].id);
@@ -516,6 +551,15 @@ impl Scenario {
         self.kept.entry(sync.list).or_default().extend(kept);
         self.driver.sim.lock().faults = faults;
         Ok(())
+    }
+
+    fn stop_one(&mut self) -> Result<(), String> {
+        let Some(index) = self.syncs.iter().position(|sync| !sync.over) else { return Ok(()) };
+        if self.rng.random_bool(0.5) {
+            self.stop_taking_out(index);
+            return Ok(());
+        }
+        self.stop_keeping(index)
     }
 
     // ---- The reference model: from the raw inputs to the lists, nothing shared with the functions. ----
