@@ -1,0 +1,107 @@
+//! What the template must say, whatever else it says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_yaml_ng::Value;
+use stack::template::{Function, Queue, Template};
+
+use crate::{FUNCTIONS, read, root};
+
+/// How long after we gave up on a call to Marketo it may still take effect, in seconds.
+const LATE_EFFECT_S: u64 = 180;
+/// Fourteen days, in seconds: the longest that SQS keeps a message.
+const RETENTION: &str = "1209600";
+
+fn template() -> Template {
+    stack::template::read(&root().join("infra/template.yaml"), &BTreeMap::new(), "http://127.0.0.1:1")
+        .expect("the template is readable without parameters")
+}
+
+/// Each function of the template, with what its code says that it uses.
+fn functions() -> Vec<(Function, lambda::Uses)> {
+    let mut found = template().functions;
+    assert_eq!(found.len(), FUNCTIONS.len());
+    FUNCTIONS
+        .into_iter()
+        .map(|(name, uses)| {
+            let index = found.iter().position(|function| function.binary == name);
+            (found.remove(index.unwrap_or_else(|| panic!("the template has no function {name}"))), uses)
+        })
+        .collect()
+}
+
+fn is_read_by(queue: &Queue, function: &Function) -> bool {
+    function.sources.iter().any(|source| source.queue == queue.name)
+}
+
+#[test]
+fn the_environment_is_what_the_code_declares() {
+    for (function, uses) in functions() {
+        let declared = uses.variables();
+        for name in function.environment.keys() {
+            let known = declared.iter().any(|variable| variable.name == name);
+            assert!(known, "{}: the code does not read {name}", function.name);
+        }
+        for variable in declared.iter().filter(|variable| variable.default.is_none()) {
+            let set = function.environment.contains_key(variable.name);
+            assert!(set, "{}: the template does not set {}", function.name, variable.name);
+        }
+    }
+}
+
+#[test]
+fn a_queue_outlasts_its_function() {
+    let template = template();
+    let functions = functions();
+    for queue in template.queues.iter().filter(|queue| !queue.dead) {
+        let readers: Vec<_> = functions.iter().filter(|(function, _)| is_read_by(queue, function)).collect();
+        let [(reader, uses)] = readers.as_slice() else { panic!("{} has {} readers", queue.name, readers.len()) };
+        assert!(queue.visibility_s >= 6 * reader.timeout_s, "{}", queue.name);
+        // Only a call to Marketo can take effect after its sender is dead.
+        if uses.marketo {
+            assert!(queue.visibility_s >= reader.timeout_s + LATE_EFFECT_S, "{}", queue.name);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_lost_in_a_queue() {
+    let template = template();
+    let mut fed = 0;
+    for queue in &template.queues {
+        let retention = queue.attributes.get("MessageRetentionPeriod").map(String::as_str);
+        assert_eq!(retention, Some(RETENTION), "{}", queue.name);
+        if queue.dead {
+            continue;
+        }
+        fed += 1;
+        let (dead, most) = queue.redrive.as_ref().unwrap_or_else(|| panic!("{} has no redrive", queue.name));
+        assert!(*most >= 5, "{}: {most} receives", queue.name);
+        let dead = template.queues.iter().find(|other| other.name == *dead).expect("the dead-letter queue exists");
+        assert_eq!(dead.fifo, queue.fifo, "{}", queue.name);
+    }
+    // Every queue that the code sends to, and S3's notices.
+    assert_eq!(fed, ports::Queue::ALL.len() + 1);
+}
+
+#[test]
+fn every_mapping_reports_the_messages_that_failed() {
+    for (function, _) in functions() {
+        for source in &function.sources {
+            assert!(source.report_item_failures, "{} reads {}", function.name, source.queue);
+        }
+    }
+}
+
+#[test]
+fn those_and_only_those_that_ring_themselves_may_do_so() {
+    let yaml: Value = serde_yaml_ng::from_str(&read("infra/template.yaml")).expect("YAML");
+    let resources = yaml["Resources"].as_mapping().expect("Resources");
+    let allowed: BTreeSet<&str> = resources
+        .values()
+        .filter(|resource| resource["Properties"]["RecursiveLoop"] == Value::from("Allow"))
+        .map(|resource| resource["Metadata"]["BuildProperties"]["Binary"].as_str().expect("a binary"))
+        .collect();
+    // cookie-ingest sends to a queue that it reads, but never while it reads it.
+    assert_eq!(allowed, BTreeSet::from(["list-writer", "scheduled-incremental-sync"]));
+}
