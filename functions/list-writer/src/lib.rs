@@ -3,20 +3,22 @@
 
 mod report;
 
+use std::collections::BTreeSet;
+
 use domain::limits::{LATE_EFFECT_MS, MARKETO_BATCH};
 use domain::list::{Mode, Plan, Wish, Wishes};
 use domain::planted::{Guard, holds};
-use domain::{LeadId, LeadSet, ListId, MunchkinId};
-use marketo::{CallError, Marketo, RowAnswer};
+use domain::{LeadId, LeadSet, ListId, MunchkinId, Token};
+use marketo::{CallError, LeadRow, Marketo, RowAnswer};
 use ports::{Failure, Table};
 use state::bell::{Next, Ring};
 use state::lists::{Left, OpenList, Want, departures, read_leads, want_key, write_leads};
 use state::syncs::{IdentityHead, Leaving, MembersBefore, Start, Status, Sync};
-use state::{Deps, Step, bell, load, syncs};
+use state::{Deps, Step, bell, identity, load, syncs};
 
 /// What the function reads from its environment.
 pub const USES: lambda::Uses = lambda::Uses {
-    tables: &[Table::Syncs, Table::Lists, Table::Doorbells],
+    tables: &[Table::Syncs, Table::Identity, Table::Lists, Table::Doorbells],
     queues: &[ports::Queue::ListWrites],
     bucket: true,
     marketo: true,
@@ -49,13 +51,16 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
         return Ok(Next::Done(None));
     }
     let mut open = OpenList::open(deps, munchkin, list).await?;
-    learn_departures(deps, &mut open).await?;
+    let no_ecids = learn_departures(deps, &mut open).await?;
     let (wishes, wants) = read_wishes(deps, munchkin, &syncs).await?;
     open.state.settle(&wishes);
 
     let ours = syncs.iter().any(|sync| sync.list.ours);
     let marketo = Marketo::new(deps, munchkin, deadline);
-    let writer = Writer { deps, marketo: &marketo, ours, wishes: &wishes, deadline };
+    let fresh = syncs.iter().zip(&wants).any(|(sync, want)| {
+        want.as_ref().is_some_and(|want| open.head.reported.get(&sync.id).is_none_or(|pass| *pass < want.pass))
+    });
+    let writer = Writer { deps, marketo: &marketo, ours, wishes: &wishes, fresh, no_ecids, deadline };
     let outcome = match writer.turn(&mut open).await {
         Ok(Some(next)) => Ok(next),
         Ok(None) => report::write(deps, &marketo, &mut open, &syncs, &wishes, &wants).await,
@@ -80,9 +85,10 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     })
 }
 
-async fn learn_departures(deps: &Deps, open: &mut OpenList) -> Step<()> {
+/// Applies merges and deletions. Returns whether the instance lacks the field `ecids`.
+async fn learn_departures(deps: &Deps, open: &mut OpenList) -> Step<bool> {
     let head: Option<state::Doc<IdentityHead>> = load(deps, Table::Syncs, &syncs::identity_key(&open.munchkin)).await?;
-    let upto = head.map_or(0, |head| head.value.departures);
+    let (upto, no_ecids) = head.map_or((0, false), |head| (head.value.departures, head.value.extract.no_ecids));
     for line in departures(deps, &open.munchkin, open.state.merges_seen, upto).await? {
         match line.winner {
             Some(winner) => open.state.merged(winner, &line.gone),
@@ -90,7 +96,28 @@ async fn learn_departures(deps: &Deps, open: &mut OpenList) -> Step<()> {
         }
     }
     open.state.merges_seen = open.state.merges_seen.max(upto);
+    Ok(no_ecids)
+}
+
+/// Reads the members of an adopted list: who was there before us, and who of them is tied to an ECID.
+async fn adopt(marketo: &Marketo<'_>, deps: &Deps, open: &mut OpenList, no_ecids: bool) -> Result<(), CallError> {
+    let rows = marketo.members_with_cookies(open.head.list, !no_ecids).await?;
+    open.state.were_there(rows.iter().map(|row| row.id));
+    open.state.tied = LeadSet::new();
+    for rows in rows.chunks(MARKETO_BATCH) {
+        open.state.tied.add_all(&tied(deps, &open.munchkin, rows).await?);
+    }
+    open.state.members_read = true;
     Ok(())
+}
+
+/// Those of the leads who are known and tied to an ECID, by Marketo's own word or by a token that we have seen.
+async fn tied(deps: &Deps, munchkin: &MunchkinId, rows: &[LeadRow]) -> Step<LeadSet> {
+    let records = identity::tokens(deps, munchkin, rows.iter().flat_map(|row| &row.cookies)).await?;
+    let seen: BTreeSet<Token> =
+        records.into_iter().filter(|token| !token.value.ecids.is_empty()).map(|token| token.value.token).collect();
+    let ties = |row: &LeadRow| !row.ecids.is_empty() || row.cookies.iter().any(|token| seen.contains(token));
+    Ok(rows.iter().filter(|row| row.known && ties(row)).map(|row| row.id).collect())
 }
 
 /// What the syncs of a list wish, and the *want* rows they were read from, in the order of `syncs`.
@@ -117,10 +144,7 @@ async fn read_wishes(deps: &Deps, munchkin: &MunchkinId, syncs: &[Sync]) -> Step
         if let Some(key) = key {
             wishes.syncs.push(Wish { sync: sync.id.clone(), want: read_leads(deps, &key).await?, mode });
         }
-        if let (Mode::Active, MembersBefore::Adopt, Some(want)) = (mode, sync.members_before, &want) {
-            let tied = read_leads(deps, &want.report.tied_key).await?;
-            wishes.adopt.get_or_insert_with(LeadSet::new).add_all(&tied);
-        }
+        wishes.adopt |= mode == Mode::Active && sync.members_before == MembersBefore::Adopt && want.is_some();
         wants.push(want);
     }
     Ok((wishes, wants))
@@ -154,16 +178,18 @@ struct Writer<'a> {
     /// We made the list, so nobody was there before us.
     ours: bool,
     wishes: &'a Wishes,
+    /// An audience of the list has had a pass since the last report.
+    fresh: bool,
+    /// The instance lacks the field `ecids`.
+    no_ecids: bool,
     deadline: u64,
 }
 
 impl Writer<'_> {
     /// Does what the plan says, batch by batch. `None`: nothing is left that may be done now.
     async fn turn(&self, open: &mut OpenList) -> Result<Option<Next>, CallError> {
-        if self.wishes.adopt.is_some() && !open.state.members_read {
-            let members = self.marketo.members(open.head.list).await?;
-            open.state.were_there(members.iter());
-            open.state.members_read = true;
+        if self.wishes.adopt && (self.fresh || !open.state.members_read) {
+            adopt(self.marketo, self.deps, open, self.no_ecids).await?;
         }
         for _ in 0..CALLS_PER_TURN {
             let now = self.deps.now();
@@ -224,7 +250,20 @@ impl Writer<'_> {
         }
     }
 
-    async fn remove(&self, open: &mut OpenList, batch: Vec<LeadId>) -> Result<(), CallError> {
+    async fn remove(&self, open: &mut OpenList, mut batch: Vec<LeadId>) -> Result<(), CallError> {
+        let adopted: Vec<LeadId> = batch.iter().copied().filter(|lead| open.state.theirs.contains(*lead)).collect();
+        if !adopted.is_empty() {
+            // They may have lost their last ECID since the list was read, and then they stay.
+            let slot = self.marketo.slot().await?;
+            let rows = self.marketo.leads_by_id(slot, &adopted, !self.no_ecids).await?;
+            let still = tied(self.deps, &open.munchkin, &rows).await?;
+            let stay: LeadSet = adopted.into_iter().filter(|lead| !still.contains(*lead)).collect();
+            open.state.tied.remove_all(&stay);
+            batch.retain(|lead| !stay.contains(*lead));
+            if batch.is_empty() {
+                return Ok(());
+            }
+        }
         let slot = self.marketo.slot().await?;
         open.state.intend_remove(&batch, self.hold_until());
         open.publish(self.deps).await?;

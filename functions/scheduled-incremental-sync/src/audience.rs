@@ -3,18 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use domain::identity::{LeadRecord, TokenRecord};
-use domain::limits::TOKENS_PER_ECID;
+use domain::limits::{MARKETO_BATCH, TOKENS_PER_ECID};
 use domain::{AudienceId, Ecid, LeadId, LeadSet, MunchkinId, Token};
 use ports::{Expect, Failure, Item, Read, Table};
 use state::audience::{Members, Todo, pk, want_pass};
 use state::bell::{BellKey, Next};
 use state::doc;
-use state::identity::{hints_of_ecid, hints_of_lead, leads, save_token, tokens};
+use state::identity::{due_pk, hints_of_ecid, hints_of_lead, leads, save_token, tokens};
 use state::lists::{AudienceReport, Want, read_leads, want_key, write_leads};
 use state::syncs::Start;
 use state::{Deps, Doc, Step, bell, load, save, syncs};
 
 use crate::pass;
+
+/// While identity's backlog is large, an audience has a pass this often at least, in ms. Ours.
+const PASS_FRESH_MS: u64 = 10 * 60_000;
+/// How long a pass that came too soon is put off, in ms. Ours.
+const PASS_REST_MS: u64 = 20_000;
 
 pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, deadline: u64) -> Step<Next> {
     if !syncs::followed(deps, munchkin).await?.contains(audience) {
@@ -25,6 +30,9 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &Audience
     let Some(members) = Members::open(deps, munchkin, audience).await? else { return Ok(Next::Done(None)) };
     let head = members.head();
     if head.pass.is_some() || head.pass_wanted > head.pass_done {
+        if head.pass.is_none() && too_soon(deps, munchkin, audience).await? {
+            return Ok(Next::Rest(deps.now() + deps.settings.scaled(PASS_REST_MS)));
+        }
         return pass::slice(deps, munchkin, audience, deadline).await;
     }
     let limit = deps.settings.pass_above + 1;
@@ -48,6 +56,19 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &Audience
     ring_lists(deps, munchkin, audience).await?;
     forget(deps, &todos).await?;
     Ok(Next::Done(None))
+}
+
+/// Whether another pass would only have to be made again: identity has more to tell than one call's worth, and the
+/// last pass is fresh. Without this, a bulk of look-ups keeps every audience in passes over all records, which
+/// takes the tables' time away from the look-ups themselves.
+async fn too_soon(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId) -> Step<bool> {
+    let now = deps.now();
+    let want: Option<Doc<Want>> = load(deps, Table::Lists, &want_key(munchkin, audience)).await?;
+    if want.is_none_or(|want| now >= want.value.report.as_of + deps.settings.scaled(PASS_FRESH_MS)) {
+        return Ok(false);
+    }
+    let due = deps.ports.tables.due(Table::Identity, &due_pk(munchkin), now, MARKETO_BATCH).await?;
+    Ok(due.len() == MARKETO_BATCH)
 }
 
 /// Recomputes the leads that the rows of work concern.
@@ -160,7 +181,6 @@ pub(crate) async fn publish(
     if let Some(old) = old {
         let mut stale = BTreeMap::from([(old.value.key, &want.key)]);
         stale.insert(old.value.report.people_key, &want.report.people_key);
-        stale.insert(old.value.report.tied_key, &want.report.tied_key);
         for (old, new) in stale {
             if !old.is_empty() && old != *new {
                 deps.ports.objects.delete(&old).await?;

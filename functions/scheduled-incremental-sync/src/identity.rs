@@ -7,6 +7,7 @@ use domain::identity::{LeadRecord, TokenRecord};
 use domain::limits::{DAY_MS, MARKETO_BATCH};
 use domain::planted::{Guard, holds};
 use domain::{Ecid, LeadId, MunchkinId, Token};
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use marketo::{CallError, DELETE, ExtractStatus, LeadRow, MARGIN_MS, MERGE, Marketo, parse_extract};
 use ports::{Expect, Failure, Item, Table};
@@ -16,7 +17,7 @@ use state::lists::{Departure, departure_key};
 use state::syncs::{ExtractJob, IdentityHead, Start, Subscription, identity_key};
 use state::{Deps, Doc, Step, bell, doc, load, save, syncs};
 
-use crate::propagate::{memberships, propagate};
+use crate::propagate::{many, memberships, propagate};
 
 /// Activities are polled this often, in ms.
 const POLL_MS: u64 = 60_000;
@@ -132,20 +133,20 @@ impl Worker<'_> {
             }
             let ecids: BTreeSet<Ecid> = due.iter().flat_map(|token| token.value.ecids.keys().copied()).collect();
             let inside = memberships(self.deps, self.munchkin, &ecids).await?;
-            let mut batch = Vec::new();
-            for mut token in due {
-                if inside.values().any(|inside| token.value.ecids.keys().any(|ecid| inside.contains(ecid))) {
-                    batch.push(token);
-                    continue;
-                }
+            let is_inside = |token: &Doc<TokenRecord>| {
+                inside.values().any(|inside| token.value.ecids.keys().any(|ecid| inside.contains(ecid)))
+            };
+            let (batch, mut outside): (Vec<_>, Vec<_>) = due.into_iter().partition(is_inside);
+            for token in &mut outside {
                 // Nobody follows it: first doubted, then, if it is still so, parked.
                 if token.value.doubted {
                     token.value.parked = true;
                 } else {
                     token.value.doubted = true;
                 }
-                save_token(self.deps, self.munchkin, &token.value, Some(token.rev)).await?;
             }
+            let (deps, munchkin) = (self.deps, self.munchkin);
+            many(outside.iter().map(|token| save_token(deps, munchkin, &token.value, Some(token.rev)).boxed())).await?;
             let mut parts = vec![batch];
             while let Some(part) = parts.pop() {
                 if part.is_empty() {
@@ -186,14 +187,13 @@ impl Worker<'_> {
             }
         }
         self.put_hints(hints).await?;
-        for token in batch {
+        let owner = |token: &Doc<TokenRecord>| match owners.get(&token.value.token).map(Vec::as_slice) {
+            Some([row]) => Some((row.id, row.known)),
             // Two owners cannot be: Marketo is in the middle of something, and is asked again.
-            let owner = match owners.get(&token.value.token).map(Vec::as_slice) {
-                Some([row]) => Some((row.id, row.known)),
-                _ => None,
-            };
-            self.answered(token.clone(), owner).await?;
-        }
+            _ => None,
+        };
+        let this = &*self;
+        many(batch.iter().map(|token| this.answered(token.clone(), owner(token)).boxed())).await?;
         // No row dissolves nothing; but the owner that we hold it for can be asked what it shows.
         let lost: BTreeSet<LeadId> = batch
             .iter()
@@ -415,10 +415,10 @@ impl Worker<'_> {
                 }
             }
             self.put_hints(hints).await?;
-            for (record, rev) in changed {
-                if !save_lead(self.deps, self.munchkin, &record, rev).await? {
-                    return Err(Failure::retry("a lead's record was changed by somebody else"));
-                }
+            let (deps, munchkin) = (self.deps, self.munchkin);
+            let saved = many(changed.iter().map(|(record, rev)| save_lead(deps, munchkin, record, *rev).boxed()));
+            if saved.await?.contains(&false) {
+                return Err(Failure::retry("a lead's record was changed by somebody else"));
             }
         }
         Ok(())

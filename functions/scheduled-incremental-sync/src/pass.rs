@@ -8,6 +8,7 @@ use domain::limits::TOKENS_PER_ECID;
 use domain::planted::{Guard, holds};
 use domain::report::AudienceCounts;
 use domain::{AudienceId, LeadId, LeadSet, MunchkinId};
+use futures::FutureExt as _;
 use ports::{Failure, Read, Table};
 use serde::{Deserialize, Serialize};
 use state::audience::{Head, Members, Pass, head_key, read_base};
@@ -17,6 +18,7 @@ use state::lists::{AudienceReport, Want, want_key, write_leads};
 use state::{Deps, Doc, Step, bell, doc, load, save, update};
 
 use crate::audience::{apply, direct, forget, publish, ring_lists, todos, wake};
+use crate::propagate::many;
 
 /// A slice ends when the invocation has less than this left, in ms.
 const RESERVE_MS: u64 = 30_000;
@@ -34,8 +36,6 @@ struct Found {
     aside: Vec<bool>,
     /// Known leads, by row.
     people: Vec<(u32, LeadId)>,
-    /// All known leads with any ECID, whatever the audience.
-    tied: LeadSet,
 }
 
 impl Found {
@@ -46,11 +46,6 @@ impl Found {
     fn token(&mut self, members: &Base, record: &TokenRecord) -> bool {
         let mut inside = false;
         let person = record.person();
-        if let Some(lead) = person
-            && !record.ecids.is_empty()
-        {
-            self.tied.insert(lead);
-        }
         for ecid in record.ecids.keys() {
             let Some(row) = members.row(*ecid) else { continue };
             inside = true;
@@ -70,9 +65,6 @@ impl Found {
     fn lead(&mut self, members: &Base, record: &LeadRecord) {
         let Some(counted) = record.counted() else { return };
         let known = direct(record).is_some();
-        if known && !counted.is_empty() {
-            self.tied.insert(record.lead);
-        }
         for ecid in counted {
             let Some(row) = members.row(*ecid) else { continue };
             self.matched[row] = true;
@@ -150,16 +142,19 @@ pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
         let page = deps.ports.tables.query(Table::Identity, &shard, "", pass.after.as_deref(), limit, Read::Consistent);
         let page = page.await?;
         records += page.items.len();
+        let mut resting = Vec::new();
         for item in page.items {
             if pass.shard < SHARDS {
                 let token: Doc<TokenRecord> = doc::read(item)?;
                 if found.token(&members, &token.value) {
-                    unasked |= wake(deps, munchkin, token).await?;
+                    resting.push(token);
                 }
             } else {
                 found.lead(&members, &doc::read::<LeadRecord>(item)?.value);
             }
         }
+        let woken = many(resting.into_iter().map(|token| wake(deps, munchkin, token).boxed())).await?;
+        unasked |= woken.contains(&true);
         pass.after = page.next;
         if pass.after.is_none() {
             pass.shard += 1;
@@ -243,12 +238,7 @@ async fn finish(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, pass:
     {
         apply(deps, munchkin, &members, &todos, &mut wanted).await?;
     }
-    let report = AudienceReport {
-        as_of: pass.as_of,
-        counts,
-        people_key: write_leads(deps, "people", &people).await?,
-        tied_key: write_leads(deps, "tied", &found.tied).await?,
-    };
+    let report = AudienceReport { as_of: pass.as_of, counts, people_key: write_leads(deps, "people", &people).await? };
     publish(deps, munchkin, audience, want, &wanted, report, pass.number).await?;
     ring_lists(deps, munchkin, audience).await?;
     forget(deps, &todos).await

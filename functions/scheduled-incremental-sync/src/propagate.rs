@@ -4,10 +4,22 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use domain::identity::{LeadRecord, TokenRecord};
 use domain::{AudienceId, Ecid, LeadId, MunchkinId};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use state::audience::{Members, add_todo, want_pass};
 use state::bell::BellKey;
 use state::identity::{save_lead, save_token};
 use state::{Deps, Doc, Step, bell, syncs};
+
+/// Requests to a table that are under way at a time. Ours: one after the other, a bulk of tokens is bound by the
+/// network's latency alone.
+const AT_ONCE: usize = 16;
+
+/// Does independent pieces of work, some at a time, in any order. The first failure ends it.
+pub(crate) async fn many<'a, T: 'a>(work: impl Iterator<Item = BoxFuture<'a, Step<T>>>) -> Step<Vec<T>> {
+    let work: Vec<BoxFuture<'a, Step<T>>> = work.collect();
+    futures::stream::iter(work).buffer_unordered(AT_ONCE).try_collect().await
+}
 
 /// For each audience that a sync follows, those of the ECIDs that are in it.
 pub(crate) async fn memberships(
@@ -51,20 +63,15 @@ pub(crate) async fn propagate(
         if inside.len() > deps.settings.pass_above {
             want_pass(deps, munchkin, &audience).await?;
         } else {
-            for ecid in &inside {
-                add_todo(deps, munchkin, &audience, *ecid, &changed[ecid]).await?;
-            }
+            many(inside.iter().map(|ecid| add_todo(deps, munchkin, &audience, *ecid, &changed[ecid]).boxed())).await?;
         }
         bell::mark(deps, &BellKey::audience(munchkin, &audience)).await?;
     }
-    for mut token in tokens {
-        token.value.was_propagated();
-        // Lost to somebody who changed it again: then it is told again.
-        save_token(deps, munchkin, &token.value, Some(token.rev)).await?;
-    }
-    for mut lead in leads {
-        lead.value.was_propagated();
-        save_lead(deps, munchkin, &lead.value, Some(lead.rev)).await?;
-    }
+    let (mut tokens, mut leads) = (tokens, leads);
+    tokens.iter_mut().for_each(|token| token.value.was_propagated());
+    leads.iter_mut().for_each(|lead| lead.value.was_propagated());
+    // Lost to somebody who changed one of them again: then that one is told again.
+    many(tokens.iter().map(|token| save_token(deps, munchkin, &token.value, Some(token.rev)).boxed())).await?;
+    many(leads.iter().map(|lead| save_lead(deps, munchkin, &lead.value, Some(lead.rev)).boxed())).await?;
     Ok(())
 }

@@ -140,11 +140,13 @@ impl Sim {
 
     async fn step(&self) {
         let mut yielded = false;
-        poll_fn(|_| {
+        poll_fn(|context| {
             if yielded {
                 Poll::Ready(())
             } else {
                 yielded = true;
+                // Several calls of one handler may be under way: each asks to be polled again.
+                context.waker().wake_by_ref();
                 Poll::Pending
             }
         })
@@ -454,7 +456,14 @@ impl Clock for Sim {
 
     async fn sleep_ms(&self, ms: u64) {
         let until = self.lock().now + ms;
-        poll_fn(|_| if self.lock().now >= until { Poll::Ready(()) } else { Poll::Pending }).await;
+        poll_fn(|context| {
+            if self.lock().now >= until {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
     }
 }
 

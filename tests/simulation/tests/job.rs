@@ -193,7 +193,7 @@ fn two_syncs_on_one_list_in_every_order() {
             let step = rest % MOVES;
             rest /= MOVES;
             story.push(step);
-            let (which, sid) = if step % 2 == 0 { (0, 101) } else { (1, OTHER) };
+            let (which, sid) = if step.is_multiple_of(2) { (0, 101) } else { (1, OTHER) };
             match step / 2 {
                 // Person 1 leaves or joins the audience.
                 0 => {

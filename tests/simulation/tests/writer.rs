@@ -75,7 +75,7 @@ impl World {
             mode: Mode::Active,
         });
         // A sync begins when it first wants somebody.
-        Wishes { syncs: syncs.filter(|wish| !wish.want.is_empty() || wish.sync == "0").collect(), adopt: None }
+        Wishes { syncs: syncs.filter(|wish| !wish.want.is_empty() || wish.sync == "0").collect(), adopt: false }
     }
 
     /// What Marketo does with a call that reaches it.

@@ -36,6 +36,9 @@ pub struct State {
     pub restore: LeadSet,
     /// Merges and deletions up to this number have been applied.
     pub merges_seen: u64,
+    /// Members who are tied to an ECID, as of the last time an adopted list was read.
+    #[serde(default)]
+    pub tied: LeadSet,
     /// Whether the members who were there before us have been read (only a list that is adopted needs it).
     pub members_read: bool,
 }
@@ -82,8 +85,9 @@ pub enum Mode {
 pub struct Wishes {
     /// One a sync.
     pub syncs: Vec<Wish>,
-    /// The operator chose to adopt the list: these leads, tied to an ECID, leave like ours.
-    pub adopt: Option<LeadSet>,
+    /// The operator chose to adopt the list: who was there before us leaves like ours if tied to an ECID
+    /// ([`State::tied`]).
+    pub adopt: bool,
 }
 
 impl Wishes {
@@ -196,8 +200,8 @@ impl State {
         let mut add = wanted.minus(&self.sure).minus(&self.theirs);
         add.add_all(&self.restore);
         let mut remove = self.may.minus(&wanted).minus(&self.theirs).minus(&self.kept());
-        if let Some(tied) = &wishes.adopt {
-            remove.add_all(&self.theirs.and(tied).minus(&wanted));
+        if wishes.adopt {
+            remove.add_all(&self.theirs.and(&self.tied).minus(&wanted));
         }
         remove.remove_all(&self.restore);
         let mut plan = Plan { add, remove, ..Plan::default() };
@@ -373,7 +377,7 @@ mod tests {
     }
 
     fn wishes(mode: Mode, want: &[LeadId]) -> Wishes {
-        Wishes { syncs: vec![Wish { sync: "s".into(), want: set(want), mode }], adopt: None }
+        Wishes { syncs: vec![Wish { sync: "s".into(), want: set(want), mode }], adopt: false }
     }
 
     fn refusal(code: &str, at: u64) -> Answer {
@@ -434,9 +438,8 @@ mod tests {
 
     #[test]
     fn an_adopted_list_lets_those_leave_whom_we_can_tie() {
-        let mut state = State { theirs: set(&[1, 2, 3]), members_read: true, ..State::default() };
-        let mut adopt = wishes(Mode::Active, &[3]);
-        adopt.adopt = Some(set(&[1, 3]));
+        let mut state = State { theirs: set(&[1, 2, 3]), tied: set(&[1, 3]), members_read: true, ..State::default() };
+        let adopt = Wishes { adopt: true, ..wishes(Mode::Active, &[3]) };
         assert_eq!(state.plan(&adopt, 0).remove, set(&[1]));
         state.intend_remove(&[1], 100);
         assert!(state.plan(&adopt, 0).is_empty(), "on hold");

@@ -127,7 +127,7 @@ mod tests {
         state.kept_by.insert("x".into(), set(&[8]));
         let wishes = Wishes {
             syncs: vec![Wish { sync: "a".into(), want: set(&[1, 2, 3, 4, 5, 7]), mode: Mode::Active }],
-            adopt: None,
+            adopt: false,
         };
         let (people, members) = account(&set(&[1, 2, 3, 4, 5]), &set(&[1, 3, 6, 7, 8, 9]), &state, &wishes);
         assert_eq!((people.ours, people.before_us, people.waiting), (1, 1, 2));

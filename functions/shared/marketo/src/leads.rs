@@ -65,7 +65,7 @@ impl LeadRow {
         field.split([',', ';']).filter_map(|part| Token::parse(part.trim())).collect()
     }
 
-    fn read(row: &Value) -> Option<Self> {
+    pub(crate) fn read(row: &Value) -> Option<Self> {
         let field = |name: &str| row[name].as_str().unwrap_or_default();
         Some(Self {
             id: number(&row["id"])?,

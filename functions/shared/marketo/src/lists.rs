@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{Answer, number, text};
 use crate::leads::reading;
-use crate::{CallError, Marketo, Slot, query};
+use crate::{CallError, LeadRow, Marketo, Slot, query};
 
 /// Marketo's answer for the people of one call, by lead. Rows are read by their id, never by position; a lead
 /// without a row has no answer.
@@ -89,21 +89,34 @@ impl Marketo<'_> {
         Ok(members.filter_map(|row| number(&row["id"])).collect())
     }
 
-    /// All members of a list, page by page.
+    /// All members of a list.
     pub async fn members(&self, list: ListId) -> Result<LeadSet, CallError> {
-        let mut members = LeadSet::new();
+        let rows = self.member_rows(list, "id").await?;
+        Ok(rows.iter().filter_map(|row| number(&row["id"])).collect())
+    }
+
+    /// All members of a list with their tokens and, where the instance has them, their ECIDs.
+    pub async fn members_with_cookies(&self, list: ListId, ecids: bool) -> Result<Vec<LeadRow>, CallError> {
+        let fields = if ecids { "id,email,cookies,ecids" } else { "id,email,cookies" };
+        let rows = self.member_rows(list, fields).await?;
+        Ok(rows.iter().filter_map(LeadRow::read).collect())
+    }
+
+    /// Page by page; whoever moves between pages may come twice.
+    async fn member_rows(&self, list: ListId, fields: &str) -> Result<Vec<Value>, CallError> {
+        let mut rows = Vec::new();
         let mut next: Option<String> = None;
         loop {
-            let mut pairs = vec![("batchSize", "300"), ("fields", "id")];
+            let mut pairs = vec![("batchSize", "300"), ("fields", fields)];
             if let Some(token) = &next {
                 pairs.push(("nextPageToken", token));
             }
             let path = format!("/rest/v1/lists/{list}/leads.json?{}", query(&pairs));
             let answer = reading(self.get(self.slot().await?, &path).await)?;
-            members.extend(answer.result.iter().filter_map(|row| number(&row["id"])));
+            rows.extend(answer.result);
             next = answer.next;
             if next.is_none() {
-                return Ok(members);
+                return Ok(rows);
             }
         }
     }

@@ -247,7 +247,8 @@ where
     F: Future<Output = Step<Next>>,
 {
     let Some(version) = take(deps, message).await? else { return Ok(()) };
-    match work().await {
+    // Boxed: the futures of the handlers are deep.
+    match Box::pin(work()).await {
         Ok(next) => finish(deps, &message.key, version, next).await,
         Err(Failure::Outage { reason }) => Err(Failure::Outage { reason }),
         Err(failure) => give_up(deps, &message.key, failure).await,

@@ -68,8 +68,6 @@ pub struct AudienceReport {
     pub counts: AudienceCounts,
     /// Object key of the people counted.
     pub people_key: String,
-    /// Object key of all known leads that are tied to any ECID.
-    pub tied_key: String,
 }
 
 /// A line of the log of merges and deletions.
