@@ -138,7 +138,7 @@ fn e_a_match_and_an_association_of_one_token_at_once() {
 /// A token moves from one lead to another, the worker dies, and what comes again sees only the second.
 #[test]
 fn f_a_token_that_moves_and_a_death_after_the_write() {
-    with_and_without(Guard::FormerLeads, || (0..400).filter(|seed| run(*seed).is_err()).count());
+    with_and_without(Guard::FormerLeads, || usize::from((0..400).any(|seed| run(seed).is_err())));
 }
 
 /// A look-up's answer lies in the hands of a worker that is held up; meanwhile the lead is merged away and another
@@ -180,7 +180,7 @@ fn g_an_old_answer_after_a_merge_was_followed() {
 /// A slice of a pass reads an ECID as anonymous; it becomes known and is rung; a later slice publishes.
 #[test]
 fn h_somebody_becomes_known_between_two_slices() {
-    with_and_without(Guard::ReplayBeforePublish, || (0..400).filter(|seed| run(*seed).is_err()).count());
+    with_and_without(Guard::ReplayBeforePublish, || usize::from((0..400).any(|seed| run(seed).is_err())));
 }
 
 /// A key is rung twice within the five minutes for which a queue remembers deduplication ids, with the sweep off.
@@ -211,7 +211,7 @@ fn i_a_second_ring_within_five_minutes() {
 /// A dirty mark is cleared after the state was read: what was marked between the two is forgotten.
 #[test]
 fn j_a_mark_between_reading_and_clearing() {
-    with_and_without(Guard::ClearBeforeRead, || (0..400).filter(|seed| run(*seed).is_err()).count());
+    with_and_without(Guard::ClearBeforeRead, || usize::from((0..400).any(|seed| run(seed).is_err())));
 }
 
 /// A list is made at Marketo, the maker dies at any await, and the client comes again with the same key.
