@@ -16,9 +16,9 @@ use state::{Deps, Doc, Step, bell, load, save, syncs};
 
 use crate::pass;
 
-/// While identity's backlog is large, an audience has a pass this often at least, in ms. Ours.
+/// While identity's backlog is large, an audience is worked out this often at least, in ms. Ours.
 const PASS_FRESH_MS: u64 = 10 * 60_000;
-/// How long a pass that came too soon is put off, in ms. Ours.
+/// How long work that came too soon is put off, in ms. Ours.
 const PASS_REST_MS: u64 = 20_000;
 
 pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, deadline: u64) -> Step<Next> {
@@ -29,10 +29,10 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &Audience
     }
     let Some(members) = Members::open(deps, munchkin, audience).await? else { return Ok(Next::Done(None)) };
     let head = members.head();
+    if head.pass.is_none() && too_soon(deps, munchkin, audience).await? {
+        return Ok(Next::Rest(deps.now() + deps.settings.scaled(PASS_REST_MS)));
+    }
     if head.pass.is_some() || head.pass_wanted > head.pass_done {
-        if head.pass.is_none() && too_soon(deps, munchkin, audience).await? {
-            return Ok(Next::Rest(deps.now() + deps.settings.scaled(PASS_REST_MS)));
-        }
         return pass::slice(deps, munchkin, audience, deadline).await;
     }
     let limit = deps.settings.pass_above + 1;
@@ -58,9 +58,9 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &Audience
     Ok(Next::Done(None))
 }
 
-/// Whether another pass would only have to be made again: identity has more to tell than one call's worth, and the
-/// last pass is fresh. Without this, a bulk of look-ups keeps every audience in passes over all records, which
-/// takes the tables' time away from the look-ups themselves.
+/// Whether work done now would only have to be done again: identity has more to tell than one call's worth, and the
+/// last pass is fresh. Without this, a bulk of look-ups keeps every audience busy with passes over all records and
+/// with row after row, which takes the tables' time away from the look-ups themselves; gathered, it is one pass.
 async fn too_soon(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId) -> Step<bool> {
     let now = deps.now();
     let want: Option<Doc<Want>> = load(deps, Table::Lists, &want_key(munchkin, audience)).await?;
