@@ -11,7 +11,7 @@ use ports::{Key, Outgoing, Queue, Read, Table};
 use serde_json::{Map, Value, json};
 use state::identity::token_key;
 use state::syncs::{Subscription, subscriptions};
-use state::{Deps, Step, doc};
+use state::{Deps, Step, V1, doc};
 
 use crate::Match;
 
@@ -137,7 +137,7 @@ fn check(item: &Value, subscriptions: &BTreeMap<MunchkinId, Subscription>, now: 
     if subscription.org_id.as_ref() != Some(&org_id) {
         return Err(refusal("org_id", "another IMS organisation is mapped to this subscription"));
     }
-    Ok(Match { v: 1, munchkin_id, ecid, token, seen_at })
+    Ok(Match { v: V1, munchkin_id, ecid, token, seen_at })
 }
 
 /// The token as it is, or inside a raw `_mkto_trk` cookie.

@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 use state::bell::BellKey;
 use state::identity::{ecid_to_token, save_token, token_key};
 use state::syncs::subscriptions;
-use state::{Deps, Step, bell, load};
+use state::{Deps, Step, V1, bell, load};
 
 /// An ECID seen beside a Munchkin token: the message, and the fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Match {
     /// Version of this shape.
-    pub v: u8,
+    pub v: V1,
     /// The subscription.
     pub munchkin_id: MunchkinId,
     /// The device.

@@ -91,7 +91,7 @@ fn start(scenario: &Scenario, handler: Handler) -> Work {
                 _ => BellKey::identity(&munchkin),
             };
             // A version that nobody has finished, as if it had just been rung.
-            let ring = Ring { v: 1, key, version: now };
+            let ring = Ring { v: state::V1, key, version: now };
             Box::pin(
                 async move { scheduled_incremental_sync::handle(&deps, &ring, deps.now() + 10 * FUNCTION_MS).await },
             )

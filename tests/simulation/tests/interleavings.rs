@@ -81,7 +81,7 @@ fn members(scenario: &Scenario, list: u64) -> Vec<u64> {
 
 fn identity_work(scenario: &Scenario, version: u64) -> Task<Result<(), state::Failure>> {
     let deps = scenario.driver.deps();
-    let ring = Ring { v: 1, key: BellKey::identity(&MunchkinId::parse(MUNCHKIN).expect("valid")), version };
+    let ring = Ring { v: state::V1, key: BellKey::identity(&MunchkinId::parse(MUNCHKIN).expect("valid")), version };
     Task::new(async move { scheduled_incremental_sync::handle(&deps, &ring, deps.now() + 100 * FUNCTION_MS).await })
 }
 

@@ -12,7 +12,7 @@ use domain::planted::{Guard, holds};
 use ports::{Due, Failure, Key, Outgoing, Queue, Table};
 use serde::{Deserialize, Serialize};
 
-use crate::{Deps, Step, doc, update};
+use crate::{Deps, Step, V1, doc, update};
 
 /// What kind of work a key stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -101,7 +101,7 @@ impl fmt::Display for BellKey {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ring {
     /// Version of this shape.
-    pub v: u8,
+    pub v: V1,
     /// What is rung.
     #[serde(flatten)]
     pub key: BellKey,
@@ -228,7 +228,7 @@ pub async fn rouse(deps: &Deps, key: &BellKey) -> Step<()> {
 }
 
 async fn ring(deps: &Deps, key: &BellKey, version: u64, again: Option<u64>) -> Step<()> {
-    let body = serde_json::to_string(&Ring { v: 1, key: key.clone(), version })
+    let body = serde_json::to_string(&Ring { v: V1, key: key.clone(), version })
         .map_err(|_| Failure::fail("a ring cannot be written as JSON"))?;
     let dedup = match again {
         _ if !holds(Guard::VersionInDedup) => key.to_string(),

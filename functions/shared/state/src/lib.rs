@@ -11,10 +11,12 @@ pub mod doc;
 pub mod identity;
 pub mod lists;
 pub mod syncs;
+mod version;
 
 pub use deps::{Deps, Settings};
 pub use doc::{Doc, load, save, update};
 pub use ports::Failure;
+pub use version::V1;
 
 /// Result of a step on a message path.
 pub type Step<T> = Result<T, Failure>;
