@@ -56,7 +56,9 @@ fn settle(json: bool) -> anyhow::Result<()> {
         .stdout(std::io::stderr())
         .status()
         .context("running the local stack")?;
-    ensure!(status.success(), "the local stack ended with {status}");
+    if !status.success() {
+        bail!("the local stack ended with {status}; its folder is kept: {}", folder.keep().display());
+    }
 
     let stats = read(&folder.path().join(".state/stats.json"))?;
     let found = lists(&read(&folder.path().join("out/lists.json"))?)?;
