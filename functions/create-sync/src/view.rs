@@ -10,6 +10,7 @@ use ports::{Read, Table};
 use serde_json::{Value, json};
 use state::audience::{Head, head_key};
 use state::bell::{Bell, BellKey};
+use state::identity::{ask_pk, tell_pk};
 use state::lists::{self, Left, ListHead, Report, Want, report_key, want_key};
 use state::syncs::{IdentityHead, Import, ImportStatus, Start, Status, Subscription, Sync, identity_key};
 use state::{Deps, Doc, bell, budget, doc, load};
@@ -339,9 +340,14 @@ pub(crate) async fn status(deps: &Deps, subscription: Option<&Subscription>) -> 
         && subscription.cookie_sync
         && !identity.extract.no_ecids
         && identity.extract.done_at.is_none();
-    let due = deps.ports.tables.due(Table::Identity, &state::identity::due_pk(munchkin), now, DUE).await;
+    let mut due_tokens = 0;
     // Of a subscription that must not be used, nobody looks at them.
-    let due_tokens = if refused.is_some() { 0 } else { due.map_err(ports::Failure::from)?.len() };
+    if refused.is_none() {
+        for partition in [tell_pk(munchkin), ask_pk(munchkin)] {
+            let due = deps.ports.tables.due(Table::Identity, &partition, now, DUE).await;
+            due_tokens += due.map_err(ports::Failure::from)?.len();
+        }
+    }
 
     let (mut creating, mut passes, mut reports) = (0, 0, 0);
     let mut outstanding: BTreeMap<u64, Left> = BTreeMap::new();

@@ -3,23 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use domain::identity::{LeadRecord, TokenRecord};
-use domain::limits::{MARKETO_BATCH, TOKENS_PER_ECID};
+use domain::limits::TOKENS_PER_ECID;
 use domain::{AudienceId, Ecid, LeadId, LeadSet, MunchkinId, Token};
+use futures::FutureExt as _;
 use ports::{Expect, Failure, Item, Read, Table};
 use state::audience::{Members, Todo, pk, want_pass};
 use state::bell::{BellKey, Next};
 use state::doc;
-use state::identity::{due_pk, hints_of_ecid, hints_of_lead, leads, save_token, tokens};
+use state::identity::{hints_of_ecid, hints_of_lead, leads, save_token, tokens};
 use state::lists::{AudienceReport, Want, read_leads, want_key, write_leads};
 use state::syncs::Start;
 use state::{Deps, Doc, Step, bell, load, save, syncs};
 
 use crate::pass;
-
-/// While identity's backlog is large, an audience is worked out this often at least, in ms. Ours.
-const PASS_FRESH_MS: u64 = 10 * 60_000;
-/// How long work that came too soon is put off, in ms. Ours.
-const PASS_REST_MS: u64 = 20_000;
+use crate::propagate::many;
 
 pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, deadline: u64) -> Step<Next> {
     if !syncs::followed(deps, munchkin).await?.contains(audience) {
@@ -29,9 +26,6 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &Audience
     }
     let Some(members) = Members::open(deps, munchkin, audience).await? else { return Ok(Next::Done(None)) };
     let head = members.head();
-    if head.pass.is_none() && too_soon(deps, munchkin, audience).await? {
-        return Ok(Next::Rest(deps.now() + deps.settings.scaled(PASS_REST_MS)));
-    }
     if head.pass.is_some() || head.pass_wanted > head.pass_done {
         return pass::slice(deps, munchkin, audience, deadline).await;
     }
@@ -58,19 +52,6 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &Audience
     Ok(Next::Done(None))
 }
 
-/// Whether work done now would only have to be done again: identity has more to tell than one call's worth, and the
-/// last pass is fresh. Without this, a bulk of look-ups keeps every audience busy with passes over all records and
-/// with row after row, which takes the tables' time away from the look-ups themselves; gathered, it is one pass.
-async fn too_soon(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId) -> Step<bool> {
-    let now = deps.now();
-    let want: Option<Doc<Want>> = load(deps, Table::Lists, &want_key(munchkin, audience)).await?;
-    if want.is_none_or(|want| now >= want.value.report.as_of + deps.settings.scaled(PASS_FRESH_MS)) {
-        return Ok(false);
-    }
-    let due = deps.ports.tables.due(Table::Identity, &due_pk(munchkin), now, MARKETO_BATCH).await?;
-    Ok(due.len() == MARKETO_BATCH)
-}
-
 /// Recomputes the leads that the rows of work concern.
 pub(crate) async fn apply(
     deps: &Deps,
@@ -81,31 +62,47 @@ pub(crate) async fn apply(
 ) -> Step<()> {
     let mut concerned: BTreeSet<LeadId> = BTreeSet::new();
     let mut unasked = false;
-    for item in todos {
-        let ecid = item.key.sk.strip_prefix("todo/").and_then(Ecid::parse);
-        let ecid = ecid.ok_or_else(|| Failure::fail("a row of work has no ECID in its key"))?;
-        concerned.extend(doc::read::<Todo>(item.clone())?.value.leads);
-        let hints = hints_of_ecid(deps, munchkin, ecid).await?;
-        concerned.extend(hints.leads);
-        let inside = !members.which(&BTreeSet::from([ecid])).await?.is_empty();
-        for token in tokens(deps, munchkin, &hints.tokens).await? {
-            if token.value.ecids.contains_key(&ecid) {
-                concerned.extend(token.value.lead);
-                unasked |= inside && wake(deps, munchkin, token).await?;
-            }
-        }
+    for (leads, woken) in many(todos.iter().map(|item| concerns(deps, munchkin, members, item).boxed())).await? {
+        concerned.extend(leads);
+        unasked |= woken;
     }
     if unasked {
         bell::mark(deps, &BellKey::identity(munchkin)).await?;
     }
-    for lead in concerned {
-        if is_wanted(deps, munchkin, members, lead).await? {
+    let checked = concerned
+        .iter()
+        .map(|lead| async move { Ok((*lead, is_wanted(deps, munchkin, members, *lead).await?)) }.boxed());
+    for (lead, inside) in many(checked).await? {
+        if inside {
             wanted.insert(lead);
         } else {
             wanted.remove(lead);
         }
     }
     Ok(())
+}
+
+/// The leads that a row of work concerns, and whether a resting token of its ECID was woken.
+async fn concerns(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    members: &Members<'_>,
+    item: &Item,
+) -> Step<(BTreeSet<LeadId>, bool)> {
+    let ecid = item.key.sk.strip_prefix("todo/").and_then(Ecid::parse);
+    let ecid = ecid.ok_or_else(|| Failure::fail("a row of work has no ECID in its key"))?;
+    let mut concerned = doc::read::<Todo>(item.clone())?.value.leads;
+    let hints = hints_of_ecid(deps, munchkin, ecid).await?;
+    concerned.extend(hints.leads);
+    let inside = !members.which(&BTreeSet::from([ecid])).await?.is_empty();
+    let mut woken = false;
+    for token in tokens(deps, munchkin, &hints.tokens).await? {
+        if token.value.ecids.contains_key(&ecid) {
+            concerned.extend(token.value.lead);
+            woken |= inside && wake(deps, munchkin, token).await?;
+        }
+    }
+    Ok((concerned, woken))
 }
 
 /// A token of an audience that is followed is asked about: takes it out of its rest. Returns whether it rested.

@@ -12,7 +12,9 @@ use jiff::Timestamp;
 use marketo::{CallError, DELETE, ExtractStatus, LeadRow, MARGIN_MS, MERGE, Marketo, parse_extract};
 use ports::{Expect, Failure, Item, Table};
 use state::bell::{BellKey, Next};
-use state::identity::{due_pk, ecid_to_lead, hints_of_lead, lead_to_token, leads, save_lead, save_token, tokens};
+use state::identity::{
+    ask_pk, ecid_to_lead, hints_of_lead, lead_to_token, leads, save_lead, save_token, tell_pk, tokens,
+};
 use state::lists::{Departure, departure_key};
 use state::syncs::{ExtractJob, IdentityHead, Start, Subscription, identity_key};
 use state::{Deps, Doc, Step, bell, doc, load, save, syncs};
@@ -74,6 +76,8 @@ impl Worker<'_> {
         if !self.ask().await? {
             return Ok(Next::Again);
         }
+        // Once for all answers: told one by one, they would keep every audience at work all the while.
+        self.tell_audiences().await?;
         let extract = self.extract().await?;
         let poll = self.head.polled_at + self.deps.settings.scaled(POLL_MS);
         Ok(Next::Done(Some(extract.map_or(poll, |at| at.min(poll)))))
@@ -91,10 +95,11 @@ impl Worker<'_> {
         self.deps.now() + self.deps.settings.scaled(MARGIN_MS) > self.deadline
     }
 
-    async fn due(&self) -> Step<(Vec<Doc<TokenRecord>>, Vec<Doc<LeadRecord>>)> {
+    /// Records of a partition of the index that are due, at most one call's worth. The index lags: what counts is the
+    /// item.
+    async fn due(&self, partition: &str) -> Step<(Vec<Doc<TokenRecord>>, Vec<Doc<LeadRecord>>)> {
         let now = self.deps.now();
-        let items = self.deps.ports.tables.due(Table::Identity, &due_pk(self.munchkin), now, MARKETO_BATCH).await?;
-        // The index lags: what counts is the item.
+        let items = self.deps.ports.tables.due(Table::Identity, partition, now, MARKETO_BATCH).await?;
         let is_lead = |item: &Item| {
             item.doc.get("lead").is_some_and(serde_json::Value::is_u64) && item.doc.get("token").is_none()
         };
@@ -107,26 +112,29 @@ impl Worker<'_> {
 
     /// Tells the audiences of everything that changed.
     async fn tell_audiences(&self) -> Step<()> {
+        let mut bulk = false;
         loop {
-            let (mut tokens, mut leads) = self.due().await?;
+            let (mut tokens, mut leads) = self.due(&tell_pk(self.munchkin)).await?;
             tokens.retain(|token| token.value.unpropagated);
             leads.retain(|lead| lead.value.unpropagated);
-            if (tokens.is_empty() && leads.is_empty()) || self.late() {
+            let count = tokens.len() + leads.len();
+            if count == 0 || self.late() {
                 return Ok(());
             }
-            propagate(self.deps, self.munchkin, tokens, leads).await?;
+            // More than one page: passes are cheaper than row after row, for the rest of it too.
+            bulk |= count == MARKETO_BATCH;
+            propagate(self.deps, self.munchkin, tokens, leads, bulk).await?;
         }
     }
 
     /// Asks Marketo about every token that is due. `false`: there is more, and no time.
     async fn ask(&mut self) -> Result<bool, CallError> {
         loop {
-            self.tell_audiences().await?;
             if self.late() {
                 return Ok(false);
             }
             let now = self.deps.now();
-            let (mut due, _) = self.due().await?;
+            let (mut due, _) = self.due(&ask_pk(self.munchkin)).await?;
             due.retain(|token| !token.value.unpropagated && token.value.due(now).is_some());
             if due.is_empty() {
                 return Ok(true);

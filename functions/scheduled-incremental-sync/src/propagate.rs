@@ -36,12 +36,14 @@ pub(crate) async fn memberships(
     Ok(found)
 }
 
-/// Writes the work into the audiences, rings them, and only then forgets that there was something to tell.
+/// Writes the work into the audiences, rings them, and only then forgets that there was something to tell. `bulk`: by
+/// passes, whatever the number of rows.
 pub(crate) async fn propagate(
     deps: &Deps,
     munchkin: &MunchkinId,
     tokens: Vec<Doc<TokenRecord>>,
     leads: Vec<Doc<LeadRecord>>,
+    bulk: bool,
 ) -> Step<()> {
     let mut changed: BTreeMap<Ecid, BTreeSet<LeadId>> = BTreeMap::new();
     for token in &tokens {
@@ -60,7 +62,7 @@ pub(crate) async fn propagate(
         if inside.is_empty() {
             continue;
         }
-        if inside.len() > deps.settings.pass_above {
+        if bulk || inside.len() > deps.settings.pass_above {
             want_pass(deps, munchkin, &audience).await?;
         } else {
             many(inside.iter().map(|ecid| add_todo(deps, munchkin, &audience, *ecid, &changed[ecid]).boxed())).await?;

@@ -441,7 +441,7 @@ impl World {
 
     /// As if the first ring of a key had been handled.
     pub fn handled(&self, key: BellKey) {
-        let ring = Ring { v: 1, key, version: 1 };
+        let ring = Ring { v: state::V1, key, version: 1 };
         block_on(bell::handle(&self.deps, &ring, || async { Ok(Next::Done(None)) })).expect("handled");
     }
 

@@ -89,7 +89,8 @@ impl TokenRecord {
         if self.ecids.insert(ecid, seen_at).is_some() {
             return Sight::Later;
         }
-        self.unpropagated = true;
+        // An ECID beside a token of nobody changes no list: the audiences are told when Marketo names its lead.
+        self.unpropagated |= self.lead.is_some();
         self.parked = false;
         self.doubted = false;
         Sight::New

@@ -70,10 +70,16 @@ pub fn lead_to_token(munchkin: &MunchkinId, lead: LeadId, token: &Token) -> Item
     hint(lead_hints(munchkin, lead), token.as_str().to_owned())
 }
 
-/// The partition of the index `due` that holds a subscription's tokens and leads.
+/// The partition of the index `due` that holds what the audiences are to be told of.
 #[must_use]
-pub fn due_pk(munchkin: &MunchkinId) -> String {
-    munchkin.to_string()
+pub fn tell_pk(munchkin: &MunchkinId) -> String {
+    format!("{munchkin}/tell")
+}
+
+/// The partition of the index `due` that holds the tokens that Marketo is to be asked about.
+#[must_use]
+pub fn ask_pk(munchkin: &MunchkinId) -> String {
+    format!("{munchkin}/ask")
 }
 
 /// The item of a token's record, over revision `rev`.
@@ -87,7 +93,12 @@ pub fn token_item(deps: &Deps, munchkin: &MunchkinId, record: &TokenRecord, rev:
             record.asked_at.map_or(at, |asked| asked + deps.settings.scaled(at.saturating_sub(asked)))
         }
     });
-    doc::item(token_key(munchkin, &record.token), record, rev, due.map(|at| Due { pk: due_pk(munchkin), at }))
+    doc::item(
+        token_key(munchkin, &record.token),
+        record,
+        rev,
+        due.map(|at| Due { pk: if record.unpropagated { tell_pk(munchkin) } else { ask_pk(munchkin) }, at }),
+    )
 }
 
 /// Writes a token's record on condition of its revision. `false`: somebody was faster.
@@ -103,7 +114,7 @@ pub async fn save_token(deps: &Deps, munchkin: &MunchkinId, record: &TokenRecord
 
 /// Writes a lead's record on condition of its revision. `false`: somebody was faster.
 pub async fn save_lead(deps: &Deps, munchkin: &MunchkinId, record: &LeadRecord, rev: Option<u64>) -> Step<bool> {
-    let due = record.unpropagated.then(|| Due { pk: due_pk(munchkin), at: deps.now() });
+    let due = record.unpropagated.then(|| Due { pk: tell_pk(munchkin), at: deps.now() });
     doc::save(deps, Table::Identity, lead_key(munchkin, record.lead), record, rev, due).await
 }
 

@@ -24,8 +24,6 @@ impl<'de> Deserialize<'de> for V1 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn another_version_is_not_read_and_unknown_fields_are_tolerated() {
         let ring = r#"{"v":1,"kind":"list","munchkin":"123-ABC-456","id":"7","version":3,"later":true}"#;

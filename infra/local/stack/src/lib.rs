@@ -43,7 +43,7 @@ pub const ACCESS_KEY: &str = "local";
 pub const SECRET_KEY: &str = "local-secret";
 
 /// Scaled time-outs stop here: a real process needs seconds on a busy machine.
-pub const SHORTEST_TIMEOUT: Duration = Duration::from_secs(5);
+pub const SHORTEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// How far above a function's time-out a scaled visibility time-out stays, in seconds.
 const VISIBILITY_MARGIN_S: u64 = 1;
 /// How many ports [`Port::Preferred`] tries before it takes any.
