@@ -99,7 +99,7 @@ fn those_and_only_those_that_ring_themselves_may_do_so() {
     let resources = yaml["Resources"].as_mapping().expect("Resources");
     let allowed: BTreeSet<&str> = resources
         .values()
-        .filter(|resource| resource["Properties"]["RecursiveLoop"] == Value::from("Allow"))
+        .filter(|resource| resource["Properties"]["RecursiveLoop"] == "Allow")
         .map(|resource| resource["Metadata"]["BuildProperties"]["Binary"].as_str().expect("a binary"))
         .collect();
     // cookie-ingest sends to a queue that it reads, but never while it reads it.
