@@ -1,6 +1,6 @@
 //! Works out who is wanted in one audience: by rows of work, or by a pass where that is cheaper.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use domain::identity::{LeadRecord, TokenRecord};
 use domain::limits::TOKENS_PER_ECID;
@@ -170,19 +170,17 @@ pub(crate) async fn publish(
     pass: u64,
 ) -> Step<()> {
     let key = write_leads(deps, "want", wanted).await?;
-    let want = Want { v: 1, audience: audience.clone(), key, count: wanted.len(), pass, report };
-    let rev = old.as_ref().map(|old| old.rev);
+    let (rev, mut replaced, garbage) = match old {
+        None => (None, Vec::new(), Vec::new()),
+        Some(old) => (Some(old.rev), vec![old.value.key, old.value.report.people_key], old.value.replaced),
+    };
+    replaced.retain(|old| !old.is_empty() && *old != key && *old != report.people_key);
+    let want = Want { v: 1, audience: audience.clone(), key, count: wanted.len(), pass, report, replaced };
     if !save(deps, Table::Lists, want_key(munchkin, audience), &want, rev, None).await? {
         return Err(Failure::retry("somebody else works out this audience"));
     }
-    if let Some(old) = old {
-        let mut stale = BTreeMap::from([(old.value.key, &want.key)]);
-        stale.insert(old.value.report.people_key, &want.report.people_key);
-        for (old, new) in stale {
-            if !old.is_empty() && old != *new {
-                deps.ports.objects.delete(&old).await?;
-            }
-        }
+    for key in garbage {
+        deps.ports.objects.delete(&key).await?;
     }
     Ok(())
 }

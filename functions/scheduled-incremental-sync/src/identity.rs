@@ -23,6 +23,9 @@ use crate::propagate::{many, memberships, propagate};
 
 /// Activities are polled this often, in ms.
 const POLL_MS: u64 = 60_000;
+/// While more tokens wait for a look-up than one call takes, the audiences are told this often, in ms: each time they
+/// work out everything anew.
+const TELL_MS: u64 = 10 * 60_000;
 /// Marketo allows the status of an extract to be asked this often, in ms.
 const EXTRACT_POLL_MS: u64 = 60_000;
 /// An extract covers at most 31 days (Marketo, bulk extract); one second less, to be safe at the edges.
@@ -63,7 +66,16 @@ impl Worker<'_> {
         if self.head.departures_rung < self.head.departures {
             self.ring_lists().await?;
         }
-        self.tell_audiences().await?;
+        let now = self.deps.now();
+        let asking = self.deps.ports.tables.due(Table::Identity, &ask_pk(self.munchkin), now, MARKETO_BATCH).await;
+        let backlog = asking.map_err(Failure::from)?.len() == MARKETO_BATCH;
+        if !backlog || now >= self.head.told_at + self.deps.settings.scaled(TELL_MS) {
+            self.tell_audiences().await?;
+            if backlog {
+                self.head.told_at = self.deps.now();
+                self.save().await?;
+            }
+        }
         if self.head.cursor.is_none() {
             // Begun before the first look-up, so that nothing that happens after an answer is missed.
             let slot = self.marketo.slot().await?;
@@ -79,6 +91,7 @@ impl Worker<'_> {
         // Once for all answers: told one by one, they would keep every audience at work all the while.
         self.tell_audiences().await?;
         let extract = self.extract().await?;
+        self.tell_audiences().await?;
         let poll = self.head.polled_at + self.deps.settings.scaled(POLL_MS);
         Ok(Next::Done(Some(extract.map_or(poll, |at| at.min(poll)))))
     }
@@ -502,7 +515,6 @@ impl Worker<'_> {
                 }
             }
             self.save().await?;
-            self.tell_audiences().await?;
             if self.late() {
                 return Ok(self.deps.now());
             }

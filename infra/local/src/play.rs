@@ -437,7 +437,7 @@ impl<'a> Local<'a> {
             }
         }
         let name = file.name.clone();
-        self.settle().await?;
+        self.settle_step().await?;
         self.progress.files.push(name);
         self.save()
     }
@@ -464,23 +464,39 @@ impl<'a> Local<'a> {
                 }
             }
             self.post_matches(&matches).await?;
-            self.settle().await?;
+            self.settle_step().await?;
         }
         self.progress.later = n;
         self.save()
     }
 
-    /// Works everything out once more, and shows and writes what came of it.
-    async fn finish(&mut self) -> anyhow::Result<()> {
-        self.screen.step("Working out the reports");
-        let syncs: Vec<String> = self.progress.syncs.iter().flatten().cloned().collect();
-        for id in &syncs {
+    /// Waits until a step of the story has settled. Who of an adopted list is tied to an ECID is looked at by each
+    /// run of its sync, in the open once a day: here a step is a day.
+    async fn settle_step(&mut self) -> anyhow::Result<()> {
+        self.settle().await?;
+        if self.world.syncs.iter().any(|sync| sync["members_before"] == "adopt") {
+            self.run_syncs().await?;
+            self.settle().await?;
+        }
+        Ok(())
+    }
+
+    async fn run_syncs(&mut self) -> anyhow::Result<()> {
+        for id in self.progress.syncs.iter().flatten() {
             let answer = self.api.send(Method::POST, &format!("/syncs/{id}/run"), &json!({})).await?;
             if answer.status >= 300 {
                 self.screen.say(&format!("        a sync cannot be run: {}", answer.reason()));
             }
         }
+        Ok(())
+    }
+
+    /// Works everything out once more, and shows and writes what came of it.
+    async fn finish(&mut self) -> anyhow::Result<()> {
+        self.screen.step("Working out the reports");
+        self.run_syncs().await?;
         self.settle().await?;
+        let syncs: Vec<String> = self.progress.syncs.iter().flatten().cloned().collect();
         let lists = self.marketo.lock().lists_dump();
         let mut reports = Vec::new();
         for id in &syncs {

@@ -413,7 +413,7 @@ impl World {
         let counts =
             AudienceCounts { audience: 7, no_match: 3, set_aside: 1, anonymous: 1, known: 2, people: set.len() };
         let report = AudienceReport { as_of: START + 5, counts, ..AudienceReport::default() };
-        let want = Want { v: 1, audience: audience.clone(), key, count: set.len(), pass, report };
+        let want = Want { v: 1, audience: audience.clone(), key, count: set.len(), pass, report, replaced: Vec::new() };
         state::doc::item(want_key(&munchkin(), &audience), &want, None, None).expect("JSON")
     }
 

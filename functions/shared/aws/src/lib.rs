@@ -10,7 +10,6 @@ mod s3;
 mod scripted;
 mod sqs;
 mod system;
-mod value;
 
 pub use connect::{Names, Wiring, connect, dynamo_client, ports_from_env, s3_client, sqs_client};
 pub use dynamo::DynamoTables;

@@ -57,6 +57,10 @@ pub struct Want {
     pub pass: u64,
     /// The last pass's report.
     pub report: AudienceReport,
+    /// Object keys that this pointer replaced. Whoever read the old pointer may still read them; they are deleted
+    /// when the pointer moves once more.
+    #[serde(default)]
+    pub replaced: Vec<String>,
 }
 
 /// What the last pass over an audience found.

@@ -238,6 +238,9 @@ pub struct IdentityHead {
     pub cursor: Option<String>,
     /// When activities were last polled to their end, in ms.
     pub polled_at: u64,
+    /// When the audiences were last told of everything, in ms.
+    #[serde(default)]
+    pub told_at: u64,
     /// Lines in the log of merges and deletions that count.
     pub departures: u64,
     /// Lines of that log of which the lists have been told.
