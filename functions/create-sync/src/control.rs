@@ -182,7 +182,12 @@ pub(crate) async fn run(deps: &Deps, sync: Sync) -> Answer<Value> {
     if !sync.follows() {
         return Err(not_now(&sync, "run"));
     }
-    want_pass(deps, &sync.munchkin, &sync.audience).await?;
+    let run_pass = want_pass(deps, &sync.munchkin, &sync.audience).await?;
+    syncs::change_sync(deps, &sync.munchkin, &sync.id, |sync| {
+        sync.run_pass = run_pass;
+        true
+    })
+    .await?;
     bell::rouse(deps, &BellKey::audience(&sync.munchkin, &sync.audience)).await?;
     rouse_list(deps, &sync).await?;
     bell::rouse(deps, &BellKey::identity(&sync.munchkin)).await?;

@@ -335,6 +335,7 @@ async fn validate(deps: &Deps, subscription: &Subscription, wanted: &Wanted, id:
         status: Status::Creating,
         why: None,
         from_pass: None,
+        run_pass: None,
         frozen: None,
         generation: 0,
         created_at: deps.now(),

@@ -361,9 +361,12 @@ pub(crate) async fn status(deps: &Deps, subscription: Option<&Subscription>) -> 
             audiences.insert(sync.audience.clone(), pending);
         }
         let (Start::Now, Some(list)) = (sync.start, sync.list.id) else { continue };
-        let reported = seen.list.as_ref().and_then(|head| head.reported.get(&sync.id)).copied().unwrap_or(0);
-        let is_reported = seen.want.as_ref().is_none_or(|want| reported >= want.pass);
-        reports += u64::from(sync.status == Status::Active && !is_reported);
+        let due = match (&seen.list, &seen.want) {
+            (Some(head), Some(want)) => head.report_is_due(&sync, want, now),
+            (None, want) => want.is_some(),
+            (Some(_), None) => false,
+        };
+        reports += u64::from(sync.status == Status::Active && due);
         if let Some(head) = seen.list {
             outstanding.insert(list, head.left);
         }

@@ -57,9 +57,10 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
 
     let ours = syncs.iter().any(|sync| sync.list.ours);
     let marketo = Marketo::new(deps, munchkin, deadline);
-    let fresh = syncs.iter().zip(&wants).any(|(sync, want)| {
-        want.as_ref().is_some_and(|want| open.head.reported.get(&sync.id).is_none_or(|pass| *pass < want.pass))
-    });
+    let fresh = syncs
+        .iter()
+        .zip(&wants)
+        .any(|(sync, want)| want.as_ref().is_some_and(|want| open.head.report_is_due(sync, want, deps.now())));
     let writer = Writer { deps, marketo: &marketo, ours, wishes: &wishes, fresh, no_ecids, deadline };
     let outcome = match writer.turn(&mut open).await {
         Ok(Some(next)) => Ok(next),
@@ -80,7 +81,7 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     };
     let plan = writer.close(&mut open).await?;
     Ok(match next {
-        Next::Done(None) => Next::Done(plan.next_at),
+        Next::Done(wake_at) => Next::Done([wake_at, plan.next_at].into_iter().flatten().min()),
         other => other,
     })
 }
@@ -178,7 +179,7 @@ struct Writer<'a> {
     /// We made the list, so nobody was there before us.
     ours: bool,
     wishes: &'a Wishes,
-    /// An audience of the list has had a pass since the last report.
+    /// A report is due: an audience of the list has had a pass.
     fresh: bool,
     /// The instance lacks the field `ecids`.
     no_ecids: bool,

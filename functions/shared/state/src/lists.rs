@@ -10,6 +10,7 @@ use domain::{AudienceId, LeadId, LeadSet, ListId, MunchkinId};
 use ports::{Failure, Key, Table};
 use serde::{Deserialize, Serialize};
 
+use crate::syncs::Sync;
 use crate::{Deps, Doc, Step, doc, load, save};
 
 /// The head of a list.
@@ -27,6 +28,25 @@ pub struct ListHead {
     pub handled_at: u64,
     /// The last pass of each sync that was reported.
     pub reported: BTreeMap<String, u64>,
+    /// Nobody reads the list for a report before this time, in ms, unless an operator asks.
+    #[serde(default)]
+    pub report_at: u64,
+}
+
+impl ListHead {
+    /// Whether a sync's audience has had a pass that is not reported yet.
+    #[must_use]
+    pub fn is_unreported(&self, sync: &Sync, want: &Want) -> bool {
+        self.reported.get(&sync.id).is_none_or(|pass| *pass < want.pass)
+    }
+
+    /// Whether that report is to be made now: the first one, one that an operator asked for, or any after a while.
+    #[must_use]
+    pub fn report_is_due(&self, sync: &Sync, want: &Want, now: u64) -> bool {
+        let reported = self.reported.get(&sync.id);
+        let asked = sync.run_pass.is_some_and(|run| want.pass >= run && reported.is_none_or(|pass| *pass < run));
+        self.is_unreported(sync, want) && (asked || reported.is_none() || now >= self.report_at)
+    }
 }
 
 /// What is left to do on a list.
@@ -172,6 +192,7 @@ impl OpenList {
                 left: Left::default(),
                 handled_at: 0,
                 reported: BTreeMap::new(),
+                report_at: 0,
             },
             |doc| doc.value,
         );

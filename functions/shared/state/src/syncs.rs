@@ -103,6 +103,9 @@ pub struct Sync {
     /// The audience's pass from which on *want* counts for this sync; `None`: the audience was not delivered then,
     /// and the first pass will do.
     pub from_pass: Option<u64>,
+    /// The pass that an operator asked for last: its report is made at once.
+    #[serde(default)]
+    pub run_pass: Option<u64>,
     /// Object key of what it wanted when it was paused or stopped.
     pub frozen: Option<String>,
     /// Raised by each change of status.
