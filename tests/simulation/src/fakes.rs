@@ -18,6 +18,17 @@ use ports::{
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
+/// Runs work over these ports to its end: every call yields once and is ready at the next poll.
+pub fn run<T>(work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let Poll::Ready(ended) = work.as_mut().poll(&mut context) {
+            return ended;
+        }
+    }
+}
+
 /// How often things go wrong, each a chance per call.
 #[derive(Debug, Clone, Copy)]
 pub struct Faults {

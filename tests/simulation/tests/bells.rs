@@ -4,13 +4,13 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use domain::MunchkinId;
 use ports::Queue;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use simulation::fakes::Sim;
+use simulation::fakes::{Sim, run};
 use simulation::scenario::{LIST, MUNCHKIN, ORG, Scenario};
 use state::bell::{self, BellKey, MAX_LAPS, Next, Ring, STUCK_AFTER, STUCK_REST_MS, TAKEN_FOR_MS};
 use state::{Deps, Failure};
@@ -29,16 +29,6 @@ fn world() -> (Sim, Deps) {
     let deps = scenario.driver.deps();
     scenario.driver.sim.lock().messages.clear();
     (scenario.driver.sim.clone(), deps)
-}
-
-fn run<T>(work: impl Future<Output = T>) -> T {
-    let mut work = pin!(work);
-    let mut context = Context::from_waker(Waker::noop());
-    loop {
-        if let Poll::Ready(ended) = work.as_mut().poll(&mut context) {
-            return ended;
-        }
-    }
 }
 
 fn key() -> BellKey {

@@ -1,11 +1,8 @@
 //! The simulation's ports keep the same contract as the real ones, so that the simulation does not lie.
 
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
-
 use doubles::adobe::{self, Adobe};
 use doubles::marketo::{self, Marketo};
-use simulation::fakes::Sim;
+use simulation::fakes::{Sim, run};
 use simulation::scenario::{BEGIN, MUNCHKIN};
 use world::types::{Library, MarketoData};
 
@@ -20,17 +17,6 @@ fn sim() -> Sim {
     };
     let marketo = Marketo::new(marketo::Settings::default(), data, BEGIN);
     Sim::new(1, BEGIN, marketo, Adobe::new(adobe::Settings::default(), Library::default(), BEGIN))
-}
-
-/// Every port call yields once and is ready at the next poll.
-fn run<T>(work: impl Future<Output = T>) -> T {
-    let mut work = pin!(work);
-    let mut context = Context::from_waker(Waker::noop());
-    loop {
-        if let Poll::Ready(ended) = work.as_mut().poll(&mut context) {
-            return ended;
-        }
-    }
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! Adobe's audience library, by REST: Audience Manager's folders and segments. Metadata only; no API lists members.
 
-use std::sync::PoisonError;
-
 use http::{Method, Request, Response};
 use ports::Failure;
 use serde::{Deserialize, Serialize};
@@ -105,7 +103,7 @@ async fn get(deps: &Deps, path: &str) -> Step<Value> {
                 return serde_json::from_slice(response.body())
                     .map_err(|_| Failure::retry("Adobe answered without JSON"));
             }
-            401 if attempt == 0 => forget_token(deps),
+            401 if attempt == 0 => deps.forget_access_token(&deps.settings.adobe.id),
             401 | 403 => {
                 return Err(Failure::Outage {
                     reason: format!("Adobe refused us: HTTP {}", response.status().as_u16()),
@@ -117,20 +115,11 @@ async fn get(deps: &Deps, path: &str) -> Step<Value> {
     Err(Failure::Outage { reason: "Adobe refused two fresh tokens".to_owned() })
 }
 
-fn forget_token(deps: &Deps) {
-    deps.tokens.lock().unwrap_or_else(PoisonError::into_inner).remove(&deps.settings.adobe.id);
-}
-
 async fn token(deps: &Deps) -> Step<String> {
     let credentials = &deps.settings.adobe;
     let now = deps.now();
-    {
-        let tokens = deps.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((token, until)) = tokens.get(&credentials.id)
-            && *until > now
-        {
-            return Ok(token.clone());
-        }
+    if let Some(token) = deps.access_token(&credentials.id) {
+        return Ok(token);
     }
     let form = form_urlencoded::Serializer::new(String::new())
         .append_pair("grant_type", "client_credentials")
@@ -153,8 +142,7 @@ async fn token(deps: &Deps) -> Step<String> {
     };
     // Used until a minute before it ends.
     let seconds = number(&body["expires_in"]).unwrap_or(0).saturating_sub(60);
-    let mut tokens = deps.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-    tokens.insert(credentials.id.clone(), (token.to_owned(), now + seconds * 1000));
+    deps.keep_access_token(&credentials.id, token, now + seconds * 1000);
     Ok(token.to_owned())
 }
 

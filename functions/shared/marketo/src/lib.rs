@@ -8,8 +8,6 @@ mod extract;
 mod leads;
 mod lists;
 
-use std::sync::PoisonError;
-
 use domain::MunchkinId;
 use http::{Method, Request, Response};
 use ports::{Failure, PortError};
@@ -123,7 +121,7 @@ impl<'a> Marketo<'a> {
         if !matches!(&answer, Err(CallError::Refused { code, .. }) if code == "601" || code == "602") {
             return answer;
         }
-        self.forget_token();
+        self.deps.forget_access_token(&self.deps.settings.marketo.id);
         let slot = self.slot().await?;
         let response = self.send(slot, &method, path_and_query, body).await?;
         self.read(response)
@@ -175,21 +173,11 @@ impl<'a> Marketo<'a> {
         })
     }
 
-    fn forget_token(&self) {
-        let mut tokens = self.deps.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.remove(&self.deps.settings.marketo.id);
-    }
-
     async fn token(&self) -> Result<String, CallError> {
         let credentials = &self.deps.settings.marketo;
         let now = self.deps.now();
-        {
-            let tokens = self.deps.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((token, until)) = tokens.get(&credentials.id)
-                && *until > now
-            {
-                return Ok(token.clone());
-            }
+        if let Some(token) = self.deps.access_token(&credentials.id) {
+            return Ok(token);
         }
         let form = form_urlencoded::Serializer::new(String::new())
             .append_pair("grant_type", "client_credentials")
@@ -210,8 +198,7 @@ impl<'a> Marketo<'a> {
         };
         let (token, seconds) = answer::read_token(&response)?;
         let until = (now + seconds * 1000).saturating_sub(TOKEN_MARGIN_MS);
-        let mut tokens = self.deps.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.insert(credentials.id.clone(), (token.clone(), until));
+        self.deps.keep_access_token(&credentials.id, &token, until);
         Ok(token)
     }
 }

@@ -64,8 +64,8 @@ pub struct Deps {
     pub ports: Ports,
     /// The deployment's settings.
     pub settings: Arc<Settings>,
-    /// Access tokens of Marketo and Adobe by client id, with the time (ms) until which they are used.
-    pub tokens: Arc<Mutex<HashMap<String, (String, u64)>>>,
+    /// Access tokens by client id, with the time (ms) until which they are used.
+    tokens: Arc<Mutex<HashMap<String, (String, u64)>>>,
     bases: Arc<Mutex<Vec<CachedBase>>>,
 }
 
@@ -91,6 +91,24 @@ impl Deps {
     #[must_use]
     pub fn fresh_id(&self) -> String {
         format!("{:016x}", self.ports.random.next_u64())
+    }
+
+    /// The access token of a client id that is still good, if this process has one.
+    #[must_use]
+    pub fn access_token(&self, client_id: &str) -> Option<String> {
+        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.get(client_id).filter(|(_, until)| *until > self.now()).map(|(token, _)| token.clone())
+    }
+
+    /// Remembers an access token of a client id until a time in ms.
+    pub fn keep_access_token(&self, client_id: &str, token: &str, until: u64) {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.insert(client_id.to_owned(), (token.to_owned(), until));
+    }
+
+    /// Forgets an access token that is not taken any more.
+    pub fn forget_access_token(&self, client_id: &str) {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).remove(client_id);
     }
 
     pub(crate) fn cached_base(&self, key: &str) -> Option<Arc<Base>> {
