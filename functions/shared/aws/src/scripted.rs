@@ -109,7 +109,7 @@ async fn writes_that_a_batch_leaves_unprocessed_are_sent_again_and_only_they() {
 
 #[tokio::test]
 async fn keys_that_a_batch_leaves_unprocessed_are_asked_again_and_only_they() {
-    let stored = |sk: &str| json!({"pk": {"S": "p"}, "sk": {"S": sk}, "rev": {"N": "2"}, "doc": {"M": {}}});
+    let stored = |sk: &str| json!({"pk": {"S": "p"}, "sk": {"S": sk}, "rev": {"N": "2"}, "doc": {"S": "{}"}});
     let key = |sk: &str| json!({"pk": {"S": "p"}, "sk": {"S": sk}});
     let (sdk, seen) = scripted(vec![
         (
