@@ -434,6 +434,55 @@ async fn a_group_whose_batch_outlives_its_visibility_time_out_does_not_run_twice
     .await;
 }
 
+/// Two messages of one group; the second is handed to a receive that waits while the first is being deleted, as SQS
+/// does it, and the deletion ends only after the poller has come back for more.
+#[derive(Default)]
+struct Handover {
+    receives: AtomicUsize,
+    deleting: Notify,
+    came_back: Notify,
+}
+
+#[async_trait]
+impl Source for Handover {
+    async fn receive(&self, _most: usize, _wait: Duration) -> anyhow::Result<Vec<Received>> {
+        let body = match self.receives.fetch_add(1, Ordering::SeqCst) {
+            0 => "first",
+            1 => {
+                self.deleting.notified().await;
+                "second"
+            }
+            2 => {
+                self.came_back.notify_one();
+                std::future::pending().await
+            }
+            _ => std::future::pending().await,
+        };
+        let record = json!({"messageId": body, "body": body, "attributes": { "MessageGroupId": "a" }});
+        Ok(vec![Received { message_id: body.into(), receipt: body.into(), group: Some("a".into()), record }])
+    }
+
+    async fn delete(&self, receipts: &[String]) -> anyhow::Result<()> {
+        if receipts == ["first"] {
+            self.deleting.notify_one();
+            self.came_back.notified().await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_next_message_of_a_group_may_come_while_the_last_one_is_being_deleted() {
+    let target = function(|_| Box::pin(async { Ok(Value::Null) }));
+    let mapping = Mapping { fifo: true, batch_size: 1, ..mapping() };
+    let stop = watch::Sender::new(false);
+    let source: Arc<dyn Source> = Arc::new(Handover::default());
+    let polled: Arc<dyn Target> = Arc::clone(&target) as Arc<dyn Target>;
+    let task = tokio::spawn(run(mapping, source, polled, stop.subscribe(), |_| {}));
+    eventually("both handled", || async { (target.batches.lock().expect("lock").len() == 2).then_some(()) }).await;
+    task.abort();
+}
+
 #[tokio::test]
 async fn maximum_concurrency_bounds_the_batches_in_flight() {
     on_both(false, async |under: Under| {
