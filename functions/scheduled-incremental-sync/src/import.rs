@@ -254,7 +254,7 @@ fn reject(record: &mut Import, line: u64, reason: &str) {
 
 /// Each audience that a snapshot names is replaced whole; one that it does not name is left as it is.
 async fn take_snapshots(deps: &Deps, munchkin: &MunchkinId, time: u64, content: Content) -> Step<()> {
-    let followed = followed(deps, munchkin).await?;
+    let mut replaced_audiences = Vec::new();
     for (audience, ecids) in content.inside {
         let base = Base::new(ecids, time);
         let key = format!("sets/base/{}", deps.fresh_id());
@@ -286,11 +286,14 @@ async fn take_snapshots(deps: &Deps, munchkin: &MunchkinId, time: u64, content: 
                 if let Some(old) = old {
                     deps.ports.objects.delete(&old.key).await?;
                 }
-                if followed.contains(&audience) {
-                    bell::mark(deps, &BellKey::audience(munchkin, &audience)).await?;
-                }
+                replaced_audiences.push(audience);
             }
         }
+    }
+    // Read after the heads were written: a sync that is created meanwhile sees either the head, or is seen here.
+    let followed = followed(deps, munchkin).await?;
+    for audience in replaced_audiences.iter().filter(|audience| followed.contains(audience)) {
+        bell::mark(deps, &BellKey::audience(munchkin, audience)).await?;
     }
     Ok(())
 }

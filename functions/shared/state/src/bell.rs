@@ -380,12 +380,3 @@ fn parse_row(key: &Key) -> Option<BellKey> {
 pub async fn look(deps: &Deps, key: &BellKey) -> Step<Bell> {
     Ok(crate::load(deps, Table::Doorbells, &key.row()).await?.map(|doc| doc.value).unwrap_or_default())
 }
-
-/// How many keys of a kind are dirty now, and how many are stuck.
-pub async fn dirty(deps: &Deps, kind: Kind) -> Step<(u64, u64)> {
-    let bells: Vec<crate::Doc<Bell>> = doc::all(deps, Table::Doorbells, kind.name(), "").await?;
-    let dirty =
-        bells.iter().filter(|bell| bell.value.dirty_since.is_some() || bell.value.done < bell.value.version).count();
-    let stuck = bells.iter().filter(|bell| bell.value.stuck).count();
-    Ok((dirty as u64, stuck as u64))
-}
