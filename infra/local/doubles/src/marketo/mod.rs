@@ -6,6 +6,7 @@ mod exports;
 mod faults;
 mod leads;
 mod lists;
+mod quota;
 mod routes;
 mod world;
 
@@ -18,10 +19,12 @@ use serde::{Deserialize, Serialize};
 pub use activities::Activity;
 pub use exports::Export;
 pub use faults::{Commit, Fault, FaultAnswer, Which};
+pub use quota::{OTHER_USER, OUR_USER, QuotaDay};
 pub use routes::Kind;
 
 use crate::wire::Params;
 use faults::Injected;
+use quota::Day;
 use routes::{Target, target_of};
 
 /// Rate limit of an instance: calls in a rolling window (Marketo's best practices).
@@ -44,9 +47,6 @@ pub const BODY_BYTES: usize = 1024 * 1024;
 pub const TOKEN_LIFE_MS: u64 = 3_600_000;
 /// How late a call whose outcome is unknown may still land, before scaling.
 pub const LATE_EFFECT_MS: u64 = 180_000;
-/// The quota's day begins at midnight US Central. A fixed offset of six hours (Central Standard Time) is taken
-/// all year round: the documents say "CST", and an hour more or less in summer changes nothing for a test.
-pub const CENTRAL_OFFSET_MS: u64 = 6 * 3_600_000;
 
 const DAY_MS: u64 = 86_400_000;
 /// Leads of the world given at the start are this old.
@@ -63,6 +63,8 @@ pub struct Settings {
     pub limits: bool,
     /// Calls a day.
     pub daily_quota: u32,
+    /// When the quota's day begins. The documents say "midnight Central" and "CST".
+    pub quota_day: QuotaDay,
     /// Activities become visible this long after they happened, before scaling.
     pub activity_lag_ms: u64,
     /// Every call takes this long (and counts as in flight meanwhile). Not scaled.
@@ -87,6 +89,7 @@ impl Default for Settings {
             time_scale: 1.0,
             limits: true,
             daily_quota: DAILY_QUOTA,
+            quota_day: QuotaDay::default(),
             activity_lag_ms: 5_000,
             latency_ms: 0,
             export_ms: 120_000,
@@ -174,9 +177,11 @@ pub struct State {
     next_lead: u64,
     next_list: u64,
     next_export: u64,
-    /// Day of the quota, counted from the epoch in US Central, and the calls of that day.
-    day: u64,
-    used: u32,
+    #[serde(default)]
+    today: Day,
+    /// The days before, the oldest first.
+    #[serde(default)]
+    past: Vec<Day>,
     exported_bytes: u64,
     now_ms: u64,
 }
@@ -190,6 +195,8 @@ pub struct Marketo {
     by_email: HashMap<String, BTreeSet<u64>>,
     tokens: Vec<String>,
     token_until: u64,
+    /// When the quota's day ends.
+    day_until: u64,
     /// Times of the calls that passed the rate limit within the window.
     window: VecDeque<u64>,
     /// When the calls now in flight end.
@@ -283,8 +290,8 @@ impl Marketo {
             activities: Vec::new(),
             exports: BTreeMap::new(),
             next_export: 1,
-            day: day_of(now_ms),
-            used: 0,
+            today: Day::default(),
+            past: Vec::new(),
             exported_bytes: 0,
             now_ms,
         };
@@ -311,6 +318,7 @@ impl Marketo {
             by_email,
             tokens: Vec::new(),
             token_until: 0,
+            day_until: 0,
             window: VecDeque::new(),
             in_flight: Vec::new(),
             late: Vec::new(),
@@ -403,12 +411,6 @@ impl Marketo {
         self.calls.clear();
     }
 
-    /// Calls that counted against today's quota.
-    #[must_use]
-    pub fn used_today(&self) -> u32 {
-        self.state.used
-    }
-
     /// The settings.
     #[must_use]
     pub fn settings(&self) -> &Settings {
@@ -468,9 +470,7 @@ impl Marketo {
         if latency_ms > 0 && target.kind != Kind::Token {
             self.in_flight.push(now + latency_ms);
         }
-        if counts(target.kind, &answer) {
-            self.state.used = self.state.used.saturating_add(1);
-        }
+        self.count(target.kind, &answer);
         if self.settings.log_calls {
             self.calls.push(Call {
                 at_ms: now,
@@ -507,13 +507,7 @@ impl Marketo {
             }
         }
         self.state.now_ms = now;
-        let day = day_of(now);
-        if day != self.state.day {
-            self.state.day = day;
-            self.state.used = 0;
-            self.state.exported_bytes = 0;
-            self.forget_old_exports(now);
-        }
+        self.begin_day(now);
         now
     }
 
@@ -540,25 +534,7 @@ impl Marketo {
             }
             Some(_) => {}
         }
-        let window = self.scaled(RATE_WINDOW_MS);
-        while self.window.front().is_some_and(|at| at + window <= now) {
-            self.window.pop_front();
-        }
-        if self.settings.limits {
-            if self.state.used >= self.settings.daily_quota {
-                return Err(self.refuse(&Refusal(607, format!("Daily quota '{}' reached", self.settings.daily_quota))));
-            }
-            // A refused call takes no place in the window, or a caller that keeps trying would never get in.
-            if self.window.len() >= RATE_CALLS {
-                let message = format!("Max rate limit '{RATE_CALLS}' exceeded with in '20' secs");
-                return Err(self.refuse(&Refusal(606, message)));
-            }
-            if self.in_flight.len() >= CONCURRENT_CALLS {
-                return Err(self.refuse(&Refusal(615, format!("Concurrent access limit '{CONCURRENT_CALLS}' reached"))));
-            }
-            self.window.push_back(now);
-        }
-        Ok(())
+        self.take_place(now).map_err(|no| self.refuse(&no))
     }
 
     fn execute(&mut self, now: u64, target: Target, request: &Request<Vec<u8>>) -> Outcome {
@@ -604,7 +580,10 @@ impl Marketo {
             Kind::PagingToken => self.paging_token(params),
             Kind::Activities => self.read_activities(now, params),
             Kind::DeletedLeads => self.deleted_leads(now, params),
-            Kind::Usage => Ok(self.usage(now)),
+            Kind::Usage => Ok(self.usage()),
+            Kind::UsageWeek => Ok(self.usage_of_week(now)),
+            Kind::Errors => Ok(self.errors()),
+            Kind::ErrorsWeek => Ok(self.errors_of_week(now)),
             Kind::ExportCreate => {
                 content_type(request, "application/json")?;
                 self.export_create(now, body)
@@ -640,15 +619,7 @@ impl Marketo {
         let token = self.tokens.last().map_or("", String::as_str);
         let left = (self.token_until - now) / 1_000;
         Answer::json(format!(
-            r#"{{"access_token":"{token}","token_type":"bearer","expires_in":{left},"scope":"api@example.com"}}"#
-        ))
-    }
-
-    fn usage(&mut self, now: u64) -> Answer {
-        let date = central_date(now);
-        let used = self.state.used;
-        self.success(&format!(
-            r#""result":[{{"date":"{date}","total":{used},"users":[{{"userId":"api@example.com","count":{used}}}]}}]"#
+            r#"{{"access_token":"{token}","token_type":"bearer","expires_in":{left},"scope":"{OUR_USER}"}}"#
         ))
     }
 
@@ -703,24 +674,6 @@ fn response(answer: Answer) -> Response<Vec<u8>> {
     let value = http::HeaderValue::from_static(answer.content_type);
     response.headers_mut().insert(http::header::CONTENT_TYPE, value);
     response
-}
-
-/// Whether a call counts against the quota: identity never does, nor do the starred codes, nor what the gateway
-/// refused for its size.
-fn counts(kind: Kind, answer: &Answer) -> bool {
-    kind != Kind::Token
-        && !matches!(answer.status, 413 | 414)
-        && !matches!(answer.code, 601 | 602 | 604 | 605 | 607 | 608 | 611)
-}
-
-fn day_of(now_ms: u64) -> u64 {
-    now_ms.saturating_sub(CENTRAL_OFFSET_MS) / DAY_MS
-}
-
-fn central_date(now_ms: u64) -> String {
-    let mut date = crate::wire::iso(now_ms.saturating_sub(CENTRAL_OFFSET_MS));
-    date.truncate("2026-01-02".len());
-    date
 }
 
 fn content_type(request: &Request<Vec<u8>>, wanted: &str) -> Result<(), Refusal> {

@@ -58,6 +58,12 @@ pub enum Kind {
     DeletedLeads,
     /// Calls of today.
     Usage,
+    /// Calls of the last seven days.
+    UsageWeek,
+    /// Errors of today.
+    Errors,
+    /// Errors of the last seven days.
+    ErrorsWeek,
     /// Create an export.
     ExportCreate,
     /// Put an export into the queue.
@@ -122,13 +128,17 @@ pub(super) fn target_of(request: &Request<Vec<u8>>) -> Result<Target, (Kind, Ref
             ["activities.json"] if get => (Kind::Activities, 0),
             ["activities", "deletedleads.json"] if get => (Kind::DeletedLeads, 0),
             ["stats", "usage.json"] if get => (Kind::Usage, 0),
+            ["stats", "usage", "last7days.json"] if get => (Kind::UsageWeek, 0),
+            ["stats", "errors.json"] if get => (Kind::Errors, 0),
+            ["stats", "errors", "last7days.json"] if get => (Kind::ErrorsWeek, 0),
             ["leads.json" | "lists.json" | "activities.json"]
             | ["lead" | "lists", _]
             | ["leads", "describe2.json"]
             | ["leads", _, "listMembership.json"]
             | ["lists", _, "leads", "ismember.json"]
             | ["activities", "pagingtoken.json" | "deletedleads.json"]
-            | ["stats", "usage.json"] => return Err(not_supported()),
+            | ["stats", "usage.json" | "errors.json"]
+            | ["stats", "usage" | "errors", "last7days.json"] => return Err(not_supported()),
             _ => return Err(not_found()),
         },
         ["rest", "asset", "v1", rest @ ..] => match rest {

@@ -9,5 +9,6 @@ mod http;
 mod leads;
 mod limits;
 mod lists;
+mod quota;
 mod rig;
 mod world;

@@ -66,7 +66,16 @@ impl Rig {
     }
 
     pub fn with(settings: Settings, data: MarketoData) -> Self {
-        let mut rig = Self { core: Marketo::new(settings, data, START), now: START, token: String::new() };
+        Self::begun(settings, data, START)
+    }
+
+    /// The six people at another time, such as `2026-03-08T05:59:59.999Z`.
+    pub fn at(settings: Settings, time: &str) -> Self {
+        Self::begun(settings, data(), ms(time))
+    }
+
+    fn begun(settings: Settings, data: MarketoData, now: u64) -> Self {
+        let mut rig = Self { core: Marketo::new(settings, data, now), now, token: String::new() };
         rig.sign_in();
         rig
     }
@@ -148,6 +157,12 @@ impl Rig {
     pub fn probe(&mut self) -> String {
         code(&self.get("/rest/v1/lists.json?id=1001"))
     }
+}
+
+/// A time in milliseconds since the epoch.
+pub fn ms(time: &str) -> u64 {
+    let at: jiff::Timestamp = time.parse().expect("a time");
+    u64::try_from(at.as_millisecond()).expect("after 1970")
 }
 
 /// The error's code; empty: success.
