@@ -1,6 +1,7 @@
 //! The change feed.
 //!
-//! Adding to and removing from lists (24, 25) and page visits are not recorded: nobody here asks for them.
+//! Page visits are not recorded: nobody here asks for them. Adding to and removing from lists (24, 25) are, for
+//! each real change; a merge, a deletion of a lead and a deletion of a list write none.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,10 @@ use crate::wire::{Params, iso, parse_time, push_json, push_number};
 pub(super) const FILL_OUT_FORM: u16 = 2;
 /// New Lead.
 pub(super) const NEW_LEAD: u16 = 12;
+/// Add to List.
+pub(super) const ADD_TO_LIST: u16 = 24;
+/// Remove from List.
+pub(super) const REMOVE_FROM_LIST: u16 = 25;
 /// Merge Leads.
 pub(super) const MERGE_LEADS: u16 = 32;
 /// Delete Lead.
@@ -30,6 +35,9 @@ pub struct Activity {
     pub type_id: u16,
     /// The lead; of a merge, the winner.
     pub lead: u64,
+    /// The list, of a change of membership: its primary attribute. Otherwise that is the lead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<u64>,
     /// Name and value.
     pub attributes: Vec<(String, String)>,
 }
@@ -53,6 +61,19 @@ impl Marketo {
     #[must_use]
     pub fn activities(&self) -> &[Activity] {
         &self.state.activities
+    }
+
+    /// Records that something happened.
+    pub(super) fn happen(&mut self, at_ms: u64, type_id: u16, lead: u64, attributes: Vec<(String, String)>) {
+        self.quiet.push(self.state.activities.len());
+        self.state.activities.push(Activity { at_ms, type_id, lead, list: None, attributes });
+    }
+
+    /// Records that leads joined a list (24) or left it (25).
+    pub(super) fn moved(&mut self, at_ms: u64, type_id: u16, list: u64, leads: &[u64]) {
+        let rows =
+            leads.iter().map(|lead| Activity { at_ms, type_id, lead: *lead, list: Some(list), attributes: Vec::new() });
+        self.state.activities.extend(rows);
     }
 
     /// How many of the activities can be read now.
@@ -83,7 +104,8 @@ impl Marketo {
     }
 
     /// A page walks over at most 300 activities of any type, so that it may hold fewer rows, or none, although
-    /// there are more to come.
+    /// there are more to come. Changes of membership are not among them unless they are asked for: a big load
+    /// would hide everything else behind a thousand empty pages.
     fn page_of_activities(&mut self, now: u64, params: &Params<'_>, types: &[u16]) -> Outcome {
         let token = params.filled("nextPageToken").ok_or_else(|| Refusal::missing("nextPageToken"))?;
         let leads: Option<Vec<u64>> =
@@ -92,17 +114,26 @@ impl Marketo {
         // A token from before a fresh start may stand behind the end.
         let from = position_of('A', token)?.min(self.state.activities.len());
         let visible = self.visible(now).max(from);
-        let to = (from + size).min(visible);
         let mut rows = String::new();
         let mut count = 0;
-        for (at, activity) in self.state.activities[from..to].iter().enumerate() {
-            if !types.contains(&activity.type_id) || leads.as_ref().is_some_and(|ids| !ids.contains(&activity.lead)) {
-                continue;
+        let mut row = |at: usize| {
+            let activity = &self.state.activities[at];
+            if types.contains(&activity.type_id) && leads.as_ref().is_none_or(|ids| ids.contains(&activity.lead)) {
+                count += 1;
+                self.push_activity(&mut rows, at, activity);
+                rows.push(',');
             }
-            count += 1;
-            push_activity(&mut rows, from + at, activity);
-            rows.push(',');
-        }
+        };
+        let to = if types.iter().any(|kind| matches!(*kind, ADD_TO_LIST | REMOVE_FROM_LIST)) {
+            let to = (from + size).min(visible);
+            (from..to).for_each(&mut row);
+            to
+        } else {
+            let begin = self.quiet.partition_point(|at| *at < from);
+            let mut walk = self.quiet[begin..].iter().copied().take_while(|at| *at < visible);
+            walk.by_ref().take(size).for_each(&mut row);
+            walk.next().unwrap_or(visible)
+        };
         let mut out = String::new();
         if rows.pop().is_some() {
             out.push_str("\"result\":[");
@@ -114,34 +145,40 @@ impl Marketo {
         out.push_str(if to < visible { ",\"moreResult\":true" } else { ",\"moreResult\":false" });
         Ok(self.success(&out).with_ids(count))
     }
-}
 
-fn push_activity(out: &mut String, position: usize, activity: &Activity) {
-    let number = position as u64;
-    // `id` is deprecated and not unique; `marketoGUID` is.
-    out.push_str("{\"id\":");
-    push_number(out, 9_000 + number / 2);
-    out.push_str(",\"marketoGUID\":\"");
-    push_number(out, 9_000 + number);
-    out.push_str("\",\"leadId\":");
-    push_number(out, activity.lead);
-    out.push_str(",\"activityDate\":\"");
-    out.push_str(&iso(activity.at_ms));
-    out.push_str("\",\"activityTypeId\":");
-    push_number(out, u64::from(activity.type_id));
-    out.push_str(",\"primaryAttributeValueId\":");
-    push_number(out, activity.lead);
-    out.push_str(",\"primaryAttributeValue\":\"");
-    push_number(out, activity.lead);
-    out.push_str("\",\"attributes\":[");
-    for (at, (name, value)) in activity.attributes.iter().enumerate() {
-        out.push_str(if at == 0 { "{\"name\":" } else { ",{\"name\":" });
-        push_json(out, name);
-        out.push_str(",\"value\":");
-        push_json(out, value);
-        out.push('}');
+    fn push_activity(&self, out: &mut String, position: usize, activity: &Activity) {
+        let number = position as u64;
+        // `id` is deprecated and not unique; `marketoGUID` is.
+        out.push_str("{\"id\":");
+        push_number(out, 9_000 + number / 2);
+        out.push_str(",\"marketoGUID\":\"");
+        push_number(out, 9_000 + number);
+        out.push_str("\",\"leadId\":");
+        push_number(out, activity.lead);
+        out.push_str(",\"activityDate\":\"");
+        out.push_str(&iso(activity.at_ms));
+        out.push_str("\",\"activityTypeId\":");
+        push_number(out, u64::from(activity.type_id));
+        out.push_str(",\"primaryAttributeValueId\":");
+        push_number(out, activity.list.unwrap_or(activity.lead));
+        out.push_str(",\"primaryAttributeValue\":");
+        match activity.list {
+            None => push_json(out, &activity.lead.to_string()),
+            Some(id) => {
+                let here = self.state.lists.get(&id).map(|list| &list.name);
+                push_json(out, here.or_else(|| self.state.gone_lists.get(&id)).map_or("", String::as_str));
+            }
+        }
+        out.push_str(",\"attributes\":[");
+        for (at, (name, value)) in activity.attributes.iter().enumerate() {
+            out.push_str(if at == 0 { "{\"name\":" } else { ",{\"name\":" });
+            push_json(out, name);
+            out.push_str(",\"value\":");
+            push_json(out, value);
+            out.push('}');
+        }
+        out.push_str("]}");
     }
-    out.push_str("]}");
 }
 
 fn numbers<T: std::str::FromStr>(text: &str, name: &str, most: usize) -> Result<Vec<T>, Refusal> {

@@ -104,9 +104,8 @@ impl Marketo {
     }
 
     pub(super) fn asset_delete(&mut self, id: u64) -> Answer {
-        if self.state.lists.remove(&id).is_none() {
-            return self.nothing();
-        }
+        let Some(list) = self.state.lists.remove(&id) else { return self.nothing() };
+        self.state.gone_lists.insert(id, list.name);
         self.assets(&[format!("{{\"id\":{id}}}")])
     }
 

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::activities::{ADD_TO_LIST, REMOVE_FROM_LIST};
 use super::leads::{bad_id, close, push_lead};
 use super::{BATCH, ListState, Marketo, Outcome, Refusal, page_size, page_token, position_of};
 use crate::wire::{Params, iso, push_json, push_number};
@@ -21,34 +22,44 @@ const NOT_IN_LIST: (u16, &str) = (1015, "Lead not in list");
 
 impl Marketo {
     /// Answers `added` for those who are in already, and skips those who do not exist.
-    pub(super) fn list_add(&mut self, list: u64, params: &Params<'_>, input: Option<&[u8]>) -> Outcome {
+    pub(super) fn list_add(&mut self, now: u64, list: u64, params: &Params<'_>, input: Option<&[u8]>) -> Outcome {
         let ids = match input {
             Some(body) => ids_of_body(body)?,
             None => ids_of_params(params)?,
         };
         let state = self.state.lists.get_mut(&list).ok_or_else(|| Refusal::no_list(list))?;
         let leads = &self.state.leads;
+        let mut joined = Vec::with_capacity(ids.len());
         let out = per_record(&ids, |id| {
             if !leads.contains_key(&id) {
                 return Err(NOT_FOUND);
             }
-            state.members.insert(id);
+            if state.members.insert(id) {
+                joined.push(id);
+            }
             Ok("added")
         });
+        self.moved(now, ADD_TO_LIST, list, &joined);
         Ok(self.success(&out).with_ids(ids.len()))
     }
 
     /// The ids stand in the query; a body is not looked at (instances differ, so ours takes the stricter way).
-    pub(super) fn list_remove(&mut self, list: u64, params: &Params<'_>) -> Outcome {
+    pub(super) fn list_remove(&mut self, now: u64, list: u64, params: &Params<'_>) -> Outcome {
         let ids = ids_of_params(params)?;
         let state = self.state.lists.get_mut(&list).ok_or_else(|| Refusal::no_list(list))?;
         let leads = &self.state.leads;
+        let mut left = Vec::with_capacity(ids.len());
         let out = per_record(&ids, |id| {
             if !leads.contains_key(&id) {
                 return Err(NOT_FOUND);
             }
-            if state.members.remove(&id) { Ok("removed") } else { Err(NOT_IN_LIST) }
+            if !state.members.remove(&id) {
+                return Err(NOT_IN_LIST);
+            }
+            left.push(id);
+            Ok("removed")
         });
+        self.moved(now, REMOVE_FROM_LIST, list, &left);
         Ok(self.success(&out).with_ids(ids.len()))
     }
 

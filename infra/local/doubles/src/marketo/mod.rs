@@ -172,6 +172,9 @@ pub struct State {
     leads: BTreeMap<u64, LeadState>,
     lists: BTreeMap<u64, ListState>,
     activities: Vec<Activity>,
+    /// Names of deleted lists: activities still tell them.
+    #[serde(default)]
+    gone_lists: BTreeMap<u64, String>,
     exports: BTreeMap<u64, Export>,
     /// Ids are never given twice.
     next_lead: u64,
@@ -193,6 +196,8 @@ pub struct Marketo {
     state: State,
     by_cookie: HashMap<String, u64>,
     by_email: HashMap<String, BTreeSet<u64>>,
+    /// Positions of the activities that are no changes of membership.
+    quiet: Vec<usize>,
     tokens: Vec<String>,
     token_until: u64,
     /// When the quota's day ends.
@@ -288,6 +293,7 @@ impl Marketo {
             leads,
             lists,
             activities: Vec::new(),
+            gone_lists: BTreeMap::new(),
             exports: BTreeMap::new(),
             next_export: 1,
             today: Day::default(),
@@ -310,7 +316,10 @@ impl Marketo {
                 by_email.entry(email.to_lowercase()).or_default().insert(*id);
             }
         }
+        let activities = state.activities.iter().enumerate();
+        let quiet = activities.filter(|(_, activity)| activity.list.is_none()).map(|(at, _)| at).collect();
         Self {
+            quiet,
             random: settings.seed,
             settings,
             state,
@@ -561,9 +570,9 @@ impl Marketo {
                 } else {
                     None
                 };
-                self.list_add(id, params, input)
+                self.list_add(now, id, params, input)
             }
-            Kind::ListRemove => self.list_remove(id, params),
+            Kind::ListRemove => self.list_remove(now, id, params),
             Kind::IsMember => self.is_member(id, params),
             Kind::Members => self.read_members(id, params),
             Kind::Lists => self.query_lists(params),

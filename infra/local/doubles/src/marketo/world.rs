@@ -2,8 +2,8 @@
 
 use ::world::types::{Event, Lead};
 
-use super::activities::{DELETE_LEAD, FILL_OUT_FORM, MERGE_LEADS, NEW_LEAD};
-use super::{Activity, LeadState, Marketo};
+use super::activities::{ADD_TO_LIST, DELETE_LEAD, FILL_OUT_FORM, MERGE_LEADS, NEW_LEAD, REMOVE_FROM_LIST};
+use super::{LeadState, Marketo};
 
 impl Marketo {
     /// A lead appears (activity 12) or changes (activity 2): its email, cookies and ECIDs become the given ones.
@@ -128,17 +128,25 @@ impl Marketo {
         true
     }
 
-    /// Somebody adds a lead to a list by hand. `false`: no such list or lead, or it was in.
+    /// Somebody adds a lead to a list by hand (activity 24). `false`: no such list or lead, or it was in.
     pub fn add_by_hand(&mut self, now_ms: u64, list: u64, id: u64) -> bool {
-        self.advance(now_ms);
-        self.state.leads.contains_key(&id)
-            && self.state.lists.get_mut(&list).is_some_and(|list| list.members.insert(id))
+        let now = self.advance(now_ms);
+        let joins = self.state.leads.contains_key(&id)
+            && self.state.lists.get_mut(&list).is_some_and(|list| list.members.insert(id));
+        if joins {
+            self.moved(now, ADD_TO_LIST, list, &[id]);
+        }
+        joins
     }
 
-    /// Somebody takes a lead out of a list by hand. `false`: no such list, or it was not in.
+    /// Somebody takes a lead out of a list by hand (activity 25). `false`: no such list, or it was not in.
     pub fn remove_by_hand(&mut self, now_ms: u64, list: u64, id: u64) -> bool {
-        self.advance(now_ms);
-        self.state.lists.get_mut(&list).is_some_and(|list| list.members.remove(&id))
+        let now = self.advance(now_ms);
+        let leaves = self.state.lists.get_mut(&list).is_some_and(|list| list.members.remove(&id));
+        if leaves {
+            self.moved(now, REMOVE_FROM_LIST, list, &[id]);
+        }
+        leaves
     }
 
     /// Applies an event of a world's file. `false`: it is not Marketo's, or it names a lead that is not there.
@@ -157,10 +165,6 @@ impl Marketo {
     /// Applies everything that has fallen due by now: effects that land late, and finished exports.
     pub fn tick(&mut self, now_ms: u64) {
         self.advance(now_ms);
-    }
-
-    fn happen(&mut self, at_ms: u64, type_id: u16, lead: u64, attributes: Vec<(String, String)>) {
-        self.state.activities.push(Activity { at_ms, type_id, lead, attributes });
     }
 
     fn give_cookie(&mut self, id: u64, cookie: String) {

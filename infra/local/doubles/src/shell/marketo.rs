@@ -28,6 +28,7 @@ pub fn marketo_router(double: Arc<Shared<Marketo>>) -> Router {
         .route("/_control/page/form", post(page_form))
         .route("/_control/page/merge", post(page_merge))
         .route("/_control/page/delete", post(page_delete))
+        .route("/_control/page/member", post(page_member))
         .route("/_control/lists", get(|State(double): State<Double>| async move { Json(double.lock().lists_dump()) }))
         .route("/_control/world", get(|State(double): State<Double>| async move { Json(double.lock().data()) }))
         .route("/_control/calls", get(calls).delete(clear_calls))
@@ -196,6 +197,25 @@ async fn page_delete(State(double): State<Double>, Form(Id { id }): Form<Id>) ->
     back(&if deleted { format!("Person {id} is deleted.") } else { format!("There is no person {id}.") })
 }
 
+#[derive(Deserialize)]
+struct PageMember {
+    list: String,
+    lead: String,
+    member: bool,
+}
+
+async fn page_member(State(double): State<Double>, Form(change): Form<PageMember>) -> Response {
+    let (Ok(list), Ok(lead)) = (change.list.trim().parse(), change.lead.trim().parse()) else {
+        return back("A list and a person are numbers.");
+    };
+    let now = double.now_ms();
+    let changed = match change.member {
+        true => double.lock().add_by_hand(now, list, lead),
+        false => double.lock().remove_by_hand(now, list, lead),
+    };
+    back(if changed { "The list is changed." } else { "There is no such list or person, or nothing to change." })
+}
+
 async fn show(State(double): State<Double>, Query(shown): Query<Shown>) -> Response {
     let now = double.now_ms();
     let mut core = double.lock();
@@ -244,7 +264,11 @@ async fn show(State(double): State<Double>, Query(shown): Query<Shown>) -> Respo
          <h2>Merge</h2><form method=post action=\"/_control/page/merge\">\
          <input name=winner required inputmode=numeric placeholder=\"who stays\" aria-label=\"Id of who stays\">\
          <input name=losers required placeholder=\"who is merged in: 1, 2\" aria-label=\"Ids of who is merged in\">\
-         <button>merge</button></form>"
+         <button>merge</button></form>\
+         <h2>Change a list by hand</h2><form method=post action=\"/_control/page/member\">\
+         <input name=list required inputmode=numeric placeholder=\"list\" aria-label=\"List id\" size=8>\
+         <input name=lead required inputmode=numeric placeholder=\"person\" aria-label=\"Id of the person\" size=10>\
+         <button name=member value=true>add</button><button name=member value=false>take out</button></form>"
     ));
     drop(core);
     page("The world of Marketo", shown.said.as_deref(), &body)

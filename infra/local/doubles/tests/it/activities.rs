@@ -97,3 +97,62 @@ fn the_lag_scales() {
     rig.core.delete(rig.now, 2);
     assert_eq!(rig.core.next_visible_activity_at(), Some(START + 50));
 }
+
+#[test]
+fn every_real_change_of_a_membership_is_24_or_25() {
+    let mut rig = Rig::plain();
+    let token = since(&mut rig, "2026-11-20");
+    rig.add(1001, &[1, 2, 99]);
+    rig.remove(1001, &[2, 4]);
+    assert!(rig.core.add_by_hand(rig.now, 1005, 4) && !rig.core.add_by_hand(rig.now, 1005, 4));
+    assert!(rig.core.remove_by_hand(rig.now, 1005, 4));
+    assert!(rig.core.merge(rig.now, 2, &[1]));
+    rig.core.delete(rig.now, 5);
+    rig.now += 4_999;
+    assert!(read(&mut rig, "24,25", &token).get("result").is_none(), "they lag like all others");
+    rig.now += 1;
+    rig.form("/rest/asset/v1/staticList/1005/delete.json", "");
+    let page = read(&mut rig, "24,25", &token);
+    let rows: Vec<_> = page["result"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| {
+            let number = |name: &str| row[name].as_u64().expect("a number");
+            let list = row["primaryAttributeValue"].as_str().expect("a name");
+            (number("activityTypeId"), number("leadId"), number("primaryAttributeValueId"), list)
+        })
+        .collect();
+    let vip = |kind, lead| (kind, lead, 1001, "VIP");
+    let newsletter = |kind, lead| (kind, lead, 1005, "Newsletter");
+    assert_eq!(rows, [vip(24, 2), vip(25, 2), newsletter(24, 4), newsletter(25, 4)]);
+    assert_eq!(read(&mut rig, "25", &token)["result"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_big_load_does_not_hide_the_rest_and_is_read_page_by_page() {
+    let mut data = crate::rig::data();
+    data.leads = (1..=3_000).map(|id| lead(id, None, &[], &[])).collect();
+    let mut rig = Rig::with(Settings { limits: false, ..Settings::default() }, data);
+    let token = since(&mut rig, "2026-11-20");
+    rig.core.delete(rig.now, 1);
+    for first in (2..3_000).step_by(300) {
+        rig.add(1001, &(first..(first + 300).min(3_000)).collect::<Vec<_>>());
+    }
+    rig.core.delete(rig.now, 2);
+    rig.now += 5_000;
+    let page = read(&mut rig, "12,37", &token);
+    assert_eq!((page["result"].as_array().map(Vec::len), page["moreResult"].as_bool()), (Some(2), Some(false)));
+    let (mut token, mut leads) = (token, std::collections::BTreeSet::new());
+    let mut pages = 0;
+    loop {
+        let page = read(&mut rig, "24", &token);
+        leads.extend(page["result"].as_array().into_iter().flatten().map(|row| row["leadId"].to_string()));
+        pages += 1;
+        token = encoded(&page["nextPageToken"]);
+        if page["moreResult"] == false {
+            break;
+        }
+    }
+    assert_eq!((pages, leads.len()), (10, 2_997), "5 was in already");
+}

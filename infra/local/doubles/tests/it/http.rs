@@ -138,6 +138,11 @@ async fn the_page_escapes_and_its_buttons_work() {
     assert_eq!(answer.status(), 303);
     assert!(shared.lock().lead(3).is_some_and(|lead| lead.email.is_some()));
     assert_eq!(button("merge", "winner=1&losers=2, 3".to_owned()).send().await.expect("an answer").status(), 303);
+    for (member, members) in [(true, vec![1, 4, 5]), (false, vec![1, 5])] {
+        let form = format!("list=1001&lead=4&member={member}");
+        assert_eq!(button("member", form).send().await.expect("an answer").status(), 303);
+        assert_eq!(shared.lock().members(1001).map(|all| all.iter().copied().collect()), Some(members));
+    }
     assert_eq!(button("delete", "id=1".to_owned()).send().await.expect("an answer").status(), 303);
     assert_eq!(shared.lock().leads().keys().copied().collect::<Vec<_>>(), [4, 5, 6]);
     let foreign = button("delete", "id=4".to_owned()).header("origin", "https://elsewhere.example");
