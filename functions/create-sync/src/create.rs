@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use state::audience::want_pass;
 use state::bell::BellKey;
+use state::budget::Purpose;
 use state::syncs::{Leaving, MembersBefore, Start, Status, Subscription, Sync, Target, change_sync, sync_key};
 use state::{Deps, Doc, Step, bell, doc, load, save, syncs, update};
 
@@ -288,7 +289,7 @@ async fn validate(deps: &Deps, subscription: &Subscription, wanted: &Wanted, id:
     let all: Vec<Sync> = syncs::syncs(deps, munchkin).await?.into_iter().map(|sync| sync.value).collect();
     let same = |sync: &&Sync| is_live(sync) && sync.audience == wanted.audience && sync.start == wanted.start;
     let feeding = |list: ListId| all.iter().filter(same).find(|sync| sync.list.id == Some(list));
-    let marketo = Marketo::new(deps, munchkin, deadline);
+    let marketo = Marketo::new(deps, munchkin, deadline, Purpose::Control);
     let list = match &wanted.list {
         WantedList::Id(list) => {
             if let Some(sync) = feeding(*list) {
@@ -464,7 +465,7 @@ enum Made {
 
 /// Makes the list of a sync, unless it was made before.
 async fn make_list(deps: &Deps, sync: &Sync, deadline: u64) -> Result<Made, CallError> {
-    let marketo = Marketo::new(deps, &sync.munchkin, deadline);
+    let marketo = Marketo::new(deps, &sync.munchkin, deadline, Purpose::Control);
     let Target { name, folder_id, .. } = &sync.list;
     let is_ours = |list: &ListAsset| list.description.contains(&sync.id);
     match named(&marketo, name).await? {
@@ -609,7 +610,7 @@ async fn announce(deps: &Deps, sync: &Sync) -> Step<()> {
 
 /// Guard l taken out: the list first, without our id, and the row after.
 async fn careless(deps: &Deps, mut sync: Sync, deadline: u64) -> Answer<Response> {
-    let marketo = Marketo::new(deps, &sync.munchkin, deadline);
+    let marketo = Marketo::new(deps, &sync.munchkin, deadline, Purpose::Control);
     let folder = sync.list.folder_id.unwrap_or(GROUP_LISTS);
     let list = marketo.create_list(marketo.slot().await?, &sync.list.name, folder, "").await?;
     sync.list.id = Some(list.id);

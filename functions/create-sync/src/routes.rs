@@ -3,6 +3,7 @@
 use domain::MunchkinId;
 use marketo::Marketo;
 use serde_json::{Value, json};
+use state::budget::Purpose;
 use state::syncs::{Subscription, subscriptions};
 use state::{Deps, Doc, load, syncs};
 
@@ -135,12 +136,12 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
         }
         ("GET", ["lists"]) => {
             let subscription = chosen(deps, request).await?;
-            let marketo = Marketo::new(deps, &subscription.munchkin_id, deadline);
+            let marketo = Marketo::new(deps, &subscription.munchkin_id, deadline, Purpose::Control);
             view::lists(&marketo, request.param("search").unwrap_or_default()).await.map(ok)
         }
         ("GET", ["list-folders"]) => {
             let subscription = chosen(deps, request).await?;
-            let marketo = Marketo::new(deps, &subscription.munchkin_id, deadline);
+            let marketo = Marketo::new(deps, &subscription.munchkin_id, deadline, Purpose::Control);
             view::list_folders(&marketo).await.map(ok)
         }
         ("GET", ["syncs"]) => view::syncs(deps, &chosen(deps, request).await?.munchkin_id).await.map(ok),

@@ -400,6 +400,7 @@ pub(crate) async fn status(deps: &Deps, subscription: Option<&Subscription>) -> 
             json!({"list_id": list, "add": left.add, "remove": left.remove, "hold": left.hold, "failed": left.failed})
         })
         .collect();
+    let budget = budget::standing(deps, munchkin).await?;
     Ok(json!({
         "now": now,
         "munchkin_id": munchkin,
@@ -413,7 +414,15 @@ pub(crate) async fn status(deps: &Deps, subscription: Option<&Subscription>) -> 
         "due_tokens": due_tokens,
         "extract_pending": extract_pending,
         "activities_polled_at": identity.polled_at,
-        "calls_today": budget::used_today(deps, munchkin).await?,
+        "calls_today": budget.ours,
+        "budget": {
+            "left_today": budget.left,
+            "ours_today": budget.ours,
+            "others_today": budget.others,
+            "day_ends": time(budget.day_ends),
+            "seconds_between_small_writes": budget.between_writes_ms / 1000,
+            "next_small_write_in_seconds": budget.next_write_in_ms / 1000,
+        },
         "passes_pending": passes,
         "reports_pending": reports,
         "creating": creating,

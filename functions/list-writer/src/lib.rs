@@ -12,6 +12,7 @@ use domain::{LeadId, LeadSet, ListId, MunchkinId, Token};
 use marketo::{CallError, LeadRow, Marketo, RowAnswer};
 use ports::{Failure, Table};
 use state::bell::{Next, Ring};
+use state::budget::Purpose;
 use state::lists::{Left, OpenList, Want, departures, read_leads, want_key, write_leads};
 use state::syncs::{IdentityHead, Leaving, MembersBefore, Start, Status, Sync};
 use state::{Deps, Step, bell, identity, load, syncs};
@@ -56,7 +57,7 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     open.state.settle(&wishes);
 
     let ours = syncs.iter().any(|sync| sync.list.ours);
-    let marketo = Marketo::new(deps, munchkin, deadline);
+    let marketo = Marketo::new(deps, munchkin, deadline, Purpose::Write);
     let fresh = syncs
         .iter()
         .zip(&wants)

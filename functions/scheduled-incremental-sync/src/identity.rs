@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use marketo::{CallError, DELETE, ExtractStatus, LeadRow, MARGIN_MS, MERGE, Marketo, parse_extract};
 use ports::{Expect, Failure, Item, Table};
 use state::bell::{BellKey, Next};
+use state::budget::Purpose;
 use state::identity::{
     ask_pk, ecid_to_lead, hints_of_lead, lead_to_token, leads, save_lead, save_token, tell_pk, tokens,
 };
@@ -41,7 +42,7 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, deadline: u64) -> S
     let head: Option<Doc<IdentityHead>> = load(deps, Table::Syncs, &identity_key(munchkin)).await?;
     let rev = head.as_ref().map(|head| head.rev);
     let head = head.map_or_else(|| IdentityHead { v: 1, ..IdentityHead::default() }, |head| head.value);
-    let marketo = Marketo::new(deps, munchkin, deadline);
+    let marketo = Marketo::new(deps, munchkin, deadline, Purpose::LookUp);
     let mut worker = Worker { deps, munchkin, marketo, subscription, head, rev, deadline };
     match worker.run().await {
         Ok(next) => Ok(next),
@@ -78,7 +79,7 @@ impl Worker<'_> {
         }
         if self.head.cursor.is_none() {
             // Begun before the first look-up, so that nothing that happens after an answer is missed.
-            let slot = self.marketo.slot().await?;
+            let slot = self.polling().slot().await?;
             self.head.cursor = Some(self.marketo.paging_token(slot, &now_text(self.deps)).await?);
             self.save().await?;
         }
@@ -102,6 +103,11 @@ impl Worker<'_> {
         }
         self.rev = Some(self.rev.unwrap_or(0) + 1);
         Ok(())
+    }
+
+    /// The same client, for calls that look what is new.
+    const fn polling(&self) -> Marketo<'_> {
+        self.marketo.calling_for(Purpose::Poll)
     }
 
     fn late(&self) -> bool {
@@ -257,7 +263,7 @@ impl Worker<'_> {
         loop {
             let Some(cursor) = self.head.cursor.clone() else { return Ok(true) };
             let began = self.deps.now();
-            let page = self.marketo.activities(self.marketo.slot().await?, &cursor).await?;
+            let page = self.polling().activities(self.polling().slot().await?, &cursor).await?;
             let mut touched = BTreeSet::new();
             let mut departures = Vec::new();
             for row in page.rows {
@@ -475,14 +481,14 @@ impl Worker<'_> {
                 }
                 let from = self.head.extract.upto.unwrap_or_else(|| self.extract_since(now));
                 let upto = now.min(from + EXTRACT_WINDOW_MS);
-                let id = self.marketo.create_extract(self.marketo.slot().await?, from, upto).await?;
+                let id = self.polling().create_extract(self.polling().slot().await?, from, upto).await?;
                 self.head.extract.done_at = None;
                 self.head.extract.job = Some(ExtractJob { id, enqueued: false, created_at: now, upto });
                 self.save().await?;
                 continue;
             };
             if !job.enqueued {
-                self.marketo.enqueue_extract(self.marketo.slot().await?, &job.id).await?;
+                self.polling().enqueue_extract(self.polling().slot().await?, &job.id).await?;
                 self.head.extract.job = Some(ExtractJob { enqueued: true, ..job });
                 self.head.extract.polled_at = now;
                 self.save().await?;
@@ -491,7 +497,7 @@ impl Worker<'_> {
             if now < self.head.extract.polled_at + poll {
                 return Ok(self.head.extract.polled_at + poll);
             }
-            match self.marketo.extract_status(self.marketo.slot().await?, &job.id).await? {
+            match self.polling().extract_status(self.polling().slot().await?, &job.id).await? {
                 ExtractStatus::Pending => {
                     self.head.extract.polled_at = now;
                     self.save().await?;
@@ -505,7 +511,7 @@ impl Worker<'_> {
                 }
                 ExtractStatus::Failed => self.head.extract.job = None,
                 ExtractStatus::Completed => {
-                    let file = self.marketo.extract_file(self.marketo.slot().await?, &job.id).await?;
+                    let file = self.polling().extract_file(self.polling().slot().await?, &job.id).await?;
                     self.told(&parse_extract(&file), job.created_at, false).await?;
                     self.head.extract.job = None;
                     let whole = job.upto >= job.created_at;

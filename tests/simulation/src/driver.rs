@@ -56,8 +56,8 @@ pub fn settings() -> Settings {
     let credentials = || Credentials { id: "sample-client".into(), secret: "sample-secret".into() };
     Settings {
         time_scale: 1.0,
-        calls_per_window: 50,
-        calls_per_day: 25_000,
+        quota_share: 0.5,
+        quota_per_day: 50_000,
         marketo_url: "http://marketo".into(),
         marketo: credentials(),
         ims_url: "http://adobe".into(),

@@ -34,11 +34,14 @@ const MARKETO_BASE_URL: Variable =
 const MARKETO_CLIENT_ID: Variable = required("MARKETO_CLIENT_ID", "Client id of the Marketo custom service.");
 const MARKETO_CLIENT_SECRET: Variable =
     required("MARKETO_CLIENT_SECRET", "Client secret of the Marketo custom service.");
-// Half of Marketo's 100 calls in a rolling 20 s, and half of its usual 50,000 calls a day (design §4, 7).
-const QUOTA_CALLS_PER_WINDOW: Variable =
-    optional("QUOTA_CALLS_PER_WINDOW", "Our share of Marketo's 100 calls in a rolling 20 s.", "50");
+// Half is the design's default (§4, 7); 50,000 calls a day is what an instance has unless more was bought.
+const QUOTA_SHARE: Variable = optional(
+    "QUOTA_SHARE",
+    "Our share of each of Marketo's limits: 100 calls in a rolling 20 s, 10 at once, and the calls a day.",
+    "0.5",
+);
 const QUOTA_CALLS_PER_DAY: Variable =
-    optional("QUOTA_CALLS_PER_DAY", "Our share of the subscription's calls a day.", "25000");
+    optional("QUOTA_CALLS_PER_DAY", "Calls a day that Marketo allows the instance, all tools together.", "50000");
 const ADOBE_IMS_URL: Variable =
     optional("ADOBE_IMS_URL", "Base of Adobe's token endpoint.", "https://ims-na1.adobelogin.com");
 const ADOBE_AAM_URL: Variable =
@@ -81,7 +84,7 @@ impl Uses {
         }
         if self.marketo {
             all.extend([MARKETO_BASE_URL, MARKETO_CLIENT_ID, MARKETO_CLIENT_SECRET]);
-            all.extend([QUOTA_CALLS_PER_WINDOW, QUOTA_CALLS_PER_DAY]);
+            all.extend([QUOTA_SHARE, QUOTA_CALLS_PER_DAY]);
         }
         if self.adobe {
             all.extend([ADOBE_IMS_URL, ADOBE_AAM_URL, ADOBE_CLIENT_ID, ADOBE_CLIENT_SECRET, ADOBE_SCOPES]);
@@ -191,19 +194,21 @@ impl Marketo {
             client_id: env.text(&MARKETO_CLIENT_ID)?.into(),
             client_secret: env.text(&MARKETO_CLIENT_SECRET)?.into(),
             quota: Quota {
-                calls_per_window: env.parse(&QUOTA_CALLS_PER_WINDOW, "a whole number above 0", natural)?,
+                share: env.parse(&QUOTA_SHARE, "a number above 0 and at most 1", |text| {
+                    text.parse().ok().filter(|share: &f64| *share > 0.0 && *share <= 1.0)
+                })?,
                 calls_per_day: env.parse(&QUOTA_CALLS_PER_DAY, "a whole number above 0", natural)?,
             },
         })
     }
 }
 
-/// Our share of Marketo's quota, over all functions together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Marketo's quota, and our share of it over all functions together.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Quota {
-    /// Calls in any 20 seconds.
-    pub calls_per_window: u32,
-    /// Calls in a day of US Central time.
+    /// Our share of each limit, above 0 and at most 1.
+    pub share: f64,
+    /// Calls in a day of US Central time, all tools together.
     pub calls_per_day: u32,
 }
 
@@ -307,7 +312,7 @@ mod tests {
         assert_eq!(config.log_level, tracing::Level::INFO);
         let marketo = config.marketo.as_ref().expect("declared");
         assert_eq!(marketo.base_url, "");
-        assert_eq!(marketo.quota, Quota { calls_per_window: 50, calls_per_day: 25_000 });
+        assert_eq!(marketo.quota, Quota { share: 0.5, calls_per_day: 50_000 });
         assert_eq!(marketo.client_secret.expose_secret(), "canary");
         let adobe = config.adobe.as_ref().expect("declared");
         assert_eq!(adobe.ims_url, "https://ims-na1.adobelogin.com");
@@ -336,7 +341,7 @@ mod tests {
             ("LOG_LEVEL", "canary"),
             ("MARKETO_BASE_URL", "canary"),
             ("ADOBE_IMS_URL", "ftp://canary"),
-            ("QUOTA_CALLS_PER_WINDOW", "0"),
+            ("QUOTA_SHARE", "1.5"),
             ("QUOTA_CALLS_PER_DAY", "canary"),
         ] {
             let mut env = complete();

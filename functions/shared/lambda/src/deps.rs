@@ -22,8 +22,8 @@ pub fn deps(app: &App) -> Deps {
     let adobe = config.adobe.as_ref();
     let settings = Settings {
         time_scale: config.time_scale,
-        calls_per_window: marketo.map_or(0, |marketo| marketo.quota.calls_per_window as usize),
-        calls_per_day: marketo.map_or(0, |marketo| u64::from(marketo.quota.calls_per_day)),
+        quota_share: marketo.map_or(1.0, |marketo| marketo.quota.share),
+        quota_per_day: marketo.map_or(0, |marketo| u64::from(marketo.quota.calls_per_day)),
         marketo_url: marketo.map(|marketo| marketo.base_url.clone()).unwrap_or_default(),
         marketo: marketo.map_or_else(nobody, |marketo| Credentials {
             id: marketo.client_id.expose_secret().to_owned(),

@@ -71,7 +71,7 @@ impl Marketo<'_> {
         if response.status().is_success() && response.body().first() != Some(&b'{') {
             return Ok(response.into_body());
         }
-        match self.read(response) {
+        match self.read(response).await {
             Err(error) => reading(Err(error)),
             Ok(_) => Ok(Vec::new()),
         }

@@ -12,7 +12,7 @@ use domain::MunchkinId;
 use http::{Method, Request, Response};
 use ports::{Failure, PortError};
 use state::Deps;
-use state::budget::{Permit, WINDOW_MS, next_midnight, permit};
+use state::budget::{Permit, Purpose, Pushback, permit, push_back};
 
 pub use answer::Answer;
 pub use extract::{ExtractStatus, parse_extract};
@@ -62,11 +62,12 @@ pub const MARGIN_MS: u64 = 45_000;
 const TOKEN_MARGIN_MS: u64 = 30_000;
 
 /// A client of one subscription, for one invocation.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Marketo<'a> {
     deps: &'a Deps,
     munchkin: &'a MunchkinId,
     deadline: u64,
+    purpose: Purpose,
 }
 
 /// The right to send one call now.
@@ -76,17 +77,28 @@ pub struct Slot(());
 impl<'a> Marketo<'a> {
     /// A client that sleeps through short waits until `deadline` (ms) and no longer.
     #[must_use]
-    pub const fn new(deps: &'a Deps, munchkin: &'a MunchkinId, deadline: u64) -> Self {
-        Self { deps, munchkin, deadline }
+    pub const fn new(deps: &'a Deps, munchkin: &'a MunchkinId, deadline: u64, purpose: Purpose) -> Self {
+        Self { deps, munchkin, deadline, purpose }
+    }
+
+    /// The same client for calls of another purpose.
+    #[must_use]
+    pub const fn calling_for(self, purpose: Purpose) -> Self {
+        Self { purpose, ..self }
     }
 
     /// Waits for the right to send one call. Take it *before* writing an intent, so that the intent's hold counts
     /// from the moment the call goes out.
     pub async fn slot(&self) -> Result<Slot, CallError> {
+        self.slots(1).await?.pop().ok_or_else(|| Failure::retry("a permit for no call").into())
+    }
+
+    /// Waits for the right to send at least one call and at most `wanted`, at once.
+    pub async fn slots(&self, wanted: usize) -> Result<Vec<Slot>, CallError> {
         loop {
             let now = self.deps.now();
-            match permit(self.deps, self.munchkin).await? {
-                Permit::Go => return Ok(Slot(())),
+            match permit(self.deps, self.munchkin, self.purpose, wanted).await? {
+                Permit::Go(calls) => return Ok((0..calls).map(|_| Slot(())).collect()),
                 Permit::Wait(until) if until + self.deps.settings.scaled(MARGIN_MS) < self.deadline => {
                     self.deps.ports.clock.sleep_ms(until.saturating_sub(now).max(1)).await;
                 }
@@ -117,14 +129,14 @@ impl<'a> Marketo<'a> {
         body: Option<(&'static str, Vec<u8>)>,
     ) -> Result<Answer, CallError> {
         let response = self.send(slot, &method, path_and_query, body.clone()).await?;
-        let answer = self.read(response);
+        let answer = self.read(response).await;
         if !matches!(&answer, Err(CallError::Refused { code, .. }) if code == "601" || code == "602") {
             return answer;
         }
         self.deps.forget_access_token(&self.deps.settings.marketo.id);
         let slot = self.slot().await?;
         let response = self.send(slot, &method, path_and_query, body).await?;
-        self.read(response)
+        self.read(response).await
     }
 
     async fn send(
@@ -159,18 +171,22 @@ impl<'a> Marketo<'a> {
         }
     }
 
-    fn read(&self, response: Response<Vec<u8>>) -> Result<Answer, CallError> {
-        let now = self.deps.now();
-        Answer::read(response).map_err(|error| match error {
-            CallError::Refused { ref code, .. } => match code.as_str() {
-                "606" => CallError::Wait(now + self.deps.settings.scaled(WINDOW_MS)),
-                "607" => CallError::Wait(next_midnight(now)),
-                "615" => CallError::Wait(now + self.deps.settings.scaled(1_000)),
-                "608" | "713" | "719" | "1019" => CallError::Wait(now + self.deps.settings.scaled(30_000)),
-                _ => error,
-            },
-            other => other,
-        })
+    async fn read(&self, response: Response<Vec<u8>>) -> Result<Answer, CallError> {
+        let error = match Answer::read(response) {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let CallError::Refused { code, .. } = &error else { return Err(error) };
+        let pushback = match code.as_str() {
+            "606" => Pushback::Rate,
+            "607" => Pushback::Day,
+            "615" => Pushback::AtOnce,
+            "608" | "713" | "719" | "1019" => {
+                return Err(CallError::Wait(self.deps.now() + self.deps.settings.scaled(30_000)));
+            }
+            _ => return Err(error),
+        };
+        Err(CallError::Wait(push_back(self.deps, self.munchkin, pushback).await?))
     }
 
     async fn token(&self) -> Result<String, CallError> {

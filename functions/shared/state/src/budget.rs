@@ -1,4 +1,9 @@
-//! Marketo's limits are shared: one item of recent send times a subscription bounds the rate of all functions.
+//! Marketo's limits are shared with every other integration of the instance. One item a subscription bounds the rate
+//! and the day's calls of all functions together, spreads small writes over the day, and slows down when Marketo says
+//! that somebody else is calling too.
+//!
+//! Who may spend what is decided by [`Purpose`]: each purpose leaves a part of the rest of the day to the others. A
+//! part that nobody uses shrinks as the day passes, and so it is lent.
 
 use domain::MunchkinId;
 use jiff::tz::TimeZone;
@@ -8,70 +13,410 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Deps, Step, update};
 
-/// Marketo's rolling window of calls, in ms (100 calls in 20 s).
+/// Marketo's rolling window of calls, in ms (Marketo, "integration best practices": 100 calls in 20 s).
 pub const WINDOW_MS: u64 = 20_000;
+/// Calls of an instance in that window (the same page).
+pub const WINDOW_CALLS: f64 = 100.0;
+/// Calls of an instance at once (the same page).
+pub const CALLS_AT_ONCE: f64 = 10.0;
+/// A place in the window is used again this long after Marketo would allow it, in ms: calls reach Marketo later than
+/// they were permitted, and not all equally late. Ours; 1.3 % of the rate.
+const SLACK_MS: u64 = 250;
+/// While the day's calls are used evenly, a quiet time is made up for by calls of this time, in ms. Ours.
+const BURST_MS: u64 = 600_000;
+/// Part of the day's calls that is left unplanned. Ours.
+const UNPLANNED: f64 = 0.02;
+/// After 606 our rate is multiplied by this. With [`RECOVERY`] it settles where one call in two hundred is refused.
+const BACK_OFF: f64 = 0.9;
+/// Calls in a window that each permitted call wins back.
+const RECOVERY: f64 = 1.0 / 64.0;
+/// "Midnight US Central" may mean standard time all year round: a 607 this short after midnight, in ms, says so.
+const STANDARD_TIME_MS: u64 = 90 * 60_000;
+/// How long the answer 615 keeps everybody away, in ms.
+const CROWDED_MS: u64 = 1_000;
 
+/// What a call is for, in the order of precedence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Somebody waits for the answer.
+    Control,
+    /// The activity log, the state of jobs, the use of the quota: at least 5 % of the day's calls.
+    Poll,
+    /// Who owns which token: at least 20 %.
+    LookUp,
+    /// Changes of a list that do not fill a call: at least 25 %.
+    Write,
+    /// Full calls of a large load, and reading whole lists: what the others leave.
+    Bulk,
+}
+
+impl Purpose {
+    const ALL: [Purpose; 5] = [Purpose::Control, Purpose::Poll, Purpose::LookUp, Purpose::Write, Purpose::Bulk];
+
+    /// Part of the day's calls that is kept for it (design, invariant 7; the part of small writes is ours).
+    const fn kept(self) -> f64 {
+        match self {
+            Purpose::Control | Purpose::Bulk => 0.0,
+            Purpose::Poll => 0.05,
+            Purpose::LookUp => 0.20,
+            Purpose::Write => 0.25,
+        }
+    }
+
+    /// Part of the rest of the day's calls that it leaves to others.
+    fn leaves(self) -> f64 {
+        let others = Purpose::ALL.into_iter().filter(|other| *other != self);
+        match self {
+            Purpose::Control | Purpose::Poll => 0.0,
+            Purpose::LookUp | Purpose::Write | Purpose::Bulk => others.map(Purpose::kept).sum(),
+        }
+    }
+}
+
+/// The row: recent sends, and the day.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Rate {
     v: u8,
-    /// Send times within the window, ms, ascending.
-    sends: Vec<u64>,
+    /// Send times within the window, ms, ascending, and what for.
+    sends: Vec<(u64, Purpose)>,
+    /// Who was refused for want of a place in the window, and when: small users get their part before large ones.
+    waiting: Vec<(u64, Purpose)>,
+    /// Nothing is sent before this time, in ms (606, 607, 615).
+    closed_until: u64,
+    /// Calls in a window that Marketo seems to have left for us; absent: our share.
+    #[serde(default)]
+    window: Option<f64>,
+    /// Calls at once that Marketo seems to have left for us; absent: our share.
+    #[serde(default)]
+    at_once: Option<f64>,
     /// Midnight (ms) at which today's count ends.
     day_ends: u64,
-    /// Calls today.
-    used: u64,
+    /// Our calls today, by purpose.
+    used: [u64; Purpose::ALL.len()],
+    /// Calls of other tools today, as far as Marketo has told.
+    others: u64,
+    /// When Marketo told, in ms.
+    others_at: u64,
+    /// The next small write is due then, in ms.
+    next_write: u64,
 }
 
-/// Whether a call may go out.
+/// Whether calls may go out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permit {
-    /// Now.
-    Go,
-    /// Not before this time, in ms.
+    /// So many, now.
+    Go(usize),
+    /// None before this time, in ms.
     Wait(u64),
+}
+
+/// Marketo's answer to a call too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushback {
+    /// 606: too many calls in the window.
+    Rate,
+    /// 615: too many at once.
+    AtOnce,
+    /// 607: the day's quota is used up.
+    Day,
+}
+
+/// Where the day's calls stand.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Calls that we may still make today.
+    pub left: u64,
+    /// Our calls today.
+    pub ours: u64,
+    /// Calls of other tools today, as far as Marketo has told.
+    pub others: u64,
+    /// When the day ends, in ms.
+    pub day_ends: u64,
+    /// Time between two small writes that the rest of the day affords, in ms.
+    pub between_writes_ms: u64,
+    /// A change that comes now waits this long for its call, in ms, before anything that fills a call.
+    pub next_write_in_ms: u64,
 }
 
 fn key(munchkin: &MunchkinId) -> Key {
     Key::new(munchkin.as_str(), "budget")
 }
 
-/// Asks for one call to Marketo, and counts it if it may go.
-pub async fn permit(deps: &Deps, munchkin: &MunchkinId) -> Step<Permit> {
-    let now = deps.now();
-    let window = deps.settings.scaled(WINDOW_MS);
+/// Our calls at once over all functions together, and how many of them the list-writer makes: one is the identity
+/// worker's, one the control plane's. Bounded statically, since a count of calls in flight would be wrong after a
+/// death.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+pub fn writes_at_once(deps: &Deps) -> usize {
+    ((CALLS_AT_ONCE * deps.settings.quota_share) as usize).saturating_sub(2).max(1)
+}
+
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+impl Rate {
+    /// The row as of now.
+    fn at(found: Option<Self>, now: u64, window: u64) -> Self {
+        let mut rate = found.unwrap_or(Rate { v: 1, ..Rate::default() });
+        if now >= rate.day_ends {
+            rate = Self {
+                day_ends: next_midnight(now),
+                used: [0; Purpose::ALL.len()],
+                others: 0,
+                others_at: 0,
+                next_write: 0,
+                ..rate
+            };
+        }
+        rate.sends.retain(|(sent, _)| sent + window > now);
+        rate.waiting.retain(|(since, _)| since + window > now);
+        rate
+    }
+
+    fn ours(&self) -> u64 {
+        self.used.iter().sum()
+    }
+
+    /// Calls that are ours today: our share, or less where other tools have used more than theirs.
+    fn allowance(&self, deps: &Deps) -> f64 {
+        let quota = deps.settings.quota_per_day;
+        (quota as f64 * deps.settings.quota_share).min(quota.saturating_sub(self.others) as f64).max(0.0)
+    }
+
+    /// Part of the day that is left, 0 to 1.
+    fn rest(&self, now: u64) -> f64 {
+        (self.day_ends.saturating_sub(now) as f64 / domain::limits::DAY_MS as f64).min(1.0)
+    }
+
+    fn left(&self, deps: &Deps) -> f64 {
+        self.allowance(deps) - self.ours() as f64
+    }
+
+    /// When the day allows one more call for this purpose, in ms; now, or later.
+    fn day_allows(&self, deps: &Deps, purpose: Purpose, now: u64) -> u64 {
+        let (left, kept) = (self.left(deps) - 1.0, purpose.leaves() * self.allowance(deps));
+        if left < 0.0 {
+            return self.day_ends;
+        }
+        if left >= kept * self.rest(now) {
+            return now;
+        }
+        // What is kept for others shrinks with the day.
+        let wait = (left / kept * domain::limits::DAY_MS as f64) as u64;
+        self.day_ends.saturating_sub(wait).clamp(now + 1, self.day_ends)
+    }
+
+    /// Places in the window for this purpose, or when the next is free.
+    fn places(&self, deps: &Deps, purpose: Purpose, window: u64) -> Result<usize, u64> {
+        let share = WINDOW_CALLS * deps.settings.quota_share;
+        let ours = self.window.unwrap_or(share).min(share).max(1.0);
+        let sent = |purpose: Purpose| self.sends.iter().filter(|(_, sent)| *sent == purpose).count();
+        let kept: usize = self
+            .waiting
+            .iter()
+            .filter(|(_, other)| *other < purpose)
+            .map(|(_, other)| ((other.kept().max(0.05) * ours).ceil() as usize).saturating_sub(sent(*other)))
+            .sum();
+        let taken = self.sends.len() + kept;
+        let free = (ours as usize).saturating_sub(taken);
+        if free > 0 {
+            return Ok(free);
+        }
+        let over = (taken + 1).saturating_sub(ours as usize).min(self.sends.len());
+        Err(self.sends.get(over.saturating_sub(1)).map_or(u64::MAX, |(sent, _)| sent + window))
+    }
+
+    /// Time between two small writes, in ms, before scaling: what is left for them, evenly.
+    fn between_writes(&self, deps: &Deps, now: u64) -> f64 {
+        let left = self.left(deps) * (1.0 - UNPLANNED);
+        let rest = self.day_ends.saturating_sub(now) as f64;
+        let passed = (domain::limits::DAY_MS as f64 - rest).max(domain::limits::HOUR_MS as f64);
+        let others: u64 = Purpose::ALL[..3].iter().map(|purpose| self.used[*purpose as usize]).sum();
+        let others = others as f64 / passed * rest;
+        // However much the others use, small writes keep their part.
+        let ours = (left - others).max(left * Purpose::Write.kept());
+        if ours < 1.0 { rest } else { rest / ours }
+    }
+}
+
+fn windows(deps: &Deps) -> u64 {
+    deps.settings.scaled(WINDOW_MS + SLACK_MS)
+}
+
+/// Asks for up to `wanted` calls to Marketo, and counts those that may go.
+pub async fn permit(deps: &Deps, munchkin: &MunchkinId, purpose: Purpose, wanted: usize) -> Step<Permit> {
+    let window = windows(deps);
     update(
         deps,
         Table::Syncs,
         &key(munchkin),
         |found: Option<Rate>| {
-            let mut rate = found.unwrap_or(Rate { v: 1, ..Rate::default() });
-            if now >= rate.day_ends {
-                rate.day_ends = next_midnight(now);
-                rate.used = 0;
+            let now = deps.now();
+            let mut rate = Rate::at(found, now, window);
+            if rate.closed_until > now {
+                return Ok((None, Permit::Wait(rate.closed_until)));
             }
-            if rate.used >= deps.settings.calls_per_day {
-                return Ok((None, Permit::Wait(rate.day_ends)));
+            let day = rate.day_allows(deps, purpose, now);
+            if day > now {
+                return Ok((None, Permit::Wait(day)));
             }
-            rate.sends.retain(|sent| sent + window > now);
-            if rate.sends.len() >= deps.settings.calls_per_window {
-                return Ok((
-                    None,
-                    Permit::Wait(rate.sends[rate.sends.len() - deps.settings.calls_per_window] + window),
-                ));
+            let free = match rate.places(deps, purpose, window) {
+                Ok(free) => free,
+                Err(at) => {
+                    let at = at.clamp(now + 1, now + window);
+                    if purpose == Purpose::Bulk || rate.waiting.iter().any(|(_, other)| *other == purpose) {
+                        return Ok((None, Permit::Wait(at)));
+                    }
+                    rate.waiting.push((now, purpose));
+                    return Ok((Some(rate), Permit::Wait(at)));
+                }
+            };
+            let going = going(&rate, deps, wanted.min(free));
+            rate.waiting.retain(|(_, other)| *other != purpose);
+            for _ in 0..going {
+                rate.sends.push((now, purpose));
+                rate.used[purpose as usize] += 1;
             }
-            rate.sends.push(now);
-            rate.used += 1;
-            Ok((Some(rate), Permit::Go))
+            rate.recover(deps, going);
+            Ok((Some(rate), Permit::Go(going)))
         },
         |_| None,
     )
     .await
 }
 
-/// Calls counted today.
-pub async fn used_today(deps: &Deps, munchkin: &MunchkinId) -> Step<u64> {
-    let rate = crate::load::<Rate>(deps, Table::Syncs, &key(munchkin)).await?;
-    Ok(rate.map_or(0, |doc| if deps.now() < doc.value.day_ends { doc.value.used } else { 0 }))
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn going(rate: &Rate, deps: &Deps, wanted: usize) -> usize {
+    let share = CALLS_AT_ONCE * deps.settings.quota_share;
+    let day = rate.left(deps).max(1.0) as usize;
+    wanted.min(rate.at_once.unwrap_or(share).max(1.0) as usize).min(day).max(1)
+}
+
+impl Rate {
+    #[expect(clippy::cast_precision_loss)]
+    fn recover(&mut self, deps: &Deps, calls: usize) {
+        let won = |cap: Option<f64>, share: f64| {
+            cap.map(|cap| cap + RECOVERY * calls as f64).filter(|cap| *cap < share * deps.settings.quota_share)
+        };
+        self.window = won(self.window, WINDOW_CALLS);
+        self.at_once = won(self.at_once, CALLS_AT_ONCE);
+    }
+}
+
+/// Marketo refused a call as one too many: everybody keeps away for a while. Returns until when, in ms.
+pub async fn push_back(deps: &Deps, munchkin: &MunchkinId, pushback: Pushback) -> Step<u64> {
+    let window = windows(deps);
+    update(
+        deps,
+        Table::Syncs,
+        &key(munchkin),
+        |found: Option<Rate>| {
+            let now = deps.now();
+            let mut rate = Rate::at(found, now, window);
+            let share = deps.settings.quota_share;
+            // Several calls that were under way together are refused together: that is one refusal.
+            let first = rate.closed_until <= now;
+            let until = match pushback {
+                Pushback::Rate => {
+                    if first {
+                        rate.window = Some((rate.window.unwrap_or(WINDOW_CALLS * share) * BACK_OFF).max(1.0));
+                    }
+                    now + window
+                }
+                Pushback::AtOnce => {
+                    if first {
+                        rate.at_once = Some((rate.at_once.unwrap_or(CALLS_AT_ONCE * share) / 2.0).max(1.0));
+                    }
+                    let jitter = deps.ports.random.next_u64() % CROWDED_MS;
+                    now + deps.settings.scaled(CROWDED_MS + jitter)
+                }
+                Pushback::Day => day_begins_again(now),
+            };
+            rate.closed_until = rate.closed_until.max(until);
+            let until = rate.closed_until;
+            Ok((Some(rate), until))
+        },
+        |_| None,
+    )
+    .await
+}
+
+/// When to try again after 607: the next midnight; or, just after one, an hour later, for Marketo's day may follow
+/// standard time.
+fn day_begins_again(now: u64) -> u64 {
+    let midnight = next_midnight(now);
+    let before = next_midnight(now.saturating_sub(STANDARD_TIME_MS));
+    if before <= now { before + STANDARD_TIME_MS } else { midnight }
+}
+
+/// Books the calls of a visit to a list that fills no call. Returns when they are due, in ms; in the past, or now:
+/// at once. Visits come at the pace that the rest of the day affords, in the order in which they were booked.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+pub async fn book(deps: &Deps, munchkin: &MunchkinId, calls: usize) -> Step<u64> {
+    let window = windows(deps);
+    update(
+        deps,
+        Table::Syncs,
+        &key(munchkin),
+        |found: Option<Rate>| {
+            let now = deps.now();
+            let mut rate = Rate::at(found, now, window);
+            let due = rate.next_write.max(now.saturating_sub(deps.settings.scaled(BURST_MS)));
+            let step = rate.between_writes(deps, now) * calls as f64 * deps.settings.time_scale;
+            rate.next_write = due + step as u64;
+            let due = due.min(rate.day_ends);
+            Ok((Some(rate), due))
+        },
+        |_| None,
+    )
+    .await
+}
+
+/// Marketo told how many calls were made today, by everybody. `asked_at`: just before it was asked, in ms.
+pub async fn learn_use(deps: &Deps, munchkin: &MunchkinId, everybody: u64, asked_at: u64) -> Step<()> {
+    let window = windows(deps);
+    update(
+        deps,
+        Table::Syncs,
+        &key(munchkin),
+        |found: Option<Rate>| {
+            let now = deps.now();
+            let mut rate = Rate::at(found, now, window);
+            // Of the day before, or of a day that is not ours.
+            if next_midnight(asked_at) == rate.day_ends {
+                rate.others = everybody.saturating_sub(rate.ours()).max(rate.others);
+                rate.others_at = now;
+            }
+            Ok((Some(rate), ()))
+        },
+        |_| None,
+    )
+    .await
+}
+
+/// When Marketo was last asked for everybody's use of the day, in ms; 0: not today.
+pub async fn use_learned_at(deps: &Deps, munchkin: &MunchkinId) -> Step<u64> {
+    Ok(read(deps, munchkin).await?.others_at)
+}
+
+/// Where the day's calls stand.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+pub async fn standing(deps: &Deps, munchkin: &MunchkinId) -> Step<Standing> {
+    let now = deps.now();
+    let rate = read(deps, munchkin).await?;
+    let between = rate.between_writes(deps, now) * deps.settings.time_scale;
+    Ok(Standing {
+        left: rate.left(deps).max(0.0) as u64,
+        ours: rate.ours(),
+        others: rate.others,
+        day_ends: rate.day_ends,
+        between_writes_ms: between as u64,
+        next_write_in_ms: rate.next_write.saturating_sub(now).max(rate.closed_until.saturating_sub(now)),
+    })
+}
+
+async fn read(deps: &Deps, munchkin: &MunchkinId) -> Step<Rate> {
+    let found = crate::load::<Rate>(deps, Table::Syncs, &key(munchkin)).await?;
+    Ok(Rate::at(found.map(|doc| doc.value), deps.now(), windows(deps)))
 }
 
 /// The next midnight US Central after `now`, both in ms: when Marketo's daily quota begins anew.
@@ -106,5 +451,24 @@ mod tests {
         ] {
             assert_eq!(next_midnight(ms(now)), ms(then), "{now}");
         }
+    }
+
+    #[test]
+    fn a_607_just_after_midnight_is_tried_again_when_the_day_begins_in_standard_time() {
+        for (now, then) in [
+            ("2026-07-10T12:00:00Z", "2026-07-11T05:00:00Z"),
+            ("2026-07-11T05:00:00Z", "2026-07-11T06:30:00Z"),
+            ("2026-07-11T06:31:00Z", "2026-07-12T05:00:00Z"),
+            ("2026-03-08T06:10:00Z", "2026-03-08T07:30:00Z"),
+            ("2026-03-09T05:10:00Z", "2026-03-09T06:30:00Z"),
+        ] {
+            assert_eq!(day_begins_again(ms(now)), ms(then), "{now}");
+        }
+    }
+
+    #[test]
+    fn each_purpose_leaves_the_others_their_part() {
+        let left = |purpose: Purpose| (purpose.leaves() * 100.0).round();
+        assert_eq!(Purpose::ALL.map(left), [0.0, 0.0, 30.0, 25.0, 50.0]);
     }
 }

@@ -11,10 +11,10 @@ use ports::Ports;
 pub struct Settings {
     /// Every time-out, interval and window is multiplied by it. 1 in AWS; less in the local stack.
     pub time_scale: f64,
-    /// Our share of Marketo's 100 calls in a rolling 20 s.
-    pub calls_per_window: usize,
-    /// Our share of Marketo's daily quota.
-    pub calls_per_day: u64,
+    /// Our share of each of Marketo's limits (calls in 20 s, calls at once, calls a day), above 0 and at most 1.
+    pub quota_share: f64,
+    /// Calls a day that Marketo allows the instance, all tools together.
+    pub quota_per_day: u64,
     /// Marketo's REST host; empty: `https://{munchkinId}.mktorest.com`.
     pub marketo_url: String,
     /// Marketo's custom service.
