@@ -1,6 +1,7 @@
 //! Faults that a test asks for.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Answer, Kind, Marketo, Refusal};
 
@@ -28,18 +29,48 @@ pub enum Which {
     Nth(u32),
     /// Each with this probability (0 to 1), until the faults are cleared.
     Share(f64),
+    /// Each, until the faults are cleared.
+    All,
 }
 
-/// What the caller sees.
+/// What the caller sees. The last four are the true answer in another shape: the call takes effect, and
+/// [`Commit`] does not matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultAnswer {
     /// HTTP 502 with an HTML body.
     Http502,
+    /// This HTTP status (401, 413, 414, 500, 503, …) with an HTML body.
+    Http(u16),
     /// HTTP 200, `success:false` with this code.
     Code(u16),
+    /// As `Code`, but the code is a JSON number.
+    NumberCode(u16),
+    /// HTTP 200, `success:false` without `errors`.
+    NoErrors,
+    /// HTTP 200, `success:false` with `errors` that are empty.
+    EmptyErrors,
+    /// HTTP 200 with an HTML page.
+    Html,
+    /// HTTP 200 without a body.
+    Empty,
     /// Nothing: the connection closes.
     Drop,
+    /// Every code in it is a JSON number.
+    NumberCodes,
+    /// `result` is its first row instead of an array.
+    ObjectResult,
+    /// The rows come in another order than the ids that were asked.
+    Shuffled,
+    /// One row is not there.
+    MissingRow,
+}
+
+impl FaultAnswer {
+    /// Whether it is the true answer in another shape.
+    pub(super) fn alters(self) -> bool {
+        matches!(self, Self::NumberCodes | Self::ObjectResult | Self::Shuffled | Self::MissingRow)
+    }
 }
 
 /// What happens to the effect of a call that went wrong.
@@ -70,17 +101,27 @@ impl Marketo {
     pub fn inject(&mut self, fault: Fault) {
         let wait = match fault.which {
             Which::Nth(n) => n.max(1),
-            Which::Share(_) => 0,
+            Which::Share(_) | Which::All => 0,
         };
         self.faults.push(Injected { fault, wait });
     }
 
-    /// Takes back every fault that has not struck yet. Effects already on their way still land.
+    /// From now on Marketo skips this lead with this code (such as 1008) in every add, removal and import;
+    /// `None`: no more.
+    pub fn refuse_lead(&mut self, lead: u64, code: Option<u16>) {
+        match code {
+            Some(code) => self.refused.insert(lead, code),
+            None => self.refused.remove(&lead),
+        };
+    }
+
+    /// Takes back every fault that has not struck yet. Effects already on their way still land, and refused leads
+    /// stay refused.
     pub fn clear_faults(&mut self) {
         self.faults.clear();
     }
 
-    /// How many faults wait (a share waits until it is cleared).
+    /// How many faults wait (a share, or all, waits until it is cleared).
     #[must_use]
     pub fn faults_waiting(&self) -> usize {
         self.faults.len()
@@ -103,6 +144,7 @@ impl Marketo {
                         false
                     }
                     Which::Nth(_) => struck.is_none(),
+                    Which::All => struck.is_none(),
                     Which::Share(share) => struck.is_none() && next_unit(&mut self.random) < share,
                 };
                 if hits {
@@ -119,26 +161,129 @@ impl Marketo {
         struck
     }
 
+    /// An answer that is not the true one.
     pub(super) fn fault_answer(&mut self, answer: FaultAnswer) -> Answer {
+        let page = |status: u16| {
+            let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+            let title = format!("{status} {}", reason.unwrap_or_default());
+            let html = format!("<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>");
+            Answer { content_type: "text/html", ..Answer::plain(status, &html) }
+        };
         match answer {
-            FaultAnswer::Http502 | FaultAnswer::Drop => Answer {
-                content_type: "text/html",
-                ..Answer::plain(502, "<html><head><title>502 Bad Gateway</title></head></html>")
-            },
-            FaultAnswer::Code(code) => {
-                let message = match code {
-                    604 => "Request timed out",
-                    606 => "Max rate limit '100' exceeded with in '20' secs",
-                    607 => "Daily quota reached",
-                    608 => "API temporarily unavailable",
-                    611 => "System error",
-                    614 => "Subscription not found",
-                    615 => "Concurrent access limit '10' reached",
-                    _ => "Refused by a test",
-                };
-                self.refuse(&Refusal::new(code, message))
+            FaultAnswer::Http502 | FaultAnswer::Drop => page(502),
+            FaultAnswer::Http(status) => page(status),
+            FaultAnswer::Html => page(200),
+            FaultAnswer::Code(code) => self.refuse(&Refusal::new(code, message_of(code))),
+            FaultAnswer::NumberCode(code) => {
+                let refused = self.refuse(&Refusal::new(code, message_of(code)));
+                self.altered(FaultAnswer::NumberCodes, refused)
+            }
+            FaultAnswer::NoErrors => self.failure(""),
+            FaultAnswer::EmptyErrors => self.failure(r#","errors":[]"#),
+            FaultAnswer::Empty
+            | FaultAnswer::NumberCodes
+            | FaultAnswer::ObjectResult
+            | FaultAnswer::Shuffled
+            | FaultAnswer::MissingRow => Answer::json(String::new()),
+        }
+    }
+
+    /// The true answer in another shape. What is not JSON stays as it is.
+    pub(super) fn altered(&mut self, how: FaultAnswer, answer: Answer) -> Answer {
+        let Ok(mut body) = serde_json::from_slice::<Value>(&answer.body) else { return answer };
+        if how == FaultAnswer::NumberCodes {
+            number_codes(&mut body);
+        } else if let Some(result) = body.get_mut("result") {
+            let Some(rows) = result.as_array_mut().filter(|rows| !rows.is_empty()) else { return answer };
+            let mut below = |end: usize| (next_unit(&mut self.random) * end as f64) as usize;
+            match how {
+                FaultAnswer::ObjectResult => *result = rows.swap_remove(0),
+                FaultAnswer::MissingRow => drop(rows.remove(below(rows.len()))),
+                _ => {
+                    let before = rows.clone();
+                    (1..rows.len()).rev().for_each(|at| rows.swap(at, below(at + 1)));
+                    if *rows == before {
+                        rows.rotate_left(1);
+                    }
+                }
             }
         }
+        Answer { body: body.to_string().into_bytes(), ..answer }
+    }
+
+    fn failure(&mut self, members: &str) -> Answer {
+        let request = self.request_id();
+        Answer::json(format!(r#"{{"requestId":"{request}","success":false{members}}}"#))
+    }
+}
+
+/// Every `"code":"1004"` becomes `"code":1004`, however deep.
+fn number_codes(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(number_codes),
+        Value::Object(members) => {
+            for (name, value) in members {
+                match value.as_str().filter(|_| name == "code").and_then(|text| text.parse::<u16>().ok()) {
+                    Some(code) => *value = code.into(),
+                    None => number_codes(value),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What Marketo says with a code.
+pub(super) fn message_of(code: u16) -> &'static str {
+    match code {
+        601 => "Access token invalid",
+        602 => "Access token expired",
+        603 => "Access denied",
+        604 => "Request timed out",
+        605 => "HTTP method not supported",
+        606 => "Max rate limit '100' exceeded with in '20' secs",
+        607 => "Daily quota reached",
+        608 => "API temporarily unavailable",
+        609 => "Invalid JSON",
+        610 => "Requested resource not found",
+        611 => "System error",
+        612 => "The content type specified is not supported",
+        613 => "Invalid multipart request",
+        614 => "Subscription not found",
+        615 => "Concurrent access limit '10' reached",
+        616 => "Invalid subscription type",
+        701 => "Field cannot be blank",
+        702 => "No data found",
+        703 => "Feature is not enabled for this subscription",
+        704 => "Invalid date format",
+        709 => "Business rule violation",
+        710 => "Parent folder not found",
+        711 => "Incorrect folder type",
+        713 => "Transient error",
+        719 => "Lock wait timeout",
+        1001 => "Invalid value",
+        1002 => "Missing value for required parameter",
+        1003 => "Invalid data",
+        1004 => "Lead not found",
+        1005 => "Lead already exists",
+        1006 => "Field not found",
+        1007 => "Multiple leads match lookup criteria",
+        1008 => "Access denied to partition",
+        1009 => "Partition name must be specified",
+        1010 => "Partition update not allowed",
+        1011 => "Field is not supported as filter",
+        1012 => "Invalid cookie value",
+        1013 => "Object not found",
+        1014 => "Failed to create object",
+        1015 => "Lead not in list",
+        1016 => "Too many imports",
+        1017 => "Object already exists",
+        1018 => "CRM enabled",
+        1019 => "Import in progress",
+        1022 => "Object in use",
+        1029 => "Too many jobs in queue",
+        1035 => "Unsupported filter type for the target subscription",
+        _ => "Refused by a test",
     }
 }
 

@@ -1,8 +1,11 @@
 //! Static lists in the lead database: members, and who they are.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 
 use super::activities::{ADD_TO_LIST, REMOVE_FROM_LIST};
+use super::faults::message_of;
 use super::leads::{bad_id, close, push_lead};
 use super::{BATCH, ListState, Marketo, Outcome, Refusal, page_size, page_token, position_of};
 use crate::wire::{Params, iso, push_json, push_number};
@@ -28,12 +31,13 @@ impl Marketo {
             None => ids_of_params(params)?,
         };
         let state = self.state.lists.get_mut(&list).ok_or_else(|| Refusal::no_list(list))?;
-        let leads = &self.state.leads;
+        let (leads, refused) = (&self.state.leads, &self.refused);
         let mut joined = Vec::with_capacity(ids.len());
         let out = per_record(&ids, |id| {
             if !leads.contains_key(&id) {
                 return Err(NOT_FOUND);
             }
+            refusal_of(refused, id)?;
             if state.members.insert(id) {
                 joined.push(id);
             }
@@ -47,12 +51,13 @@ impl Marketo {
     pub(super) fn list_remove(&mut self, now: u64, list: u64, params: &Params<'_>) -> Outcome {
         let ids = ids_of_params(params)?;
         let state = self.state.lists.get_mut(&list).ok_or_else(|| Refusal::no_list(list))?;
-        let leads = &self.state.leads;
+        let (leads, refused) = (&self.state.leads, &self.refused);
         let mut left = Vec::with_capacity(ids.len());
         let out = per_record(&ids, |id| {
             if !leads.contains_key(&id) {
                 return Err(NOT_FOUND);
             }
+            refusal_of(refused, id)?;
             if !state.members.remove(&id) {
                 return Err(NOT_IN_LIST);
             }
@@ -153,6 +158,14 @@ fn bounded(ids: Vec<u64>) -> Result<Vec<u64>, Refusal> {
         1..=BATCH => Ok(ids),
         _ => Err(Refusal(1003, format!("Too many values for parameter 'id': at most {BATCH}"))),
     }
+}
+
+/// Whether a test has Marketo refuse this lead.
+fn refusal_of(refused: &HashMap<u64, u16>, id: u64) -> Result<(), (u16, &'static str)> {
+    if refused.is_empty() {
+        return Ok(());
+    }
+    refused.get(&id).map_or(Ok(()), |code| Err((*code, message_of(*code))))
 }
 
 /// One row an id, in the order asked.

@@ -119,6 +119,8 @@ pub struct Call {
     pub in_flight: u32,
     /// An export's status was asked again before 60 s (scaled) had passed: allowed here, and against the rules.
     pub early_poll: bool,
+    /// A fault struck it: one may hide behind status 200 and code 0.
+    pub fault: bool,
 }
 
 /// The answer to a call.
@@ -208,6 +210,8 @@ pub struct Marketo {
     in_flight: Vec<u64>,
     late: Vec<Late>,
     faults: Vec<Injected>,
+    /// Leads that are skipped, and with which code.
+    refused: HashMap<u64, u16>,
     random: u64,
     calls: Vec<Call>,
     requests: u64,
@@ -332,6 +336,7 @@ impl Marketo {
             in_flight: Vec::new(),
             late: Vec::new(),
             faults: Vec::new(),
+            refused: HashMap::new(),
             calls: Vec::new(),
             requests: 0,
         }
@@ -452,13 +457,20 @@ impl Marketo {
             Err((kind, refusal)) => (Target { kind, id: 0, form: false }, Err(refusal)),
         };
         let admitted = self.admit(now, target, request);
-        let mut dropped = false;
+        let (mut dropped, mut fault) = (false, false);
         let occupies = admitted.is_ok();
         let answer = match admitted {
             Err(answer) => answer,
             Ok(()) => match self.next_fault(target.kind) {
                 None => found.and_then(|()| self.execute(now, target, request)).unwrap_or_else(|no| self.refuse(&no)),
+                Some((answer, _)) if answer.alters() => {
+                    fault = true;
+                    let done = found.and_then(|()| self.execute(now, target, request));
+                    let done = done.unwrap_or_else(|no| self.refuse(&no));
+                    self.altered(answer, done)
+                }
                 Some((answer, commit)) => {
+                    fault = true;
                     match commit {
                         Commit::Before => {}
                         Commit::After => {
@@ -489,6 +501,7 @@ impl Marketo {
                 ids: u32::try_from(answer.ids).unwrap_or(u32::MAX),
                 in_flight,
                 early_poll: answer.early_poll,
+                fault,
             });
         }
         Reply { response: (!dropped).then(|| response(answer)), latency_ms }

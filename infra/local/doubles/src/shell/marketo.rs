@@ -40,6 +40,7 @@ pub fn marketo_router(double: Arc<Shared<Marketo>>) -> Router {
         .route("/_control/add", post(add))
         .route("/_control/remove", post(remove))
         .route("/_control/faults", post(inject).delete(clear_faults))
+        .route("/_control/refuse", post(refuse))
         .route("/_control/expire-token", post(expire_token))
         .route("/_control/latency", post(latency))
         .layer(axum::extract::DefaultBodyLimit::max(super::BODY_BYTES))
@@ -87,6 +88,12 @@ struct Id {
 struct Membership {
     list: u64,
     lead: u64,
+}
+
+#[derive(Deserialize)]
+struct Refuse {
+    lead: u64,
+    code: Option<u16>,
 }
 
 #[derive(Deserialize)]
@@ -148,6 +155,11 @@ async fn inject(State(double): State<Double>, Json(fault): Json<Fault>) -> Respo
 
 async fn clear_faults(State(double): State<Double>) -> Response {
     double.lock().clear_faults();
+    done(true)
+}
+
+async fn refuse(State(double): State<Double>, Json(Refuse { lead, code }): Json<Refuse>) -> Response {
+    double.lock().refuse_lead(lead, code);
     done(true)
 }
 

@@ -15,6 +15,7 @@
 //! | `POST /_control/delete` | `{"id"}` | a lead is deleted |
 //! | `POST /_control/add`, `/_control/remove` | `{"list","lead"}` | by hand |
 //! | `POST`, `DELETE /_control/faults` | a [`Fault`](crate::marketo::Fault) | make a call go wrong; clear |
+//! | `POST /_control/refuse` | `{"lead","code"}` | adds, removals and imports skip this lead with this code; null: no more |
 //! | `POST /_control/expire-token` | | the token answers 602 |
 //! | `POST /_control/latency` | `{"ms"}` | every call takes that long |
 //!

@@ -3,7 +3,9 @@
 use ::http::Method;
 use doubles::marketo::{Commit, Fault, FaultAnswer, Kind, Settings, Which};
 
-use crate::rig::{Rig, START, code};
+use serde_json::{Value, json};
+
+use crate::rig::{Rig, START, code, rows};
 
 fn nth(kind: Kind, n: u32, answer: FaultAnswer, commit: Commit) -> Fault {
     Fault { kind: Some(kind), which: Which::Nth(n), answer, commit }
@@ -112,4 +114,93 @@ fn faults_read_from_json() {
     let text = r#"{"which":{"share":0.5},"answer":"http502"}"#;
     let fault: Fault = serde_json::from_str(text).expect("a fault");
     assert_eq!((fault.kind, fault.answer, fault.commit), (None, FaultAnswer::Http502, Commit::Before));
+}
+
+/// What an add of 1, 2 and 99 answers when this fault strikes: status, text, body.
+fn struck(rig: &mut Rig, answer: FaultAnswer, commit: Commit) -> (u16, String, Value) {
+    rig.core.inject(nth(Kind::ListAdd, 1, answer, commit));
+    let (status, body) = rig.raw(Method::POST, "/rest/v1/lists/1001/leads.json?id=1&id=2&id=99", None, "");
+    let text = String::from_utf8(body).expect("UTF-8");
+    let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+    (status, text, json)
+}
+
+#[test]
+fn every_documented_code_can_be_answered() {
+    let mut rig = Rig::new(Settings { limits: false, ..Settings::default() });
+    for wanted in (601..=616).chain(701..=719).chain(1001..=1080) {
+        let (status, _, body) = struck(&mut rig, FaultAnswer::Code(wanted), Commit::Before);
+        assert_eq!((status, code(&body)), (200, wanted.to_string()));
+        let (_, _, body) = struck(&mut rig, FaultAnswer::NumberCode(wanted), Commit::Before);
+        assert_eq!((&body["success"], &body["errors"][0]["code"]), (&json!(false), &json!(wanted)));
+        assert_eq!(rig.core.calls().last().map(|call| (call.code, call.fault)), Some((wanted, true)));
+    }
+    assert_eq!(rig.members(1001), [1, 5]);
+}
+
+#[test]
+fn every_status_and_every_empty_shape_can_be_answered() {
+    let mut rig = Rig::plain();
+    for wanted in [401, 413, 414, 500, 502, 503] {
+        let (status, text, _) = struck(&mut rig, FaultAnswer::Http(wanted), Commit::Before);
+        assert!(status == wanted && text.starts_with("<html>"), "{status} {text}");
+    }
+    assert_eq!(rig.core.used_today(), 3, "500, 502 and 503 count");
+    let (status, text, _) = struck(&mut rig, FaultAnswer::Html, Commit::Before);
+    assert!(status == 200 && text.contains("<h1>200 OK</h1>"), "{text}");
+    assert_eq!(struck(&mut rig, FaultAnswer::NoErrors, Commit::Before).2["success"], false);
+    let (_, _, body) = struck(&mut rig, FaultAnswer::EmptyErrors, Commit::Before);
+    assert_eq!((&body["success"], &body["errors"]), (&json!(false), &json!([])));
+    assert_eq!(rig.members(1001), [1, 5]);
+    let (status, text, _) = struck(&mut rig, FaultAnswer::Empty, Commit::After);
+    assert_eq!((status, text.as_str(), rig.members(1001)), (200, "", vec![1, 2, 5]));
+}
+
+#[test]
+fn the_true_answer_comes_in_other_shapes() {
+    let mut rig = Rig::plain();
+    let (_, _, body) = struck(&mut rig, FaultAnswer::NumberCodes, Commit::Before);
+    assert_eq!(body["result"][2]["reasons"][0]["code"], 1004);
+    assert_eq!(rig.members(1001), [1, 2, 5], "it took effect");
+    let (_, _, body) = struck(&mut rig, FaultAnswer::ObjectResult, Commit::Before);
+    assert_eq!(body["result"], json!({"id": 1, "status": "added"}));
+    let ids = |body: &Value| -> Vec<u64> {
+        body["result"].as_array().expect("rows").iter().map(|row| row["id"].as_u64().expect("an id")).collect()
+    };
+    for _ in 0..20 {
+        let (_, _, body) = struck(&mut rig, FaultAnswer::Shuffled, Commit::Before);
+        let mut order = ids(&body);
+        assert_ne!(order, [1, 2, 99]);
+        order.sort_unstable();
+        assert_eq!(order, [1, 2, 99]);
+        let (_, _, body) = struck(&mut rig, FaultAnswer::MissingRow, Commit::Before);
+        assert_eq!(ids(&body).len(), 2);
+    }
+}
+
+#[test]
+fn all_calls_of_a_kind_go_wrong_until_cleared() {
+    let mut rig = Rig::plain();
+    let text = r#"{"kind":"list_add","which":"all","answer":{"http":503}}"#;
+    rig.core.inject(serde_json::from_str(text).expect("a fault"));
+    assert_eq!((add(&mut rig), add(&mut rig), rig.probe().as_str()), (503, 503, ""));
+    rig.core.clear_faults();
+    assert_eq!(add(&mut rig), 200);
+}
+
+#[test]
+fn a_refused_lead_is_skipped_until_it_is_refused_no_more() {
+    let mut rig = Rig::plain();
+    rig.core.refuse_lead(2, Some(1008));
+    rig.core.refuse_lead(5, Some(1007));
+    rig.core.refuse_lead(99, Some(1008));
+    for _ in 0..2 {
+        assert_eq!(rig.add(1001, &[2, 3, 5, 99]), ["1008", "added", "1007", "1004"]);
+        assert_eq!(rig.remove(1001, &[3, 5, 4]), ["removed", "1007", "1015"]);
+    }
+    assert_eq!(rig.members(1001), [1, 5]);
+    rig.core.clear_faults();
+    assert_eq!(rows(&rig.get("/rest/v1/lists/1001/leads/ismember.json?id=2,5")), ["notmemberof", "memberof"]);
+    rig.core.refuse_lead(2, None);
+    assert_eq!(rig.add(1001, &[2, 5]), ["added", "1007"]);
 }
