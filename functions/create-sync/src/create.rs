@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use state::audience::want_pass;
 use state::bell::BellKey;
 use state::budget::Purpose;
-use state::syncs::{Leaving, MembersBefore, Start, Status, Subscription, Sync, Target, change_sync, sync_key};
+use state::syncs::{
+    GuardSettings, Leaving, MembersBefore, Start, Status, Subscription, Sync, Target, change_sync, sync_key,
+};
 use state::{Deps, Doc, Step, bell, doc, load, save, syncs, update};
 
 use crate::problem::{Answer, Problem};
@@ -338,6 +340,7 @@ async fn validate(deps: &Deps, subscription: &Subscription, wanted: &Wanted, id:
         from_pass: None,
         run_pass: None,
         frozen: None,
+        guard: GuardSettings::default(),
         generation: 0,
         created_at: deps.now(),
     })

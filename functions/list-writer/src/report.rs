@@ -43,6 +43,8 @@ pub(crate) async fn write(
             audience: want.report.counts.clone(),
             people,
             members: Some(members),
+            refused: Vec::new(),
+            freshness_seconds: 0,
         };
         let key = report_key(&open.munchkin, &sync.id);
         update(deps, Table::Lists, &key, |_: Option<Report>| Ok((Some(report.clone()), ())), |_| None).await?;

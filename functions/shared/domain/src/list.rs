@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::REFUSED_RETRY_MS;
+use crate::limits::{DAY_MS, HOUR_MS, REFUSED_RETRY_MS};
 use crate::planted::{Guard, holds};
 use crate::{LeadId, LeadSet};
 
@@ -41,6 +41,101 @@ pub struct State {
     pub tied: LeadSet,
     /// Whether the members who were there before us have been read (only a list that is adopted needs it).
     pub members_read: bool,
+    /// People whom we had put there and whom somebody took out by hand: they stay out until they leave the audience
+    /// and come again, or are put back.
+    #[serde(default)]
+    pub kept_out: LeadSet,
+    /// People whose addition an operator dropped; the same holds for them.
+    #[serde(default)]
+    pub dropped: LeadSet,
+    /// People whose addition or removal an operator has applied: they count for no mass change.
+    #[serde(default)]
+    pub approved: LeadSet,
+    /// Who was taken out within the last day, by the hour (ms) in which it was meant.
+    #[serde(default)]
+    pub left: BTreeMap<u64, LeadSet>,
+    /// Who was added within the last day, after the first load of the sync that wants them.
+    #[serde(default)]
+    pub came: BTreeMap<u64, LeadSet>,
+    /// Syncs whose first load is over.
+    #[serde(default)]
+    pub loaded: BTreeSet<String>,
+    /// A mass change that waits for an operator: nothing is written meanwhile.
+    #[serde(default)]
+    pub held: Option<Held>,
+    /// People whose membership is doubtful, with the time (ms) from which Marketo is asked about them: any call of
+    /// ours, and whatever made us doubt, is over by then.
+    #[serde(default)]
+    pub doubts: BTreeMap<LeadId, u64>,
+}
+
+/// A mass change that waits for an operator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// What a decision must name.
+    pub id: String,
+    /// Since when, in ms.
+    pub since: u64,
+    /// What is held.
+    pub change: MassChange,
+}
+
+/// More change than a list should see without somebody looking at it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MassChange {
+    /// People who would be removed now; empty where removals are not the reason.
+    pub remove: LeadSet,
+    /// People who would be added now; empty where additions are not the reason.
+    pub add: LeadSet,
+    /// People who were in the list by our doing, or, of additions, by anybody's.
+    pub of: u64,
+    /// Removed in the last 24 hours already, or added.
+    pub recent: u64,
+}
+
+/// When a change is a mass change (design, invariant 13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GuardSettings {
+    /// Removals of more than this part of our people within 24 hours, in per cent ...
+    pub removals_percent: u64,
+    /// ... if they are at least so many; or all of our people where we have 20 or more.
+    pub removals_at_least: u64,
+    /// Additions within 24 hours, after a sync's first load, of more than the list holds, if they are at least so
+    /// many.
+    pub additions_at_least: u64,
+}
+
+impl Default for GuardSettings {
+    fn default() -> Self {
+        Self { removals_percent: 30, removals_at_least: 100, additions_at_least: 5_000 }
+    }
+}
+
+impl GuardSettings {
+    /// The stricter of both, point by point: several syncs may feed one list.
+    #[must_use]
+    pub fn stricter(self, other: Self) -> Self {
+        Self {
+            removals_percent: self.removals_percent.min(other.removals_percent),
+            removals_at_least: self.removals_at_least.min(other.removals_at_least),
+            additions_at_least: self.additions_at_least.min(other.additions_at_least),
+        }
+    }
+}
+
+/// The removal of everybody is a mass change from this number of people on (design, invariant 13).
+const ALL_OF: u64 = 20;
+/// Under this name people stay whose removal an operator dropped. No sync's id is spelt like this.
+const DROPPED: &str = "dropped";
+
+/// What Marketo says of people's membership.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// In the list.
+    pub members: BTreeSet<LeadId>,
+    /// Not in it.
+    pub not_members: BTreeSet<LeadId>,
 }
 
 /// Why Marketo refused a lead.
@@ -63,6 +158,12 @@ pub struct Wish {
     pub want: LeadSet,
     /// What the sync does at present.
     pub mode: Mode,
+}
+
+impl Wish {
+    const fn is_active(&self) -> bool {
+        matches!(self.mode, Mode::Active | Mode::ActiveKeeping)
+    }
 }
 
 /// How a sync takes part in its list.
@@ -88,6 +189,8 @@ pub struct Wishes {
     /// The operator chose to adopt the list: who was there before us leaves like ours if tied to an ECID
     /// ([`State::tied`]).
     pub adopt: bool,
+    /// Some sync has not said yet what it wants.
+    pub incomplete: bool,
 }
 
 impl Wishes {
@@ -101,13 +204,15 @@ impl Wishes {
     /// The union of what the active syncs want.
     #[must_use]
     pub fn wanted(&self) -> LeadSet {
-        let mut wanted = LeadSet::new();
-        for wish in &self.syncs {
-            if matches!(wish.mode, Mode::Active | Mode::ActiveKeeping) {
-                wanted.add_all(&wish.want);
-            }
+        self.union(|wish| wish.is_active())
+    }
+
+    fn union(&self, of: impl Fn(&Wish) -> bool) -> LeadSet {
+        let mut all = LeadSet::new();
+        for wish in self.syncs.iter().filter(|wish| of(wish)) {
+            all.add_all(&wish.want);
         }
-        wanted
+        all
     }
 }
 
@@ -154,8 +259,14 @@ impl State {
         }
         for wish in &wishes.syncs {
             match wish.mode {
-                Mode::Active | Mode::StoppedLeaving => {
+                Mode::Active => {
                     self.kept_by.remove(&wish.sync);
+                }
+                Mode::StoppedLeaving => {
+                    self.kept_by.remove(&wish.sync);
+                    // Whoever stops a sync so that its people leave has decided just that.
+                    let leaving = self.may.and(&wish.want);
+                    self.approved.add_all(&leaving);
                 }
                 Mode::ActiveKeeping => {
                     let ours = self.may.and(&wish.want);
@@ -177,6 +288,9 @@ impl State {
                 }
             }
         }
+        if let Some(kept) = self.kept_by.get_mut(DROPPED) {
+            kept.remove_all(&taken);
+        }
         self.kept_by.retain(|_, leads| !leads.is_empty());
     }
 
@@ -190,20 +304,33 @@ impl State {
         kept
     }
 
-    /// What is to be done at `now` (ms): `add = W − sure − theirs − hold`, `remove = may − W − theirs − hold`.
+    /// Who is to be added: `W − sure − theirs − kept out`.
+    fn to_add(&self, wanted: &LeadSet) -> LeadSet {
+        wanted.minus(&self.sure).minus(&self.theirs).minus(&self.kept_out).minus(&self.dropped)
+    }
+
+    /// Who is to be removed: `may − W − theirs`.
+    fn to_remove(&self, wishes: &Wishes, wanted: &LeadSet) -> LeadSet {
+        let mut remove = self.may.minus(wanted).minus(&self.theirs).minus(&self.kept());
+        if wishes.adopt {
+            remove.add_all(&self.theirs.and(&self.tied).minus(wanted));
+        }
+        remove.remove_all(&self.restore);
+        remove
+    }
+
+    /// What is to be done at `now` (ms): `add = W − sure − theirs − kept out − hold`,
+    /// `remove = may − W − theirs − hold`. Whether it is a mass change is another question
+    /// ([`State::mass_change`]).
     #[must_use]
     pub fn plan(&self, wishes: &Wishes, now: u64) -> Plan {
         if wishes.rests() {
             return Plan::default();
         }
         let wanted = wishes.wanted();
-        let mut add = wanted.minus(&self.sure).minus(&self.theirs);
+        let mut add = self.to_add(&wanted);
         add.add_all(&self.restore);
-        let mut remove = self.may.minus(&wanted).minus(&self.theirs).minus(&self.kept());
-        if wishes.adopt {
-            remove.add_all(&self.theirs.and(&self.tied).minus(&wanted));
-        }
-        remove.remove_all(&self.restore);
+        let remove = self.to_remove(wishes, &wanted);
         let mut plan = Plan { add, remove, ..Plan::default() };
         for (lead, until) in &self.hold {
             if *until > now && holds(Guard::HoldAfterDoubt) {
@@ -217,6 +344,172 @@ impl State {
             }
         }
         plan
+    }
+
+    /// The change that the wishes ask for now, if it is a mass change; whatever the cause.
+    #[must_use]
+    pub fn mass_change(&self, wishes: &Wishes, guard: GuardSettings) -> Option<MassChange> {
+        if wishes.rests() {
+            return None;
+        }
+        let wanted = wishes.wanted();
+        let remove = self.to_remove(wishes, &wanted).minus(&self.approved);
+        if !remove.is_empty() {
+            let recent = union(&self.left).minus(&self.sure).minus(&remove);
+            let leaving = remove.len() + recent.len();
+            let mut ours = self.sure.clone();
+            ours.add_all(&recent);
+            ours.add_all(&remove);
+            if wishes.adopt {
+                ours.add_all(&self.theirs);
+            }
+            let of = ours.len();
+            let part = leaving * 100 > of * guard.removals_percent && leaving >= guard.removals_at_least;
+            if part || (of >= ALL_OF && leaving >= of) {
+                return Some(MassChange { remove, of, recent: recent.len(), ..MassChange::default() });
+            }
+        }
+        let first = wishes.union(|wish| wish.is_active() && !self.loaded.contains(&wish.sync));
+        let add = self.to_add(&wanted).minus(&first).minus(&self.approved);
+        if !add.is_empty() {
+            let recent = union(&self.came).and(&self.sure);
+            let coming = add.len() + recent.len();
+            let mut there = self.sure.clone();
+            there.add_all(&self.theirs);
+            let of = there.minus(&recent).len();
+            if coming > of && coming >= guard.additions_at_least {
+                return Some(MassChange { add, of, recent: recent.len(), ..MassChange::default() });
+            }
+        }
+        None
+    }
+
+    /// Holds a mass change, or keeps it held, or lets it go when it is none any more. `id`: a fresh one. What is shown
+    /// to the operator does not move under their hand: the people stay as they were when it was held, unless it grows
+    /// by more than a tenth.
+    pub fn hold(&mut self, change: Option<MassChange>, id: String, now: u64) {
+        let Some(change) = change else {
+            self.held = None;
+            return;
+        };
+        let size = |change: &MassChange| change.remove.len() + change.add.len();
+        let same = self.held.as_ref().is_some_and(|held| {
+            let new = change.remove.minus(&held.change.remove).len() + change.add.minus(&held.change.add).len();
+            new * 10 <= size(&held.change)
+        });
+        if !same {
+            let since = self.held.as_ref().map_or(now, |held| held.since);
+            self.held = Some(Held { id, since, change });
+        }
+    }
+
+    /// An operator decided about what is held under this id: to do it, or to leave those people as they are. Another
+    /// id decides nothing.
+    pub fn decide(&mut self, id: &str, apply: bool) -> bool {
+        let Some(held) = self.held.take_if(|held| held.id == id) else { return false };
+        if apply {
+            self.approved.add_all(&held.change.remove);
+            self.approved.add_all(&held.change.add);
+        } else {
+            self.dropped.add_all(&held.change.add);
+            // Of an adopted list some are not ours: they stay because they are not tied any more, until it is read
+            // again and the operator asked again.
+            self.tied.remove_all(&held.change.remove);
+            let ours = held.change.remove.and(&self.may);
+            self.kept_by.entry(DROPPED.to_owned()).or_default().add_all(&ours);
+        }
+        true
+    }
+
+    /// Those who stay out may be added again; `None`: all of them.
+    pub fn put_back(&mut self, leads: Option<&[LeadId]>) {
+        match leads {
+            None => {
+                self.kept_out = LeadSet::new();
+                self.dropped = LeadSet::new();
+            }
+            Some(leads) => {
+                for lead in leads {
+                    self.kept_out.remove(*lead);
+                    self.dropped.remove(*lead);
+                }
+            }
+        }
+    }
+
+    /// Doubts somebody's membership: Marketo is asked from `now` + the time that a call of ours may still take effect.
+    pub fn doubt(&mut self, leads: impl IntoIterator<Item = LeadId>, late_effect: u64, now: u64) {
+        for lead in leads {
+            self.doubts.entry(lead).or_insert(now + late_effect);
+        }
+    }
+
+    /// Members as they were read page by page: who is missing or too many is doubted.
+    pub fn compared(&mut self, members: &LeadSet, late_effect: u64, now: u64) {
+        let missing = self.sure.minus(members);
+        let mut known = self.may.clone();
+        known.add_all(&self.theirs);
+        let mut doubtful = missing;
+        doubtful.add_all(&members.minus(&known));
+        // Back by somebody's hand.
+        doubtful.add_all(&members.and(&self.kept_out));
+        let doubtful: Vec<LeadId> = doubtful.iter().collect();
+        self.doubt(doubtful, late_effect, now);
+    }
+
+    /// Marketo's activity log names people as added and removed: of whom it contradicts what we know is doubted.
+    pub fn seen(&mut self, added: &LeadSet, removed: &LeadSet, late_effect: u64, now: u64) {
+        let mut known = self.may.minus(&self.kept_out);
+        known.add_all(&self.theirs);
+        let mut doubtful = added.minus(&known);
+        doubtful.add_all(&removed.and(&self.sure));
+        doubtful.add_all(&removed.and(&self.theirs));
+        let doubtful: Vec<LeadId> = doubtful.iter().collect();
+        self.doubt(doubtful, late_effect, now);
+    }
+
+    /// Those whose membership is to be asked now, at most `limit`; nobody who is on hold.
+    #[must_use]
+    pub fn doubtful(&self, now: u64, limit: usize) -> Vec<LeadId> {
+        let due = self.doubts.iter().filter(|(lead, from)| **from <= now && !self.hold.contains_key(lead));
+        due.map(|(lead, _)| *lead).take(limit).collect()
+    }
+
+    /// When the next doubt may be settled, in ms.
+    #[must_use]
+    pub fn next_doubt(&self) -> Option<u64> {
+        self.doubts.iter().map(|(lead, from)| self.hold.get(lead).map_or(*from, |hold| (*from).max(*hold))).min()
+    }
+
+    /// Marketo answered about doubtful people. `asked`: all of them; who is in neither set is gone, which the activity
+    /// log tells in its own time.
+    pub fn asked(&mut self, asked: &[LeadId], found: &Membership, wanted: &LeadSet) {
+        for &lead in asked {
+            // An own call is under way, or due: this answer says nothing.
+            if self.doubts.remove(&lead).is_none() || self.hold.contains_key(&lead) || self.restore.contains(lead) {
+                continue;
+            }
+            if found.members.contains(&lead) {
+                if self.kept_out.remove(lead) || !self.may.contains(lead) {
+                    self.theirs.insert(lead);
+                }
+            } else if found.not_members.contains(&lead) {
+                let was_ours = self.sure.remove(lead);
+                let was_theirs = self.theirs.remove(lead);
+                if was_ours || was_theirs {
+                    self.may.remove(lead);
+                    self.restore.remove(lead);
+                    if wanted.contains(lead) {
+                        self.kept_out.insert(lead);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Something about these people changed: whoever was refused is tried again.
+    pub fn touched(&mut self, leads: &LeadSet) {
+        self.failed.retain(|lead, _| !leads.contains(*lead));
     }
 
     /// Those of a batch whose membership must be asked just before it is added for the first time.
@@ -243,8 +536,22 @@ impl State {
             }
             self.hold.insert(lead, hold_until);
             self.failed.remove(&lead);
+            self.doubts.remove(&lead);
         }
         newly
+    }
+
+    /// Counts an addition or removal for the guard against mass changes; before the intent. Additions of a first load
+    /// count for nothing, nor does what an operator has applied.
+    pub fn count(&mut self, batch: &[LeadId], adding: bool, wishes: &Wishes, now: u64) {
+        let first = wishes.union(|wish| wish.is_active() && !self.loaded.contains(&wish.sync));
+        let exempt = |lead: LeadId| self.approved.contains(lead) || (adding && first.contains(lead));
+        let counted: Vec<LeadId> = batch.iter().copied().filter(|lead| !exempt(*lead)).collect();
+        if counted.is_empty() {
+            return;
+        }
+        let log = if adding { &mut self.came } else { &mut self.left };
+        log.entry(now - now % HOUR_MS).or_default().extend(counted);
     }
 
     /// The intent to remove: store it before the call.
@@ -257,6 +564,7 @@ impl State {
             }
             self.hold.insert(lead, hold_until);
             self.failed.remove(&lead);
+            self.doubts.remove(&lead);
         }
     }
 
@@ -321,6 +629,11 @@ impl State {
             if self.restore.contains(loser) {
                 self.restore.insert(winner);
             }
+            for set in [&mut self.kept_out, &mut self.dropped, &mut self.approved] {
+                if set.contains(loser) {
+                    set.insert(winner);
+                }
+            }
             for leads in self.kept_by.values_mut() {
                 if leads.contains(loser) {
                     leads.insert(winner);
@@ -339,18 +652,56 @@ impl State {
         self.restore.remove(lead);
         self.hold.remove(&lead);
         self.failed.remove(&lead);
+        self.doubts.remove(&lead);
+        for set in [&mut self.kept_out, &mut self.dropped, &mut self.approved] {
+            set.remove(lead);
+        }
         for leads in self.kept_by.values_mut() {
             leads.remove(lead);
         }
     }
 
-    /// Forgets holds that are over and refusals that no longer concern anybody.
+    /// Forgets holds that are over, refusals that no longer concern anybody, who stayed out and is wanted no more, and
+    /// what happened more than a day ago; notes whose first load is over.
     pub fn tidy(&mut self, wishes: &Wishes, now: u64) {
         let wanted = wishes.wanted();
         let may = &self.may;
         self.hold.retain(|_, until| *until > now);
         self.failed.retain(|lead, _| wanted.contains(*lead) || may.contains(*lead));
+        for log in [&mut self.left, &mut self.came] {
+            log.retain(|hour, _| hour + HOUR_MS + DAY_MS > now);
+        }
+        if wishes.incomplete {
+            return;
+        }
+        // A paused sync's people have not left their audience.
+        let somehow = wishes.union(|wish| wish.is_active() || wish.mode == Mode::Paused);
+        self.kept_out = self.kept_out.and(&somehow);
+        self.dropped = self.dropped.and(&somehow);
+        if !self.approved.is_empty() {
+            let mut pending = self.to_remove(wishes, &wanted);
+            pending.add_all(&self.to_add(&wanted));
+            self.approved = self.approved.and(&pending);
+        }
+        if self.held.is_none() && !wishes.rests() {
+            let missing = self.to_add(&wanted);
+            for wish in wishes.syncs.iter().filter(|wish| wish.is_active() && !wish.want.is_empty()) {
+                let mut waits = wish.want.and(&missing);
+                self.failed.keys().chain(self.hold.keys()).for_each(|lead| {
+                    waits.remove(*lead);
+                });
+                if waits.is_empty() {
+                    self.loaded.insert(wish.sync.clone());
+                }
+            }
+        }
     }
+}
+
+fn union(log: &BTreeMap<u64, LeadSet>) -> LeadSet {
+    let mut all = LeadSet::new();
+    log.values().for_each(|leads| all.add_all(leads));
+    all
 }
 
 impl Plan {
@@ -377,7 +728,7 @@ mod tests {
     }
 
     fn wishes(mode: Mode, want: &[LeadId]) -> Wishes {
-        Wishes { syncs: vec![Wish { sync: "s".into(), want: set(want), mode }], adopt: false }
+        Wishes { syncs: vec![Wish { sync: "s".into(), want: set(want), mode }], adopt: false, incomplete: false }
     }
 
     fn refusal(code: &str, at: u64) -> Answer {

@@ -32,7 +32,7 @@ impl AudienceCounts {
     }
 }
 
-/// Where the people of an audience are. `people = ours + before_us + waiting + failed`.
+/// Where the people of an audience are. `people = ours + before_us + waiting + kept_out + dropped + failed`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeopleCounts {
     /// In the list, put there by a sync.
@@ -41,6 +41,12 @@ pub struct PeopleCounts {
     pub before_us: u64,
     /// Not in the list yet.
     pub waiting: u64,
+    /// Taken out of the list by hand.
+    #[serde(default)]
+    pub kept_out: u64,
+    /// Not added because an operator dropped a mass change.
+    #[serde(default)]
+    pub dropped: u64,
     /// Refused by Marketo, by its code.
     pub failed: BTreeMap<String, u64>,
 }
@@ -89,6 +95,10 @@ pub fn account(people: &LeadSet, members: &LeadSet, state: &State, wishes: &Wish
             } else {
                 of_people.before_us += 1;
             }
+        } else if state.kept_out.contains(lead) {
+            of_people.kept_out += 1;
+        } else if state.dropped.contains(lead) {
+            of_people.dropped += 1;
         } else if let Some(refusal) = state.failed.get(&lead) {
             *of_people.failed.entry(refusal.code.clone()).or_default() += 1;
         } else {
@@ -125,12 +135,16 @@ mod tests {
         let mut state = State { may: set(&[1, 2, 7, 8, 9]), theirs: set(&[3]), ..State::default() };
         state.failed.insert(4, Refusal { code: "1004".into(), at: 0, request_id: String::new() });
         state.kept_by.insert("x".into(), set(&[8]));
+        state.kept_out.insert(10);
+        state.dropped.insert(11);
         let wishes = Wishes {
-            syncs: vec![Wish { sync: "a".into(), want: set(&[1, 2, 3, 4, 5, 7]), mode: Mode::Active }],
+            syncs: vec![Wish { sync: "a".into(), want: set(&[1, 2, 3, 4, 5, 7, 10, 11]), mode: Mode::Active }],
             adopt: false,
+            incomplete: false,
         };
-        let (people, members) = account(&set(&[1, 2, 3, 4, 5]), &set(&[1, 3, 6, 7, 8, 9]), &state, &wishes);
+        let (people, members) = account(&set(&[1, 2, 3, 4, 5, 10, 11]), &set(&[1, 3, 6, 7, 8, 9]), &state, &wishes);
         assert_eq!((people.ours, people.before_us, people.waiting), (1, 1, 2));
+        assert_eq!((people.kept_out, people.dropped), (1, 1));
         assert_eq!(people.failed, BTreeMap::from([("1004".to_owned(), 1)]));
         assert_eq!(
             members,

@@ -31,7 +31,51 @@ pub struct ListHead {
     /// Nobody reads the list for a report before this time, in ms, unless an operator asks.
     #[serde(default)]
     pub report_at: u64,
+    /// A mass change that waits for an operator.
+    #[serde(default)]
+    pub held: Option<Held>,
+    /// When the calls of the next small visit are due, in ms, if they are booked.
+    #[serde(default)]
+    pub booked: Option<u64>,
+    /// When members were last compared with what we know, in ms.
+    #[serde(default)]
+    pub verified_at: u64,
 }
+
+/// A mass change that waits for an operator, in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// What a decision must name.
+    pub id: String,
+    /// Since when, in ms.
+    pub since: u64,
+    /// Why, in words for people.
+    pub why: String,
+    /// People who would be removed.
+    pub remove: u64,
+    /// People who would be added.
+    pub add: u64,
+    /// People whom the list holds.
+    pub of: u64,
+}
+
+/// Somebody whom Marketo refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedPerson {
+    /// Marketo's id.
+    pub lead: LeadId,
+    /// Marketo's code.
+    pub code: String,
+    /// Marketo's request id.
+    pub request_id: String,
+    /// When, in ms.
+    pub at: u64,
+    /// What the code means, in a sentence.
+    pub sentence: String,
+}
+
+/// Refused people that a report names; beyond it they are only counted. Ours: it keeps a row below 400 KB.
+pub const REFUSED_NAMED: usize = 500;
 
 impl ListHead {
     /// Whether a sync's audience has had a pass that is not reported yet.
@@ -122,6 +166,13 @@ pub struct Report {
     pub people: PeopleCounts,
     /// Who the members are; absent where the list was not read (report only).
     pub members: Option<MemberCounts>,
+    /// People of the audience whom Marketo refused, at most [`REFUSED_NAMED`].
+    #[serde(default)]
+    pub refused: Vec<RefusedPerson>,
+    /// A small change that comes now waits about this long for its call, in seconds: what the rest of the day's calls
+    /// affords.
+    #[serde(default)]
+    pub freshness_seconds: u64,
 }
 
 /// The key of a list's head.
@@ -177,6 +228,8 @@ pub struct OpenList {
     /// The state.
     pub state: State,
     rev: Option<u64>,
+    /// The state as it was last read or published.
+    stored: Bytes,
 }
 
 impl OpenList {
@@ -193,28 +246,35 @@ impl OpenList {
                 handled_at: 0,
                 reported: BTreeMap::new(),
                 report_at: 0,
+                held: None,
+                booked: None,
+                verified_at: 0,
             },
             |doc| doc.value,
         );
-        let state = match &head.state_key {
-            None => State { v: 1, ..State::default() },
+        let (state, stored) = match &head.state_key {
+            None => (State { v: 1, ..State::default() }, Bytes::new()),
             Some(key) => {
                 let bytes = deps.ports.objects.get(key).await?;
                 let bytes = bytes.ok_or_else(|| Failure::retry("a list's state is gone: it was replaced"))?;
-                serde_json::from_slice(&bytes).map_err(|_| Failure::fail("a list's state is damaged"))?
+                (serde_json::from_slice(&bytes).map_err(|_| Failure::fail("a list's state is damaged"))?, bytes)
             }
         };
-        Ok(Self { munchkin: munchkin.clone(), head, state, rev })
+        Ok(Self { munchkin: munchkin.clone(), head, state, rev, stored })
     }
 
-    /// Publishes head and state: the state under a fresh key, then the head on condition of its revision. An error
-    /// means that somebody else handles this list: begin again.
+    /// Publishes head and state: the state under a fresh key where it has changed, then the head on condition of its
+    /// revision. An error means that somebody else handles this list: begin again.
     pub async fn publish(&mut self, deps: &Deps) -> Step<()> {
-        let old = self.head.state_key.take();
-        let key = format!("lists/{}/{}/{}", self.munchkin, self.head.list, deps.fresh_id());
         let bytes = serde_json::to_vec(&self.state).map_err(|_| Failure::fail("a list's state cannot be written"))?;
-        deps.ports.objects.put(&key, Bytes::from(bytes)).await?;
-        self.head.state_key = Some(key);
+        let mut old = None;
+        if bytes != self.stored {
+            let key = format!("lists/{}/{}/{}", self.munchkin, self.head.list, deps.fresh_id());
+            let bytes = Bytes::from(bytes);
+            deps.ports.objects.put(&key, bytes.clone()).await?;
+            self.stored = bytes;
+            old = self.head.state_key.replace(key);
+        }
         let row = head_key(&self.munchkin, self.head.list);
         if !save(deps, Table::Lists, row, &self.head, self.rev, None).await? {
             return Err(Failure::retry("somebody else handles this list"));

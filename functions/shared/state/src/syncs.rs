@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+pub use domain::list::GuardSettings;
 use domain::{AudienceId, ListId, MunchkinId, OrgId};
 use ports::{Key, Table};
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,9 @@ pub struct Sync {
     pub run_pass: Option<u64>,
     /// Object key of what it wanted when it was paused or stopped.
     pub frozen: Option<String>,
+    /// When a change of its list is a mass change.
+    #[serde(default)]
+    pub guard: GuardSettings,
     /// Raised by each change of status.
     pub generation: u64,
     /// When it was made, in ms.
