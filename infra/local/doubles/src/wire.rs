@@ -66,3 +66,30 @@ pub(crate) fn parse_time(text: &str) -> Option<u64> {
     let parsed = text.parse::<Timestamp>().ok().or_else(|| format!("{text}T00:00:00Z").parse::<Timestamp>().ok())?;
     u64::try_from(parsed.as_millisecond()).ok()
 }
+
+/// The parts of a multipart form, each with its name; `None`: the body is not one.
+pub(crate) fn form_parts<'b>(content_type: &str, body: &'b [u8]) -> Option<Vec<(String, &'b [u8])>> {
+    let boundary = content_type.split(';').find_map(|part| part.trim().strip_prefix("boundary="))?.trim_matches('"');
+    if boundary.is_empty() {
+        return None;
+    }
+    let between = format!("\r\n--{boundary}");
+    let mut rest = body.strip_prefix(between.trim_start().as_bytes())?;
+    let mut parts = Vec::new();
+    while !rest.starts_with(b"--") {
+        rest = rest.strip_prefix(b"\r\n")?;
+        let (head, content) = cut(rest, b"\r\n\r\n")?;
+        let (content, after) = cut(content, between.as_bytes())?;
+        let head = std::str::from_utf8(head).ok()?;
+        let of_name = head.split([';', '\r', '\n']).find_map(|part| part.trim().strip_prefix("name="));
+        parts.push((of_name?.trim_matches('"').to_owned(), content));
+        rest = after;
+    }
+    Some(parts)
+}
+
+/// What stands before and after the first `mark`.
+fn cut<'b>(bytes: &'b [u8], mark: &[u8]) -> Option<(&'b [u8], &'b [u8])> {
+    let at = bytes.windows(mark.len()).position(|window| window == mark)?;
+    Some((&bytes[..at], &bytes[at + mark.len()..]))
+}

@@ -71,19 +71,35 @@ impl Marketo {
             return Err(Refusal::new(711, "Incorrect folder type"));
         }
         let name = self.free_name(params.filled("name"), None)?;
+        let description = params.get("description").unwrap_or_default().to_owned();
+        let id = self.insert_list(now, name, description, folder.id, super::default_workspace());
+        Ok(self.asset_get(id))
+    }
+
+    /// Somebody makes an empty list in Marketo itself, where several may have one name. Its id is returned. A
+    /// folder that is none of the tree can be browsed by its own id only.
+    pub fn make_list(&mut self, now_ms: u64, name: &str, folder: u64, workspace: &str) -> u64 {
+        let now = self.advance(now_ms);
+        self.insert_list(now, name.to_owned(), String::new(), folder, workspace.to_owned())
+    }
+
+    fn insert_list(&mut self, now: u64, name: String, description: String, folder: u64, workspace: String) -> u64 {
         let id = self.state.next_list;
         self.state.next_list += 1;
-        let list = ListState {
-            name,
-            description: params.get("description").unwrap_or_default().to_owned(),
-            folder: folder.id,
-            created_ms: now,
-            updated_ms: now,
-            members: std::collections::BTreeSet::new(),
-        };
-        let row = row(id, &list);
+        self.lists_by_name.entry(name.clone()).or_default().insert(id);
+        let members = std::collections::BTreeSet::new();
+        let list = ListState { name, description, folder, workspace, created_ms: now, updated_ms: now, members };
         self.state.lists.insert(id, list);
-        Ok(self.assets(&[row]))
+        id
+    }
+
+    fn forget_name(&mut self, id: u64, name: &str) {
+        if let Some(ids) = self.lists_by_name.get_mut(name) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.lists_by_name.remove(name);
+            }
+        }
     }
 
     pub(super) fn asset_update(&mut self, now: u64, id: u64, params: &Params<'_>) -> Outcome {
@@ -96,15 +112,19 @@ impl Marketo {
         };
         let description = params.get("description").map(str::to_owned);
         let Some(list) = self.state.lists.get_mut(&id) else { return Ok(self.nothing()) };
-        list.name = name.unwrap_or_else(|| list.name.clone());
         list.description = description.unwrap_or_else(|| list.description.clone());
         list.updated_ms = now;
-        let row = row(id, list);
-        Ok(self.assets(&[row]))
+        if let Some(name) = name {
+            let before = std::mem::replace(&mut list.name, name.clone());
+            self.forget_name(id, &before);
+            self.lists_by_name.entry(name).or_default().insert(id);
+        }
+        Ok(self.asset_get(id))
     }
 
     pub(super) fn asset_delete(&mut self, id: u64) -> Answer {
         let Some(list) = self.state.lists.remove(&id) else { return self.nothing() };
+        self.forget_name(id, &list.name);
         self.state.gone_lists.insert(id, list.name);
         self.assets(&[format!("{{\"id\":{id}}}")])
     }
@@ -114,12 +134,15 @@ impl Marketo {
         self.assets(&rows)
     }
 
-    /// A name with a comma is never found: the vendor's search cannot.
+    /// Of several lists with one name only the first is shown. A name with a comma is never found: the vendor's
+    /// search cannot.
     pub(super) fn asset_by_name(&mut self, params: &Params<'_>) -> Outcome {
         let name = params.filled("name").ok_or_else(|| Refusal::missing("name"))?;
-        let lists = self.state.lists.iter().filter(|(_, list)| list.name == name && !name.contains(','));
-        let rows: Vec<String> = lists.map(|(id, list)| row(*id, list)).collect();
-        Ok(self.assets(&rows))
+        let ids = self.lists_by_name.get(name).filter(|_| !name.contains(','));
+        Ok(match ids.and_then(|ids| ids.first().copied()) {
+            None => self.nothing(),
+            Some(id) => self.asset_get(id),
+        })
     }
 
     pub(super) fn asset_browse(&mut self, params: &Params<'_>) -> Outcome {
@@ -164,8 +187,8 @@ impl Marketo {
         if name.chars().count() > NAME_CHARACTERS {
             return Err(Refusal(701, format!("name cannot be longer than {NAME_CHARACTERS} characters")));
         }
-        if self.state.lists.iter().any(|(id, list)| list.name == name && Some(*id) != of) {
-            return Err(Refusal::new(709, "Static List with the same name already exists"));
+        if self.lists_by_name.get(name).is_some_and(|ids| ids.iter().any(|id| Some(*id) != of)) {
+            return Err(Refusal::new(self.settings.taken_name_code, "Static List with the same name already exists"));
         }
         Ok(name.to_owned())
     }
@@ -213,7 +236,7 @@ fn depth_below(mut id: u64, root: u64) -> Option<usize> {
 }
 
 fn is_within(id: u64, root: u64) -> bool {
-    depth_below(id, root).is_some()
+    id == root || depth_below(id, root).is_some()
 }
 
 /// The odd date of the asset API.
@@ -229,8 +252,10 @@ fn row(id: u64, list: &ListState) -> String {
         push_json(&mut out, &list.description);
     }
     let (created, updated, folder) = (asset_date(list.created_ms), asset_date(list.updated_ms), list.folder);
+    let mut workspace = String::new();
+    push_json(&mut workspace, &list.workspace);
     out.push_str(&format!(
-        r#","createdAt":"{created}","updatedAt":"{updated}","folder":{{"id":{folder},"type":"Folder"}},"workspace":"Default","computedUrl":"https://app-xxxx.marketo.com/#ST{id}A1"}}"#
+        r#","createdAt":"{created}","updatedAt":"{updated}","folder":{{"id":{folder},"type":"Folder"}},"workspace":{workspace},"computedUrl":"https://app-xxxx.marketo.com/#ST{id}A1"}}"#
     ));
     out
 }

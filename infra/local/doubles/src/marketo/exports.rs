@@ -158,7 +158,9 @@ impl Marketo {
         let free = if ends.len() < RUNNING { now } else { ends[ends.len() - RUNNING] };
         let start_ms = free.max(now + whole / 4);
         let run = Run { queued_ms: now, start_ms, finish_ms: start_ms + (whole - whole / 4) };
-        self.answer_with(now, id, |export| export.run = Some(run))
+        let answer = self.answer_with(now, id, |export| export.run = Some(run));
+        self.plan_jobs();
+        answer
     }
 
     pub(super) fn export_status(&mut self, now: u64, id: u64) -> Outcome {
@@ -172,7 +174,9 @@ impl Marketo {
     }
 
     pub(super) fn export_cancel(&mut self, now: u64, id: u64) -> Outcome {
-        self.answer_with(now, id, |export| export.cancelled |= export.file.is_none())
+        let answer = self.answer_with(now, id, |export| export.cancelled |= export.file.is_none());
+        self.plan_jobs();
+        answer
     }
 
     /// The file, or the part of it that a range asks for.

@@ -1,6 +1,6 @@
 //! Static lists in the lead database: members, and who they are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::Deserialize;
 
@@ -103,14 +103,39 @@ impl Marketo {
         Ok(self.success(&out))
     }
 
+    /// By ids, names, workspace, or all. A comma parts names, so a name that holds one cannot be asked for.
     pub(super) fn query_lists(&mut self, params: &Params<'_>) -> Outcome {
         let ids = if params.filled("id").is_some() { Some(ids_of_params(params)?) } else { None };
         let names: Vec<&str> = params.all("name").flat_map(|names| names.split(',')).map(str::trim).collect();
-        let lists = self.state.lists.iter();
-        let lists = lists.filter(|(id, _)| ids.as_ref().is_none_or(|ids| ids.contains(id)));
-        let lists = lists.filter(|(_, list)| names.is_empty() || names.contains(&list.name.as_str()));
-        let rows: Vec<String> = lists.map(|(id, list)| row(*id, list)).collect();
-        Ok(self.page_of_rows(params, 'Q', &rows)?.with_ids(ids.map_or(0, |ids| ids.len())))
+        let workspace = params.filled("workspaceName");
+        let size = page_size(params, "batchSize", BATCH, BATCH)?;
+        let from = params.filled("nextPageToken").map_or(Ok(0), |token| position_of('Q', token))?;
+        let asked = ids.as_ref().map_or(0, Vec::len);
+        let lists = &self.state.lists;
+        let named = |name: &str| names.is_empty() || names.contains(&name);
+        let found: Box<dyn Iterator<Item = (u64, &ListState)>> = match ids {
+            Some(ids) => {
+                let ids = ids.into_iter().collect::<BTreeSet<_>>().into_iter();
+                Box::new(
+                    ids.filter_map(|id| lists.get(&id).map(|list| (id, list))).filter(|(_, list)| named(&list.name)),
+                )
+            }
+            None if names.is_empty() => Box::new(lists.iter().map(|(id, list)| (*id, list))),
+            None => {
+                let ids = names.iter().filter_map(|name| self.lists_by_name.get(*name)).flatten();
+                let ids = ids.copied().collect::<BTreeSet<_>>().into_iter();
+                Box::new(ids.filter_map(|id| lists.get(&id).map(|list| (id, list))))
+            }
+        };
+        let mut found = found.filter(|(_, list)| workspace.is_none_or(|wanted| list.workspace == wanted)).skip(from);
+        let rows: Vec<String> = found.by_ref().take(size).map(|(id, list)| row(id, list)).collect();
+        let mut out = format!("\"result\":[{}]", rows.join(","));
+        if found.next().is_some() {
+            out.push_str(",\"nextPageToken\":");
+            push_json(&mut out, &page_token('Q', from + size));
+        }
+        drop(found);
+        Ok(self.success(&out).with_ids(asked))
     }
 
     pub(super) fn list_by_id(&mut self, id: u64) -> Outcome {
@@ -127,7 +152,9 @@ fn row(id: u64, list: &ListState) -> String {
         out.push_str(",\"description\":");
         push_json(&mut out, &list.description);
     }
-    out.push_str(r#","workspaceName":"Default","createdAt":""#);
+    out.push_str(",\"workspaceName\":");
+    push_json(&mut out, &list.workspace);
+    out.push_str(r#","createdAt":""#);
     out.push_str(&iso(list.created_ms));
     out.push_str(r#"","updatedAt":""#);
     out.push_str(&iso(list.updated_ms));

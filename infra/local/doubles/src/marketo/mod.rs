@@ -4,6 +4,7 @@ mod activities;
 mod assets;
 mod exports;
 mod faults;
+mod imports;
 mod leads;
 mod lists;
 mod quota;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use activities::Activity;
 pub use exports::Export;
 pub use faults::{Commit, Fault, FaultAnswer, Which};
+pub use imports::Import;
 pub use quota::{OTHER_USER, OUR_USER, QuotaDay};
 pub use routes::Kind;
 
@@ -43,6 +45,8 @@ pub const URI_BYTES: usize = 8 * 1024;
 pub const ASSET_URI_BYTES: usize = 65 * 1024;
 /// Longest body; above it, HTTP 413.
 pub const BODY_BYTES: usize = 1024 * 1024;
+/// Longest body of an import. The documents say "10 MB"; here its smallest reading counts.
+pub const IMPORT_BYTES: usize = 10_000_000;
 /// Life of an access token. Not scaled.
 pub const TOKEN_LIFE_MS: u64 = 3_600_000;
 /// How late a call whose outcome is unknown may still land, before scaling.
@@ -56,8 +60,8 @@ const JSON: &str = "application/json;charset=UTF-8";
 /// How the double behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// 1.0 is real time. Scales the rate window, the activities' lag, late effects and the length of an export;
-    /// a token lives 3,600 s whatever the scale.
+    /// 1.0 is real time. Scales the rate window, the activities' lag, late effects and the length of an export
+    /// and of an import; a token lives 3,600 s whatever the scale.
     pub time_scale: f64,
     /// `false`: no rate limit, no limit of concurrency, no daily quota.
     pub limits: bool,
@@ -71,6 +75,12 @@ pub struct Settings {
     pub latency_ms: u64,
     /// An export takes this long from its place in the queue to the file, before scaling.
     pub export_ms: u64,
+    /// An import takes this long from its start to its end, before scaling.
+    pub import_ms: u64,
+    /// `false`: every row of a file that has no column but `id` fails. The documents do not say.
+    pub id_only_import: bool,
+    /// What the making or renaming of a list answers when its name is taken: 709 or 1017.
+    pub taken_name_code: u16,
     /// Of the custom service.
     pub client_id: String,
     /// Of the custom service.
@@ -93,6 +103,9 @@ impl Default for Settings {
             activity_lag_ms: 5_000,
             latency_ms: 0,
             export_ms: 120_000,
+            import_ms: 60_000,
+            id_only_import: true,
+            taken_name_code: 709,
             client_id: "sample-client".to_owned(),
             client_secret: "sample-secret".to_owned(),
             ecids_field: true,
@@ -117,7 +130,8 @@ pub struct Call {
     pub ids: u32,
     /// Calls in flight, this one included.
     pub in_flight: u32,
-    /// An export's status was asked again before 60 s (scaled) had passed: allowed here, and against the rules.
+    /// An export's status was asked again before 60 s (scaled) had passed, or an import's before 5 s: allowed
+    /// here, and against the rules.
     pub early_poll: bool,
     /// A fault struck it: one may hide behind status 200 and code 0.
     pub fault: bool,
@@ -150,12 +164,15 @@ pub struct LeadState {
 /// A static list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListState {
-    /// Unique here.
+    /// Several lists may have the same (see [`Marketo::make_list`]); a new one's must be free.
     pub name: String,
     /// Free text.
     pub description: String,
     /// The folder it lies in.
     pub folder: u64,
+    /// The workspace it lies in.
+    #[serde(default = "default_workspace")]
+    pub workspace: String,
     /// When it was made.
     pub created_ms: u64,
     /// Last change of the asset (not of its members).
@@ -178,10 +195,14 @@ pub struct State {
     #[serde(default)]
     gone_lists: BTreeMap<u64, String>,
     exports: BTreeMap<u64, Export>,
+    #[serde(default)]
+    imports: BTreeMap<u64, Import>,
     /// Ids are never given twice.
     next_lead: u64,
     next_list: u64,
     next_export: u64,
+    #[serde(default = "first_import")]
+    next_import: u64,
     #[serde(default)]
     today: Day,
     /// The days before, the oldest first.
@@ -198,6 +219,7 @@ pub struct Marketo {
     state: State,
     by_cookie: HashMap<String, u64>,
     by_email: HashMap<String, BTreeSet<u64>>,
+    lists_by_name: HashMap<String, BTreeSet<u64>>,
     /// Positions of the activities that are no changes of membership.
     quiet: Vec<usize>,
     tokens: Vec<String>,
@@ -209,6 +231,8 @@ pub struct Marketo {
     /// When the calls now in flight end.
     in_flight: Vec<u64>,
     late: Vec<Late>,
+    /// When the next export or import ends.
+    jobs_due: u64,
     faults: Vec<Injected>,
     /// Leads that are skipped, and with which code.
     refused: HashMap<u64, u16>,
@@ -280,6 +304,7 @@ impl Marketo {
                     name: list.name,
                     description: String::new(),
                     folder: assets::GROUP_LISTS,
+                    workspace: default_workspace(),
                     created_ms,
                     updated_ms: created_ms,
                     members: list.members.into_iter().filter(|id| leads.contains_key(id)).collect(),
@@ -299,7 +324,9 @@ impl Marketo {
             activities: Vec::new(),
             gone_lists: BTreeMap::new(),
             exports: BTreeMap::new(),
+            imports: BTreeMap::new(),
             next_export: 1,
+            next_import: first_import(),
             today: Day::default(),
             past: Vec::new(),
             exported_bytes: 0,
@@ -320,15 +347,21 @@ impl Marketo {
                 by_email.entry(email.to_lowercase()).or_default().insert(*id);
             }
         }
+        let mut lists_by_name: HashMap<String, BTreeSet<u64>> = HashMap::new();
+        for (id, list) in &state.lists {
+            lists_by_name.entry(list.name.clone()).or_default().insert(*id);
+        }
         let activities = state.activities.iter().enumerate();
         let quiet = activities.filter(|(_, activity)| activity.list.is_none()).map(|(at, _)| at).collect();
-        Self {
+        let mut marketo = Self {
             quiet,
+            jobs_due: u64::MAX,
             random: settings.seed,
             settings,
             state,
             by_cookie,
             by_email,
+            lists_by_name,
             tokens: Vec::new(),
             token_until: 0,
             day_until: 0,
@@ -339,7 +372,9 @@ impl Marketo {
             refused: HashMap::new(),
             calls: Vec::new(),
             requests: 0,
-        }
+        };
+        marketo.plan_jobs();
+        marketo
     }
 
     /// What to keep for the next run.
@@ -513,10 +548,10 @@ impl Marketo {
         loop {
             let late = self.late.iter().enumerate().min_by_key(|(_, late)| late.due_ms);
             let late = late.map(|(at, late)| (late.due_ms, at)).filter(|(due, _)| *due <= now);
-            let export = self.next_finished_export().filter(|(due, _)| *due <= now);
-            match (late, export) {
+            let job = Some(self.jobs_due).filter(|due| *due <= now);
+            match (late, job) {
                 (None, None) => break,
-                (Some((due, at)), export) if export.is_none_or(|(finish, _)| due <= finish) => {
+                (Some((due, at)), job) if job.is_none_or(|finish| due <= finish) => {
                     let late = self.late.remove(at);
                     self.state.now_ms = self.state.now_ms.max(due);
                     if let Ok(target) = target_of(&late.request) {
@@ -524,13 +559,33 @@ impl Marketo {
                         drop(self.execute(due, target, &late.request));
                     }
                 }
-                (_, Some((due, id))) => self.finish_export(due, id),
+                (_, Some(due)) => {
+                    self.state.now_ms = self.state.now_ms.max(due);
+                    self.finish_jobs(due);
+                }
                 (Some(_), None) => break,
             }
         }
         self.state.now_ms = now;
         self.begin_day(now);
         now
+    }
+
+    /// Notes when the next export or import ends, so that a call need not look at each of them.
+    fn plan_jobs(&mut self) {
+        let next = [self.next_finished_export(), self.next_finished_import()];
+        self.jobs_due = next.into_iter().flatten().map(|(due, _)| due).min().unwrap_or(u64::MAX);
+    }
+
+    /// Ends the exports and imports that fall due at this moment.
+    fn finish_jobs(&mut self, due: u64) {
+        while let Some((_, id)) = self.next_finished_import().filter(|(finish, _)| *finish <= due) {
+            self.finish_import(due, id);
+        }
+        while let Some((_, id)) = self.next_finished_export().filter(|(finish, _)| *finish <= due) {
+            self.finish_export(due, id);
+        }
+        self.plan_jobs();
     }
 
     /// What stands before every endpoint: size, token, quota, rate, concurrency, in this order.
@@ -540,7 +595,7 @@ impl Marketo {
         if uri > if path.starts_with("/rest/asset/") { ASSET_URI_BYTES } else { URI_BYTES } {
             return Err(Answer::plain(414, "Request-URI Too Long"));
         }
-        if request.body().len() > BODY_BYTES {
+        if request.body().len() > if target.kind == Kind::ImportCreate { IMPORT_BYTES } else { BODY_BYTES } {
             return Err(Answer::plain(413, "Request Entity Too Large"));
         }
         if target.kind == Kind::Token {
@@ -617,6 +672,10 @@ impl Marketo {
                 self.export_file(now, id, range)
             }
             Kind::ExportCancel => self.export_cancel(now, id),
+            Kind::ImportCreate => self.import_create(now, params, request),
+            Kind::ImportStatus => self.import_status(now, id),
+            Kind::ImportFailures => self.import_failures(id),
+            Kind::ImportWarnings => self.import_warnings(id),
             Kind::Unknown => Err(Refusal::new(610, "Requested resource not found")),
         }
     }
@@ -696,6 +755,14 @@ fn response(answer: Answer) -> Response<Vec<u8>> {
     let value = http::HeaderValue::from_static(answer.content_type);
     response.headers_mut().insert(http::header::CONTENT_TYPE, value);
     response
+}
+
+fn default_workspace() -> String {
+    "Default".to_owned()
+}
+
+fn first_import() -> u64 {
+    7_001
 }
 
 fn content_type(request: &Request<Vec<u8>>, wanted: &str) -> Result<(), Refusal> {

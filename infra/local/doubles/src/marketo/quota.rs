@@ -146,6 +146,8 @@ impl Marketo {
         self.state.past.drain(..surplus);
         self.state.exported_bytes = 0;
         self.forget_old_exports(now);
+        self.forget_old_imports(now);
+        self.plan_jobs();
     }
 
     pub(super) fn usage(&mut self) -> Answer {

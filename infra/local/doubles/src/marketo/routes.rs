@@ -74,6 +74,14 @@ pub enum Kind {
     ExportFile,
     /// Cancel an export.
     ExportCancel,
+    /// Load a file of leads into a list.
+    ImportCreate,
+    /// How an import stands.
+    ImportStatus,
+    /// Rows of an import that failed.
+    ImportFailures,
+    /// Rows of an import that were taken with a warning.
+    ImportWarnings,
     /// No such endpoint, or not with this method.
     Unknown,
 }
@@ -162,6 +170,13 @@ pub(super) fn target_of(request: &Request<Vec<u8>>) -> Result<Target, (Kind, Ref
             }
             _ => return Err(not_found()),
         },
+        ["bulk", "v1", "leads.json"] if post => (Kind::ImportCreate, 0),
+        ["bulk", "v1", "leads", "batch", id] if get => (Kind::ImportStatus, last(id)?),
+        ["bulk", "v1", "leads", "batch", id, "failures.json"] if get => (Kind::ImportFailures, number(id)?),
+        ["bulk", "v1", "leads", "batch", id, "warnings.json"] if get => (Kind::ImportWarnings, number(id)?),
+        ["bulk", "v1", "leads.json"]
+        | ["bulk", "v1", "leads", "batch", _]
+        | ["bulk", "v1", "leads", "batch", _, "failures.json" | "warnings.json"] => return Err(not_supported()),
         ["bulk", "v1", "leads", "export", rest @ ..] => match rest {
             ["create.json"] if post => (Kind::ExportCreate, 0),
             [id, "enqueue.json"] if post => (Kind::ExportEnqueue, exports::number_of(id).ok_or_else(not_found)?),

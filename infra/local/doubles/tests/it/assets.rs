@@ -3,7 +3,9 @@
 use ::http::Method;
 use serde_json::json;
 
-use crate::rig::{Rig, code, ids};
+use doubles::marketo::Settings;
+
+use crate::rig::{Rig, code, encoded, ids};
 
 const FOLDER_12: &str = "folder=%7B%22id%22%3A12%2C%22type%22%3A%22Folder%22%7D";
 const CREATE: &str = "/rest/asset/v1/staticLists.json";
@@ -101,4 +103,75 @@ fn folders_are_browsed_by_root_and_depth() {
     let root = "root=%7B%22id%22%3A12%2C%22type%22%3A%22Folder%22%7D";
     assert_eq!(ids(&rig.get(&format!("/rest/asset/v1/folders.json?{root}&maxDepth=1"))), [12, 31, 32]);
     assert_eq!(ids(&rig.get("/rest/asset/v1/folders.json?maxDepth=5&maxReturn=2&offset=1")), [11, 12]);
+}
+
+#[test]
+fn lists_of_one_name_are_all_in_the_database_and_one_by_name() {
+    let mut rig = Rig::plain();
+    let second = rig.core.make_list(rig.now, "VIP", 31, "Default");
+    let third = rig.core.make_list(rig.now, "VIP", 99, "EMEA \"1\"");
+    assert_eq!((second, third), (1006, 1007));
+    assert_eq!(ids(&rig.get("/rest/asset/v1/staticList/byName.json?name=VIP")), [1001], "only one");
+    let all = rig.get("/rest/v1/lists.json?name=VIP,Newsletter");
+    assert_eq!(ids(&all), [1001, 1005, second, third]);
+    let workspaces: Vec<_> = all["result"].as_array().expect("rows").iter().map(|row| &row["workspaceName"]).collect();
+    assert_eq!(workspaces, ["Default", "Default", "Default", "EMEA \"1\""]);
+    assert_eq!(ids(&rig.get("/rest/v1/lists.json?name=VIP&workspaceName=EMEA%20%221%22")), [third]);
+    assert_eq!(ids(&rig.get("/rest/v1/lists.json?name=VIP&id=1005,1006")), [second]);
+    assert_eq!(
+        ids(&rig.get("/rest/asset/v1/staticLists.json?folder=%7B%22id%22%3A99%2C%22type%22%3A%22Folder%22%7D")),
+        [third]
+    );
+    assert_eq!(rig.get("/rest/asset/v1/staticList/1007.json")["result"][0]["workspace"], "EMEA \"1\"");
+    assert_eq!(code(&rig.form(CREATE, &format!("{FOLDER_12}&name=VIP"))), "709");
+    rig.form("/rest/asset/v1/staticList/1001/delete.json", "");
+    assert_eq!(ids(&rig.get("/rest/asset/v1/staticList/byName.json?name=VIP")), [second]);
+    rig.form(&format!("/rest/asset/v1/staticList/{second}.json"), "name=Other");
+    assert_eq!(ids(&rig.get("/rest/v1/lists.json?name=VIP")), [third]);
+    assert_eq!(ids(&rig.get("/rest/v1/lists.json?name=Other")), [second]);
+}
+
+#[test]
+fn a_taken_name_may_be_1017() {
+    let mut rig = Rig::new(Settings { taken_name_code: 1017, ..Settings::default() });
+    assert_eq!(code(&rig.form(CREATE, &format!("{FOLDER_12}&name=VIP"))), "1017");
+}
+
+#[test]
+fn a_name_with_a_comma_is_found_by_browsing_its_folder_only() {
+    let mut rig = Rig::plain();
+    let list = rig.core.make_list(rig.now, "Cart, abandoned", 31, "Default");
+    let name = "Cart%2C%20abandoned";
+    assert!(rig.get(&format!("/rest/asset/v1/staticList/byName.json?name={name}")).get("result").is_none());
+    assert_eq!(ids(&rig.get(&format!("/rest/v1/lists.json?name={name}"))), [0; 0]);
+    let browse = format!("{CREATE}?{}", FOLDER_12.replace("12", "31"));
+    assert_eq!(ids(&rig.get(&browse)), [list]);
+    assert_eq!(code(&rig.form(CREATE, &format!("{FOLDER_12}&name={name}"))), "709", "its name is taken");
+}
+
+#[test]
+fn twenty_thousand_lists_are_read_page_by_page() {
+    let mut rig = Rig::new(Settings { limits: false, ..Settings::default() });
+    for n in 0..20_000 {
+        rig.core.make_list(rig.now, &format!("List {n}"), 31, "Default");
+    }
+    let browse = format!("{CREATE}?{}&maxReturn=200", FOLDER_12.replace("12", "31"));
+    let mut seen = std::collections::BTreeSet::new();
+    for page in 0..100 {
+        seen.extend(ids(&rig.get(&format!("{browse}&offset={}", page * 200))));
+    }
+    assert_eq!(seen.len(), 20_000);
+    assert!(rig.get(&format!("{browse}&offset=20000")).get("result").is_none());
+    let mut next = String::new();
+    let mut pages = 0;
+    loop {
+        let page = rig.get(&format!("/rest/v1/lists.json?{next}"));
+        seen.extend(ids(&page));
+        pages += 1;
+        if page.get("nextPageToken").is_none() {
+            break;
+        }
+        next = format!("nextPageToken={}", encoded(&page["nextPageToken"]));
+    }
+    assert_eq!((pages, seen.len()), (67, 20_002));
 }

@@ -6,6 +6,7 @@ mod assets;
 mod exports;
 mod faults;
 mod http;
+mod imports;
 mod leads;
 mod limits;
 mod lists;
