@@ -476,6 +476,15 @@ impl Marketo {
         self.token_until = 0;
     }
 
+    /// Leaves the present access token this much of its life. Until then everybody is given the same token, with
+    /// the seconds that are left, rounded down: in its last second that is 0. Without a token nothing changes.
+    pub fn token_edge(&mut self, now_ms: u64, left_ms: u64) {
+        let now = self.advance(now_ms);
+        if now < self.token_until {
+            self.token_until = now + left_ms;
+        }
+    }
+
     /// When the next effect of a call with an unknown outcome lands; `None`: nothing is pending.
     #[must_use]
     pub fn next_late_effect_at(&self) -> Option<u64> {

@@ -42,6 +42,9 @@ pub fn marketo_router(double: Arc<Shared<Marketo>>) -> Router {
         .route("/_control/faults", post(inject).delete(clear_faults))
         .route("/_control/refuse", post(refuse))
         .route("/_control/expire-token", post(expire_token))
+        .route("/_control/token-edge", post(token_edge))
+        .route("/_control/other-calls", post(other_calls))
+        .route("/_control/make-list", post(make_list))
         .route("/_control/latency", post(latency))
         .layer(axum::extract::DefaultBodyLimit::max(super::BODY_BYTES))
         .layer(axum::middleware::from_fn(same_origin));
@@ -94,6 +97,20 @@ struct Membership {
 struct Refuse {
     lead: u64,
     code: Option<u16>,
+}
+
+#[derive(Deserialize)]
+struct OtherCalls {
+    calls: u32,
+    #[serde(default)]
+    latency_ms: u64,
+}
+
+#[derive(Deserialize)]
+struct NewList {
+    name: String,
+    folder: u64,
+    workspace: String,
 }
 
 #[derive(Deserialize)]
@@ -166,6 +183,23 @@ async fn refuse(State(double): State<Double>, Json(Refuse { lead, code }): Json<
 async fn expire_token(State(double): State<Double>) -> Response {
     double.lock().expire_token();
     done(true)
+}
+
+async fn token_edge(State(double): State<Double>, Json(Latency { ms }): Json<Latency>) -> Response {
+    double.lock().token_edge(double.now_ms(), ms);
+    done(true)
+}
+
+async fn other_calls(State(double): State<Double>, Json(other): Json<OtherCalls>) -> Response {
+    let now = double.now_ms();
+    let mut core = double.lock();
+    let taken = (0..other.calls).filter(|_| core.other_call(now, other.latency_ms)).count();
+    Json(json!({"done": true, "taken": taken})).into_response()
+}
+
+async fn make_list(State(double): State<Double>, Json(list): Json<NewList>) -> Response {
+    let id = double.lock().make_list(double.now_ms(), &list.name, list.folder, &list.workspace);
+    Json(json!({"done": true, "id": id})).into_response()
 }
 
 async fn latency(State(double): State<Double>, Json(Latency { ms }): Json<Latency>) -> Response {

@@ -13,10 +13,13 @@
 //! | `POST /_control/form` | `{"token","email"}` | a visitor fills a form |
 //! | `POST /_control/merge` | `{"winner","losers"}` | leads are merged |
 //! | `POST /_control/delete` | `{"id"}` | a lead is deleted |
-//! | `POST /_control/add`, `/_control/remove` | `{"list","lead"}` | by hand |
+//! | `POST /_control/add`, `/_control/remove` | `{"list","lead"}` | by hand (activities 24 and 25) |
 //! | `POST`, `DELETE /_control/faults` | a [`Fault`](crate::marketo::Fault) | make a call go wrong; clear |
 //! | `POST /_control/refuse` | `{"lead","code"}` | adds, removals and imports skip this lead with this code; null: no more |
 //! | `POST /_control/expire-token` | | the token answers 602 |
+//! | `POST /_control/token-edge` | `{"ms"}` | the token has this much of its life left |
+//! | `POST /_control/other-calls` | `{"calls","latency_ms"}` | another tool calls now: `{"taken"}`, the rest was refused |
+//! | `POST /_control/make-list` | `{"name","folder","workspace"}` | a list, its name taken or not: `{"id"}` |
 //! | `POST /_control/latency` | `{"ms"}` | every call takes that long |
 //!
 //! Adobe's:

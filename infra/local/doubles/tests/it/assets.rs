@@ -1,9 +1,8 @@
 //! Static lists as assets, and folders.
 
 use ::http::Method;
-use serde_json::json;
-
 use doubles::marketo::Settings;
+use serde_json::json;
 
 use crate::rig::{Rig, code, encoded, ids};
 

@@ -90,6 +90,11 @@ fn only_the_range_counts_and_it_is_at_most_31_days() {
     assert_eq!(code(&rig.json(CREATE, &other)), "1035");
     other["filter"] = json!({});
     assert_eq!(code(&rig.json(CREATE, &other)), "1003");
+    other["filter"] = of_november()["filter"].clone();
+    other["filter"]["staticListId"] = json!(1001);
+    assert_eq!(code(&rig.json(CREATE, &other)), "1003", "exactly one filter");
+    other["filter"] = json!({"staticListId": 7});
+    assert_eq!(code(&rig.json(CREATE, &other)), "1013");
     let answer = rig.json(CREATE, &wanted("2026-11-11T00:00:00Z", "2026-11-20T00:00:00Z"));
     let id = answer["result"][0]["exportId"].as_str().expect("an id").to_owned();
     enqueue(&mut rig, &id);

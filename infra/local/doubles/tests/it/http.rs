@@ -102,6 +102,35 @@ async fn a_fault_closes_the_connection_without_an_answer() {
 }
 
 #[tokio::test]
+async fn the_control_api_makes_lists_refuses_leads_and_calls_for_others() {
+    let (base, access, shared) = on_clock(Settings::default(), Arc::new(|| crate::rig::START)).await;
+    let control = |path: &str, json: Value| {
+        let url = format!("{base}/_control/{path}");
+        async move { post(url, &json).await }
+    };
+    let made = body(control("make-list", json!({"name": "VIP", "folder": 31, "workspace": "EMEA"})).await).await;
+    assert_eq!((&made["id"], shared.lock().lists()[&1006].workspace.as_str()), (&json!(1006), "EMEA"));
+    assert!(control("refuse", json!({"lead": 2, "code": 1008})).await.status().is_success());
+    assert!(control("add", json!({"list": 1006, "lead": 1})).await.status().is_success());
+    let fault = json!({"kind": "list_add", "which": "all", "answer": {"http": 503}, "commit": "before"});
+    assert!(control("faults", fault).await.status().is_success());
+    let add = |list: u64| {
+        let request = client().post(format!("{base}/rest/v1/lists/{list}/leads.json?id=2")).bearer_auth(&access);
+        async move { request.send().await.expect("an answer") }
+    };
+    assert_eq!(add(1006).await.status(), 503);
+    assert!(client().delete(format!("{base}/_control/faults")).send().await.expect("an answer").status().is_success());
+    assert_eq!(body(add(1006).await).await["result"][0]["reasons"][0]["code"], "1008");
+    let other = body(control("other-calls", json!({"calls": 12, "latency_ms": 450})).await).await;
+    assert_eq!(other["taken"], 10);
+    assert_eq!(body(add(1006).await).await["errors"][0]["code"], "615");
+    assert!(control("token-edge", json!({"ms": 900})).await.status().is_success());
+    let form = "grant_type=client_credentials&client_id=sample-client&client_secret=sample-secret";
+    assert_eq!(get(format!("{base}/identity/oauth/token?{form}"), "").await["expires_in"], 0);
+    assert_eq!(shared.lock().members(1006).map(std::collections::BTreeSet::len), Some(1));
+}
+
+#[tokio::test]
 async fn eleven_calls_at_once_are_one_too_many() {
     // On a clock that stands still no call ends before the last has begun, however slow the machine.
     let settings = Settings { latency_ms: 1, ..Settings::default() };

@@ -30,6 +30,22 @@ fn token_is_shared_and_its_life_shrinks_until_a_new_one_comes() {
 }
 
 #[test]
+fn a_token_can_be_brought_to_the_edge_of_its_life() {
+    let mut rig = Rig::plain();
+    let first = rig.token.clone();
+    rig.core.token_edge(rig.now, 2_500);
+    assert_eq!(rig.sign_in(), 2);
+    rig.now += 1_700;
+    assert_eq!((rig.sign_in(), rig.token == first, rig.probe().as_str()), (0, true, ""));
+    rig.now += 800;
+    assert_eq!(rig.probe(), "602");
+    rig.core.token_edge(rig.now, 2_500);
+    assert_eq!(rig.probe(), "602", "what has expired stays so");
+    assert_eq!(rig.sign_in(), 3_600);
+    assert_ne!(rig.token, first);
+}
+
+#[test]
 fn token_counts_in_the_header_only() {
     let mut rig = Rig::plain();
     let token = std::mem::take(&mut rig.token);
