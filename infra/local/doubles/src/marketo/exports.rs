@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::leads::{Field, joined};
-use super::{Answer, Marketo, Outcome, Refusal};
+use super::{Answer, LeadState, Marketo, Outcome, Refusal};
 use crate::wire::{iso, parse_time, push_json};
 
 /// Exports that run at once.
@@ -209,19 +209,17 @@ impl Marketo {
         // Writing to memory cannot fail; a file cut short would be noticed by its checksum.
         let mut complete = writer.write_record(&export.headers).is_ok();
         let fields: Vec<Field> = export.fields.iter().map(|name| self.field(name).unwrap_or(Field::Null)).collect();
-        let members = match export.filter {
-            Filter::Created { .. } => None,
-            Filter::List(list) => Some(self.state.lists.get(&list).map(|list| &list.members)),
-        };
-        for (id, lead) in &self.state.leads {
-            let within = match (&export.filter, &members) {
-                (Filter::Created { from_ms, to_ms }, _) => (*from_ms..=*to_ms).contains(&lead.created_ms),
-                (Filter::List(_), Some(Some(members))) => members.contains(id),
-                (Filter::List(_), _) => false,
-            };
-            if !within {
-                continue;
+        let leads = &self.state.leads;
+        let chosen: Box<dyn Iterator<Item = (&u64, &LeadState)>> = match export.filter {
+            Filter::Created { from_ms, to_ms } => {
+                Box::new(leads.iter().filter(move |(_, lead)| (from_ms..=to_ms).contains(&lead.created_ms)))
             }
+            Filter::List(list) => {
+                let members = self.state.lists.get(&list).into_iter().flat_map(|list| &list.members);
+                Box::new(members.filter_map(|id| leads.get_key_value(id)))
+            }
+        };
+        for (id, lead) in chosen {
             records += 1;
             let cells = fields.iter().map(|field| {
                 let cell = match field {
