@@ -1,12 +1,14 @@
 //! Bulk lead extract: the ECIDs that Marketo itself has stored.
 
+use domain::ListId;
 use http::Method;
 use jiff::Timestamp;
-use serde_json::json;
+use ports::Failure;
+use serde_json::{Value, json};
 
-use crate::answer::text;
-use crate::leads::reading;
-use crate::{CallError, LeadRow, Marketo, Slot};
+use crate::answer::{read_file, text};
+use crate::class::Class;
+use crate::{Answer, Call, CallError, Effect, JSON, LeadRow, Marketo, Slot};
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,27 +36,43 @@ impl Marketo<'_> {
             "format": "CSV",
             "filter": {"createdAt": {"startAt": rfc3339(from), "endAt": rfc3339(upto)}},
         });
-        let body = Some(("application/json", body.to_string().into_bytes()));
-        // A job that was created and not shown is never enqueued, and costs nothing.
-        let answer = reading(self.call(slot, Method::POST, "/bulk/v1/leads/export/create.json", body).await)?;
+        self.new_extract(slot, &body).await
+    }
+
+    /// Creates a job over the members of a list, their ids alone. Returns its id.
+    pub async fn create_list_extract(&self, slot: Slot, list: ListId) -> Result<String, CallError> {
+        let body = json!({"fields": ["id"], "format": "CSV", "filter": {"staticListId": list}});
+        self.new_extract(slot, &body).await
+    }
+
+    async fn new_extract(&self, slot: Slot, body: &Value) -> Result<String, CallError> {
+        let call = Call {
+            // A job that was created and not shown is never enqueued, and costs nothing.
+            effect: Effect::Reads,
+            method: Method::POST,
+            path_and_query: "/bulk/v1/leads/export/create.json",
+            body: Some((JSON, body.to_string().into_bytes())),
+        };
+        let answer = self.call(slot, call).await?;
         let id = answer.result.first().and_then(|job| text(&job["exportId"]));
-        id.ok_or_else(|| CallError::Unknown("an extract without an id".to_owned()))
+        id.ok_or_else(|| Failure::retry("an extract without an id").into())
     }
 
     /// Puts a job into Marketo's queue. Code 1029 says that it is there already, or that the queue or the day's
     /// quota is full: its status tells which.
     pub async fn enqueue_extract(&self, slot: Slot, id: &str) -> Result<(), CallError> {
         let path = format!("/bulk/v1/leads/export/{id}/enqueue.json");
-        match reading(self.call(slot, Method::POST, &path, None).await) {
+        let call = Call { effect: Effect::Reads, method: Method::POST, path_and_query: &path, body: None };
+        match self.fetch(slot, &call, Answer::read).await {
             Ok(_) => Ok(()),
-            Err(CallError::Refused { code, .. }) if code == "1029" => Ok(()),
+            Err(error) if error.class() == Some(Class::Later) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
     /// Where a job stands.
     pub async fn extract_status(&self, slot: Slot, id: &str) -> Result<ExtractStatus, CallError> {
-        let answer = reading(self.get(slot, &format!("/bulk/v1/leads/export/{id}/status.json")).await)?;
+        let answer = self.get(slot, &format!("/bulk/v1/leads/export/{id}/status.json")).await?;
         let status = answer.result.first().and_then(|job| text(&job["status"])).unwrap_or_default();
         Ok(match status.as_str() {
             "Created" => ExtractStatus::Created,
@@ -67,14 +85,7 @@ impl Marketo<'_> {
     /// The file of a completed job.
     pub async fn extract_file(&self, slot: Slot, id: &str) -> Result<Vec<u8>, CallError> {
         let path = format!("/bulk/v1/leads/export/{id}/file.json");
-        let response = reading(self.send(slot, &Method::GET, &path, None).await)?;
-        if response.status().is_success() && response.body().first() != Some(&b'{') {
-            return Ok(response.into_body());
-        }
-        match self.read(response).await {
-            Err(error) => reading(Err(error)),
-            Ok(_) => Ok(Vec::new()),
-        }
+        self.resting(self.fetch(slot, &Call::get(&path), read_file).await)
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use domain::{Ecid, LeadId, Token};
+use domain::limits::MARKETO_BATCH;
+use domain::{Ecid, LeadId, ListId, Token};
 use http::Method;
+use jiff::Timestamp;
+use ports::Failure;
 use serde_json::Value;
 
-use crate::answer::{number, text};
-use crate::{CallError, Marketo, Slot, query};
+use crate::answer::{Answer, number, text};
+use crate::{Call, CallError, Effect, FORM, Marketo, Slot, query};
 
 /// What Marketo says of a lead. The email itself is not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +47,36 @@ pub struct ActivityPage {
     pub more: bool,
 }
 
+/// A change of a list's members, by anybody: us, a campaign, or a hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListChange {
+    /// Marketo's id of this line, if it gave one: the same line may come twice.
+    pub guid: String,
+    /// Who.
+    pub lead: LeadId,
+    /// Into or out of which list.
+    pub list: ListId,
+    /// Into it.
+    pub added: bool,
+    /// When, in ms, at the grain of a second; `None` if Marketo's time cannot be read.
+    pub at: Option<u64>,
+}
+
+/// A page of the log of list changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListChangePage {
+    /// Its lines, oldest first.
+    pub rows: Vec<ListChange>,
+    /// Where the next page begins.
+    pub next: String,
+    /// Whether there is more now.
+    pub more: bool,
+}
+
+/// Activity: somebody came into a list.
+const ADD_TO_LIST: u64 = 24;
+/// Activity: somebody was taken out of a list.
+const REMOVE_FROM_LIST: u64 = 25;
 /// Activity: leads were merged.
 pub const MERGE: u64 = 32;
 /// Activity: a lead was deleted.
@@ -79,21 +112,30 @@ impl LeadRow {
 impl Marketo<'_> {
     /// The leads that own these tokens, at most 300 at once, in no order; tokens without an owner have no row.
     pub async fn leads_by_cookies(&self, slot: Slot, tokens: &[&Token]) -> Result<Vec<LeadRow>, CallError> {
-        let values: Vec<String> =
-            tokens.iter().map(|token| format!("id:{}&token:{}", self.munchkin, token.as_str())).collect();
-        self.leads(slot, "cookies", &values.join(","), "id,email,cookies").await
+        let tokens: BTreeSet<&Token> = tokens.iter().copied().collect();
+        let values = tokens.iter().map(|token| format!("id:{}&token:{}", self.munchkin, token.as_str())).collect();
+        self.leads(slot, "cookies", values, "id,email,cookies").await
     }
 
     /// These leads, at most 300 at once, in no order; those that are gone have no row.
     pub async fn leads_by_id(&self, slot: Slot, ids: &[LeadId], ecids: bool) -> Result<Vec<LeadRow>, CallError> {
-        let values: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let ids: BTreeSet<LeadId> = ids.iter().copied().collect();
         let fields = if ecids { "id,email,cookies,ecids" } else { "id,email,cookies" };
-        self.leads(slot, "id", &values.join(","), fields).await
+        self.leads(slot, "id", ids.iter().map(ToString::to_string).collect(), fields).await
     }
 
-    async fn leads(&self, slot: Slot, filter: &str, values: &str, fields: &str) -> Result<Vec<LeadRow>, CallError> {
+    async fn leads(
+        &self,
+        slot: Slot,
+        filter: &str,
+        values: Vec<String>,
+        fields: &str,
+    ) -> Result<Vec<LeadRow>, CallError> {
+        debug_assert!(values.len() <= MARKETO_BATCH, "too many for one call");
+        let values = values.join(",");
         // As a form: 300 cookies are 21 KB, and a URI may have 8.
-        let form = query(&[("filterType", filter), ("filterValues", values), ("fields", fields), ("batchSize", "300")]);
+        let form =
+            query(&[("filterType", filter), ("filterValues", &values), ("fields", fields), ("batchSize", "300")]);
         let mut answer = self.lead_page(slot, form.clone()).await?;
         let mut rows: Vec<LeadRow> = answer.result.iter().filter_map(LeadRow::read).collect();
         while let Some(next) = answer.next {
@@ -104,28 +146,71 @@ impl Marketo<'_> {
         Ok(rows)
     }
 
-    async fn lead_page(&self, slot: Slot, form: String) -> Result<crate::Answer, CallError> {
-        let body = Some(("application/x-www-form-urlencoded", form.into_bytes()));
-        let answer = self.call(slot, Method::POST, "/rest/v1/leads.json?_method=GET", body).await;
-        reading(answer)
+    async fn lead_page(&self, slot: Slot, form: String) -> Result<Answer, CallError> {
+        let call = Call {
+            effect: Effect::Reads,
+            method: Method::POST,
+            path_and_query: "/rest/v1/leads.json?_method=GET",
+            body: Some((FORM, form.into_bytes())),
+        };
+        self.call(slot, call).await
     }
 
     /// Where the activity log stands at a moment (RFC 3339).
     pub async fn paging_token(&self, slot: Slot, since: &str) -> Result<String, CallError> {
         let path = format!("/rest/v1/activities/pagingtoken.json?{}", query(&[("sinceDatetime", since)]));
-        let answer = reading(self.get(slot, &path).await)?;
-        answer.next.ok_or_else(|| CallError::Unknown("a paging token without a token".to_owned()))
+        let answer = self.get(slot, &path).await?;
+        answer.next.ok_or_else(|| Failure::retry("a paging token without a token").into())
     }
 
     /// The next page of the activity log.
     pub async fn activities(&self, slot: Slot, token: &str) -> Result<ActivityPage, CallError> {
-        let path =
-            format!("/rest/v1/activities.json?{}", query(&[("nextPageToken", token), ("activityTypeIds", FOLLOWED)]));
-        let answer = reading(self.get(slot, &path).await)?;
-        let next =
-            answer.next.ok_or_else(|| CallError::Unknown("a page of activities without a next token".to_owned()))?;
-        Ok(ActivityPage { rows: answer.result.iter().filter_map(read_activity).collect(), next, more: answer.more })
+        let (rows, next, more) = self.activity_rows(slot, token, FOLLOWED).await?;
+        Ok(ActivityPage { rows: rows.iter().filter_map(read_activity).collect(), next, more })
     }
+
+    /// The next page of the log of list changes, of all lists: it has a cursor of its own, which begins at a
+    /// [`Marketo::paging_token`]. Lines come minutes late, and ours are among them.
+    pub async fn list_changes(&self, slot: Slot, token: &str) -> Result<ListChangePage, CallError> {
+        let kinds = format!("{ADD_TO_LIST},{REMOVE_FROM_LIST}");
+        let (rows, next, more) = self.activity_rows(slot, token, &kinds).await?;
+        Ok(ListChangePage { rows: rows.iter().filter_map(read_list_change).collect(), next, more })
+    }
+
+    async fn activity_rows(
+        &self,
+        slot: Slot,
+        token: &str,
+        kinds: &str,
+    ) -> Result<(Vec<Value>, String, bool), CallError> {
+        let path =
+            format!("/rest/v1/activities.json?{}", query(&[("nextPageToken", token), ("activityTypeIds", kinds)]));
+        let Answer { result, next, more, .. } = self.get(slot, &path).await?;
+        let next = next.ok_or_else(|| Failure::retry("a page of activities without a next token"))?;
+        Ok((result, next, more))
+    }
+}
+
+/// Marketo writes `Z`, `+00:00`, `+0000` and `Z+0000`, and means the same.
+fn read_time(text: &str) -> Option<u64> {
+    let time = text.trim_end_matches("+0000").trim_end_matches('Z');
+    let time = if time == text { text.to_owned() } else { format!("{time}Z") };
+    u64::try_from(time.parse::<Timestamp>().ok()?.as_millisecond()).ok()
+}
+
+fn read_list_change(row: &Value) -> Option<ListChange> {
+    let added = match number(&row["activityTypeId"])? {
+        ADD_TO_LIST => true,
+        REMOVE_FROM_LIST => false,
+        _ => return None,
+    };
+    Some(ListChange {
+        guid: text(&row["marketoGUID"]).unwrap_or_default(),
+        lead: number(&row["leadId"])?,
+        list: number(&row["primaryAttributeValueId"])?,
+        added,
+        at: text(&row["activityDate"]).and_then(|date| read_time(&date)),
+    })
 }
 
 fn read_activity(row: &Value) -> Option<Activity> {
@@ -140,14 +225,6 @@ fn read_activity(row: &Value) -> Option<Activity> {
         }
     }
     Some(Activity { lead: number(&row["leadId"])?, kind, losers })
-}
-
-/// A call that only reads has no effect, so an unknown outcome is simply no answer.
-pub(crate) fn reading<T>(answer: Result<T, CallError>) -> Result<T, CallError> {
-    match answer {
-        Err(CallError::Unknown(reason)) => Err(CallError::Ours(ports::Failure::retry(reason))),
-        other => other,
-    }
 }
 
 #[cfg(test)]
@@ -165,5 +242,33 @@ mod tests {
     fn merge_ids_are_read() {
         let row = serde_json::json!({"leadId": 5, "activityTypeId": 32, "attributes": [{"name": "Merge IDs", "value": "[100009, 7]"}]});
         assert_eq!(read_activity(&row).unwrap(), Activity { lead: 5, kind: 32, losers: BTreeSet::from([7, 100_009]) });
+    }
+
+    #[test]
+    fn list_changes_are_read_with_ids_as_numbers_or_strings() {
+        let row = |kind: u64, list: Value| {
+            serde_json::json!({"marketoGUID": "9001", "leadId": 5, "activityTypeId": kind,
+                "primaryAttributeValueId": list, "activityDate": "2026-01-02T03:04:05Z", "attributes": []})
+        };
+        let change =
+            |added| ListChange { guid: "9001".to_owned(), lead: 5, list: 1001, added, at: Some(1_767_323_045_000) };
+        assert_eq!(read_list_change(&row(24, 1001.into())), Some(change(true)));
+        assert_eq!(read_list_change(&row(25, "1001".into())), Some(change(false)));
+        assert_eq!(read_list_change(&row(32, 1001.into())), None);
+        assert_eq!(read_list_change(&row(24, Value::Null)), None);
+    }
+
+    #[test]
+    fn each_of_marketos_forms_of_a_time_is_read() {
+        for text in [
+            "2026-01-02T03:04:05Z",
+            "2026-01-02T03:04:05+0000",
+            "2026-01-02T03:04:05Z+0000",
+            "2026-01-02T03:04:05+00:00",
+        ] {
+            assert_eq!(read_time(text), Some(1_767_323_045_000), "{text}");
+        }
+        assert_eq!(read_time("2026-01-02T03:04:05-06:00"), Some(1_767_344_645_000));
+        assert_eq!(read_time("yesterday"), None);
     }
 }

@@ -4,9 +4,12 @@
 //! [`CallError`] that says whether it may have taken effect.
 
 mod answer;
+pub mod class;
 mod extract;
+mod imports;
 mod leads;
 mod lists;
+mod usage;
 
 use domain::MunchkinId;
 use http::{Method, Request, Response};
@@ -14,10 +17,13 @@ use ports::{Failure, PortError};
 use state::Deps;
 use state::budget::{Permit, Purpose, Pushback, permit, push_back};
 
+use class::{Class, LATER_MS, RETRY_DELAYS_MS, TOKEN_REST_MS, class_of};
+
 pub use answer::Answer;
 pub use extract::{ExtractStatus, parse_extract};
-pub use leads::{Activity, ActivityPage, DELETE, LeadRow, MERGE};
-pub use lists::{ListAsset, RowAnswer};
+pub use imports::{IMPORT_LEADS, Import, ImportId, ImportState};
+pub use leads::{Activity, ActivityPage, DELETE, LeadRow, ListChange, ListChangePage, MERGE};
+pub use lists::{ListAsset, Membership, RowAnswer};
 
 /// Why a call has no answer to work with.
 #[derive(Debug, thiserror::Error)]
@@ -41,14 +47,27 @@ pub enum CallError {
     Ours(#[from] Failure),
 }
 
+impl CallError {
+    /// What is done about it; `None`: nothing was sent, or nothing may be sent for now.
+    #[must_use]
+    pub fn class(&self) -> Option<Class> {
+        match self {
+            CallError::Refused { code, .. } => Some(class_of(code)),
+            CallError::Unknown(_) => Some(Class::Unknown),
+            CallError::Wait(_) | CallError::Ours(_) => None,
+        }
+    }
+}
+
+/// An outage only where the whole instance refuses us (401, 603, 616, 703, and 614 in the end): then no other key
+/// would fare better. Everything else concerns one key, which is set aside after three failures and tried again by
+/// the sweep, so that it neither blocks the others nor is lost.
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
-        match error {
-            CallError::Ours(failure) => failure,
-            CallError::Refused { ref code, .. } if code == "401" || code == "603" => {
-                Failure::Outage { reason: error.to_string() }
-            }
-            other => Failure::retry(other.to_string()),
+        match (error.class(), error) {
+            (_, CallError::Ours(failure)) => failure,
+            (Some(Class::Alarm | Class::RetryThenAlarm), error) => Failure::Outage { reason: error.to_string() },
+            (_, other) => Failure::retry(other.to_string()),
         }
     }
 }
@@ -58,8 +77,16 @@ pub const CALL_TIMEOUT_MS: u64 = 40_000;
 /// A wait of up to a window is slept through if the invocation has this much time left after it, in ms: enough for
 /// the call and for writing down its answer.
 pub const MARGIN_MS: u64 = 45_000;
-/// Our token is used until this long before its expiry, in ms.
+/// A call that changes something leaves within this time of its slot, its repetitions included, in ms; otherwise it
+/// does not leave at all. So a hold that reckons from the slot needs this much beside Marketo's lateness. Ours.
+pub const SEND_WITHIN_MS: u64 = 30_000;
+/// Our token is used until this long before its expiry, or for half its remaining life if that is shorter, in ms. It is
+/// not scaled, for Marketo's tokens live as long on any clock.
 const TOKEN_MARGIN_MS: u64 = 30_000;
+/// A token that has no life left is asked for anew after this time, in ms: Marketo counts in seconds.
+const TOKEN_EDGE_MS: u64 = 1_000;
+/// So often a token is asked for until it has some life left. Ours.
+const TOKEN_ATTEMPTS: usize = 3;
 
 /// A client of one subscription, for one invocation.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +99,38 @@ pub struct Marketo<'a> {
 
 /// The right to send one call now.
 #[derive(Debug)]
-pub struct Slot(());
+pub struct Slot {
+    /// Since when, in ms.
+    since: u64,
+}
+
+/// Whether a call changes anything at Marketo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// Nothing that matters: an unknown outcome is simply no answer.
+    Reads,
+    /// It does.
+    Writes,
+}
+
+/// A call, to be sent as often as it takes.
+#[derive(Debug)]
+struct Call<'a> {
+    effect: Effect,
+    method: Method,
+    path_and_query: &'a str,
+    /// Content type and body.
+    body: Option<(&'static str, Vec<u8>)>,
+}
+
+impl<'a> Call<'a> {
+    const fn get(path_and_query: &'a str) -> Self {
+        Self { effect: Effect::Reads, method: Method::GET, path_and_query, body: None }
+    }
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+const JSON: &str = "application/json";
 
 impl<'a> Marketo<'a> {
     /// A client that sleeps through short waits until `deadline` (ms) and no longer.
@@ -98,7 +156,7 @@ impl<'a> Marketo<'a> {
         loop {
             let now = self.deps.now();
             match permit(self.deps, self.munchkin, self.purpose, wanted).await? {
-                Permit::Go(calls) => return Ok((0..calls).map(|_| Slot(())).collect()),
+                Permit::Go(calls) => return Ok((0..calls).map(|_| Slot { since: now }).collect()),
                 Permit::Wait(until) if until + self.deps.settings.scaled(MARGIN_MS) < self.deadline => {
                     self.deps.ports.clock.sleep_ms(until.saturating_sub(now).max(1)).await;
                 }
@@ -117,44 +175,97 @@ impl<'a> Marketo<'a> {
     }
 
     async fn get(&self, slot: Slot, path_and_query: &str) -> Result<Answer, CallError> {
-        self.call(slot, Method::GET, path_and_query, None).await
+        self.call(slot, Call::get(path_and_query)).await
     }
 
-    /// Sends a request; a token that Marketo no longer takes is renewed once and the request is sent once more.
-    async fn call(
+    /// Sends a call and reads its answer.
+    async fn call(&self, slot: Slot, call: Call<'_>) -> Result<Answer, CallError> {
+        self.resting(self.fetch(slot, &call, Answer::read).await)
+    }
+
+    /// A queue of Marketo's that is full: nothing for a while.
+    fn resting<T>(&self, answer: Result<T, CallError>) -> Result<T, CallError> {
+        match answer {
+            Err(error) if error.class() == Some(Class::Later) => Err(self.rest(LATER_MS)),
+            other => other,
+        }
+    }
+
+    fn rest(&self, ms: u64) -> CallError {
+        CallError::Wait(self.deps.now() + self.deps.settings.scaled(ms))
+    }
+
+    /// Sends a call, again where its class says so ([`class`]), each time with a new slot.
+    async fn fetch<T>(
         &self,
         slot: Slot,
-        method: Method,
-        path_and_query: &str,
-        body: Option<(&'static str, Vec<u8>)>,
-    ) -> Result<Answer, CallError> {
-        let response = self.send(slot, &method, path_and_query, body.clone()).await?;
-        let answer = self.read(response).await;
-        if !matches!(&answer, Err(CallError::Refused { code, .. }) if code == "601" || code == "602") {
-            return answer;
+        call: &Call<'_>,
+        read: fn(Response<Vec<u8>>) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        let Slot { mut since } = slot;
+        let mut renewed = false;
+        let mut delays = RETRY_DELAYS_MS.iter();
+        loop {
+            let token = self.token().await?;
+            if self.deps.now() > since + self.deps.settings.scaled(SEND_WITHIN_MS) {
+                // Certainly without effect: the caller begins anew.
+                return Err(CallError::Wait(self.deps.now()));
+            }
+            let error = match self.send(&token, call).await.and_then(read) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            match error.class() {
+                Some(Class::RenewToken) => {
+                    self.deps.refuse_access_token(&self.deps.settings.marketo.id, &token);
+                    if renewed {
+                        return Err(self.rest(TOKEN_REST_MS));
+                    }
+                    renewed = true;
+                }
+                Some(class @ (Class::RetrySoon | Class::RetryThenAlarm)) => match delays.next() {
+                    Some(&delay) if self.pause(self.deps.settings.scaled(delay)).await => {}
+                    Some(&delay) => return Err(self.rest(delay)),
+                    None if class == Class::RetrySoon => return Err(self.rest(LATER_MS)),
+                    None => return Err(error),
+                },
+                Some(Class::NextWindow) => return Err(self.pushed_back(Pushback::Rate).await?),
+                Some(Class::FewerAtOnce) => return Err(self.pushed_back(Pushback::AtOnce).await?),
+                Some(Class::Midnight) => return Err(self.pushed_back(Pushback::Day).await?),
+                Some(Class::Unknown) if call.effect == Effect::Reads => {
+                    return Err(Failure::retry(error.to_string()).into());
+                }
+                _ => return Err(error),
+            }
+            let again = self.slot().await?;
+            if call.effect == Effect::Reads {
+                since = again.since;
+            }
         }
-        self.deps.forget_access_token(&self.deps.settings.marketo.id);
-        let slot = self.slot().await?;
-        let response = self.send(slot, &method, path_and_query, body).await?;
-        self.read(response).await
     }
 
-    async fn send(
-        &self,
-        _slot: Slot,
-        method: &Method,
-        path_and_query: &str,
-        body: Option<(&'static str, Vec<u8>)>,
-    ) -> Result<Response<Vec<u8>>, CallError> {
-        let token = self.token().await?;
+    async fn pushed_back(&self, pushback: Pushback) -> Result<CallError, CallError> {
+        Ok(CallError::Wait(push_back(self.deps, self.munchkin, pushback).await?))
+    }
+
+    /// Sleeps, unless that leaves too little time. `false`: it did not.
+    async fn pause(&self, ms: u64) -> bool {
+        let fits = self.deps.now() + ms + self.deps.settings.scaled(MARGIN_MS) < self.deadline;
+        if fits {
+            self.deps.ports.clock.sleep_ms(ms).await;
+        }
+        fits
+    }
+
+    async fn send(&self, token: &str, call: &Call<'_>) -> Result<Response<Vec<u8>>, CallError> {
         let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path_and_query}", self.base()))
+            .method(&call.method)
+            .uri(format!("{}{}", self.base(), call.path_and_query))
             .header("authorization", format!("Bearer {token}"));
-        let body = match body {
+        let body = match &call.body {
             Some((content_type, bytes)) => {
-                request = request.header("content-type", content_type);
-                bytes
+                request = request.header("content-type", *content_type);
+                bytes.clone()
             }
             None => Vec::new(),
         };
@@ -171,51 +282,53 @@ impl<'a> Marketo<'a> {
         }
     }
 
-    async fn read(&self, response: Response<Vec<u8>>) -> Result<Answer, CallError> {
-        let error = match Answer::read(response) {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        let CallError::Refused { code, .. } = &error else { return Err(error) };
-        let pushback = match code.as_str() {
-            "606" => Pushback::Rate,
-            "607" => Pushback::Day,
-            "615" => Pushback::AtOnce,
-            "608" | "713" | "719" | "1019" => {
-                return Err(CallError::Wait(self.deps.now() + self.deps.settings.scaled(30_000)));
-            }
-            _ => return Err(error),
-        };
-        Err(CallError::Wait(push_back(self.deps, self.munchkin, pushback).await?))
-    }
-
+    /// A token with some life left. Calls that are under way together ask for it once: Marketo hands out the same
+    /// one anyway, with a life that shrinks.
     async fn token(&self) -> Result<String, CallError> {
-        let credentials = &self.deps.settings.marketo;
-        let now = self.deps.now();
-        if let Some(token) = self.deps.access_token(&credentials.id) {
+        let id = &self.deps.settings.marketo.id;
+        if let Some(token) = self.deps.access_token(id) {
             return Ok(token);
         }
-        let form = form_urlencoded::Serializer::new(String::new())
-            .append_pair("grant_type", "client_credentials")
-            .append_pair("client_id", &credentials.id)
-            .append_pair("client_secret", &credentials.secret)
-            .finish();
+        let _alone = self.deps.renewal().await;
+        if let Some(token) = self.deps.access_token(id) {
+            return Ok(token);
+        }
+        for attempt in 1..=TOKEN_ATTEMPTS {
+            let asked_at = self.deps.now();
+            let (token, seconds) = self.ask_for_token().await?;
+            if seconds > 0 {
+                let life = seconds.saturating_mul(1_000);
+                let until = asked_at.saturating_add(life - TOKEN_MARGIN_MS.min(life / 2));
+                self.deps.keep_access_token(id, &token, until);
+                return Ok(token);
+            }
+            if attempt == TOKEN_ATTEMPTS || !self.pause(TOKEN_EDGE_MS).await {
+                break;
+            }
+        }
+        Err(self.rest(TOKEN_REST_MS))
+    }
+
+    async fn ask_for_token(&self) -> Result<(String, u64), CallError> {
+        let credentials = &self.deps.settings.marketo;
+        // As a form: what stands in an address ends up in logs.
+        let form = query(&[
+            ("grant_type", "client_credentials"),
+            ("client_id", &credentials.id),
+            ("client_secret", &credentials.secret),
+        ]);
         let request = Request::builder()
             .method(Method::POST)
             .uri(format!("{}/identity/oauth/token", self.base()))
-            .header("content-type", "application/x-www-form-urlencoded")
+            .header("content-type", FORM)
             .body(form.into_bytes())
             .map_err(|_| Failure::fail("a request to Marketo cannot be built"))?;
-        let response = match self.transport(request).await {
-            Ok(response) => response,
+        match self.transport(request).await {
+            Ok(response) => answer::read_token(&response),
             // Asking for a token changes nothing, so an unknown outcome is no doubt.
-            Err(CallError::Unknown(reason)) => return Err(Failure::retry(reason).into()),
-            Err(error) => return Err(error),
-        };
-        let (token, seconds) = answer::read_token(&response)?;
-        let until = (now + seconds * 1000).saturating_sub(TOKEN_MARGIN_MS);
-        self.deps.keep_access_token(&credentials.id, &token, until);
-        Ok(token)
+            Err(CallError::Unknown(reason)) => Err(Failure::retry(reason).into()),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -66,6 +66,7 @@ pub struct Deps {
     pub settings: Arc<Settings>,
     /// Access tokens by client id, with the time (ms) until which they are used.
     tokens: Arc<Mutex<HashMap<String, (String, u64)>>>,
+    renewal: Arc<futures::lock::Mutex<()>>,
     bases: Arc<Mutex<Vec<CachedBase>>>,
 }
 
@@ -78,7 +79,13 @@ impl Deps {
     /// Fresh dependencies: a cold process.
     #[must_use]
     pub fn new(ports: Ports, settings: Settings) -> Self {
-        Self { ports, settings: Arc::new(settings), tokens: Arc::default(), bases: Arc::default() }
+        Self {
+            ports,
+            settings: Arc::new(settings),
+            tokens: Arc::default(),
+            renewal: Arc::default(),
+            bases: Arc::default(),
+        }
     }
 
     /// Now, in ms since the epoch.
@@ -104,6 +111,20 @@ impl Deps {
     pub fn keep_access_token(&self, client_id: &str, token: &str, until: u64) {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         tokens.insert(client_id.to_owned(), (token.to_owned(), until));
+    }
+
+    /// Waits until nobody in this process asks for an access token, and keeps others from asking until the guard is
+    /// dropped. Look for the token once more under the guard: somebody may have brought it meanwhile.
+    pub async fn renewal(&self) -> futures::lock::MutexGuard<'_, ()> {
+        self.renewal.lock().await
+    }
+
+    /// Forgets an access token that was refused. Another one, which somebody has brought meanwhile, is kept.
+    pub fn refuse_access_token(&self, client_id: &str, refused: &str) {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if tokens.get(client_id).is_some_and(|(token, _)| token == refused) {
+            tokens.remove(client_id);
+        }
     }
 
     /// Forgets an access token that is not taken any more.
