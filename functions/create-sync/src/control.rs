@@ -4,10 +4,12 @@
 
 use domain::{LeadSet, MunchkinId, OrgId};
 use jiff::Timestamp;
+use marketo::Marketo;
 use ports::{Failure, Table};
 use serde_json::{Value, json};
 use state::audience::want_pass;
 use state::bell::BellKey;
+use state::budget::Purpose;
 use state::lists::{Want, read_leads, want_key, write_leads};
 use state::syncs::{Completeness, Feed, Start, Status, Subscription, Sync, change_sync, feed_key, subscription_key};
 use state::{Deps, Doc, Step, bell, doc, load, syncs, update};
@@ -30,7 +32,8 @@ pub(crate) async fn ring_list(deps: &Deps, sync: &Sync) -> Step<()> {
     }
 }
 
-async fn rouse_list(deps: &Deps, sync: &Sync) -> Step<()> {
+/// The same, although the list rests.
+pub(crate) async fn rouse_list(deps: &Deps, sync: &Sync) -> Step<()> {
     match (sync.start, sync.list.id) {
         (Start::Now, Some(list)) => bell::rouse(deps, &BellKey::list(&sync.munchkin, list)).await,
         _ => Ok(()),
@@ -115,7 +118,7 @@ pub(crate) async fn rest(deps: &Deps, sync: &Sync, status: Status, why: Option<&
     Ok(row)
 }
 
-fn not_now(sync: &Sync, what: &str) -> Problem {
+pub(crate) fn not_now(sync: &Sync, what: &str) -> Problem {
     let state = match sync.status {
         Status::Creating => "its list is still being made: try again in a minute",
         Status::Active => "it is active",
@@ -152,11 +155,22 @@ pub(crate) async fn stop(deps: &Deps, sync: Sync, request: &Request) -> Answer<V
     view::sync(deps, &row).await
 }
 
-/// `POST /syncs/{id}/resume`.
-pub(crate) async fn resume(deps: &Deps, sync: Sync) -> Answer<Value> {
+/// `POST /syncs/{id}/resume`. A list that was deleted in Marketo pauses its syncs; they go on when it is there again.
+pub(crate) async fn resume(deps: &Deps, sync: Sync, deadline: u64) -> Answer<Value> {
     open(deps, &sync).await?;
     if !matches!(sync.status, Status::Active | Status::Paused) {
         return Err(not_now(&sync, "resumed"));
+    }
+    if let (Status::Paused, Start::Now, Some(list)) = (sync.status, sync.start, sync.list.id) {
+        let marketo = Marketo::new(deps, &sync.munchkin, deadline, Purpose::Control);
+        if marketo.list(marketo.slot().await?, list).await?.is_none() {
+            let detail = format!(
+                "this sync cannot be resumed: Marketo has no static list with id {list} (\"{}\") any more. Stop this \
+                 sync and make a new one, for another list",
+                sync.list.name
+            );
+            return Err(Problem::new(409, detail));
+        }
     }
     let changed = change_sync(deps, &sync.munchkin, &sync.id, |row| {
         if row.status != Status::Paused {
@@ -194,7 +208,8 @@ pub(crate) async fn run(deps: &Deps, sync: Sync) -> Answer<Value> {
     view::sync(deps, &sync).await
 }
 
-async fn open(deps: &Deps, sync: &Sync) -> Answer<()> {
+/// Refuses where the sync's subscription must not be used.
+pub(crate) async fn open(deps: &Deps, sync: &Sync) -> Answer<()> {
     match syncs::subscription(deps, &sync.munchkin).await? {
         Some(subscription) => door(&subscription),
         None => Err(Problem::new(404, "the sync's subscription is gone")),

@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 use domain::limits::{HOUR_MS, LATE_EFFECT_MS};
 use domain::planted::{Guard, holds};
 use domain::{AudienceId, ListId, MunchkinId};
-use marketo::{CALL_TIMEOUT_MS, CallError, ListAsset, Marketo};
+use marketo::class::Class;
+use marketo::{CALL_TIMEOUT_MS, CallError, ListAsset, Marketo, SEND_WITHIN_MS};
 use ports::{Expect, Key, Table};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -23,6 +24,8 @@ use state::syncs::{
 };
 use state::{Deps, Doc, Step, bell, doc, load, save, syncs, update};
 
+use crate::lists::named;
+use crate::orders::read_guard;
 use crate::problem::{Answer, Problem};
 use crate::routes::{Request, Response, load_sync};
 use crate::{control, view};
@@ -44,6 +47,8 @@ struct Wanted {
     leaving: Leaving,
     members_before: MembersBefore,
     start: Start,
+    #[serde(default)]
+    guard: GuardSettings,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,9 +69,10 @@ impl Wanted {
         let leaving = choice(body, "leaving", r#""remove" or "keep""#, &mut errors);
         let members_before = choice(body, "members_before", r#""keep" or "adopt""#, &mut errors);
         let start = choice(body, "start", r#""now" or "report_only""#, &mut errors);
+        let guard = read_guard(&body["guard"], "/guard", GuardSettings::default(), &mut errors);
         match (audience, list) {
             (Some(audience), Some(list)) if errors.is_empty() => {
-                Ok(Self { audience, list, leaving, members_before, start })
+                Ok(Self { audience, list, leaving, members_before, start, guard })
             }
             _ => Err(Problem::fields(errors)),
         }
@@ -313,13 +319,17 @@ async fn validate(deps: &Deps, subscription: &Subscription, wanted: &Wanted, id:
             }
             let mut folder_id = *folder_id;
             if wanted.start == Start::Now {
-                if let Some(found) = named(&marketo, name).await? {
-                    return Err(
-                        feeding(found.id).map_or_else(|| taken(&found), |sync| feeds_already("/list/name", sync))
-                    );
+                let folder = match folder_id {
+                    Some(folder) => folder,
+                    None => default_folder(&marketo).await?,
+                };
+                folder_id = Some(folder);
+                let found = named(&marketo, name, folder).await?;
+                if let Some(sync) = found.iter().find_map(|list| feeding(list.id)) {
+                    return Err(feeds_already("/list/name", sync));
                 }
-                if folder_id.is_none() {
-                    folder_id = Some(default_folder(&marketo).await?);
+                if !found.is_empty() {
+                    return Err(taken(&found));
                 }
             }
             Target { id: None, name: name.clone(), folder_id, ours: false }
@@ -340,7 +350,7 @@ async fn validate(deps: &Deps, subscription: &Subscription, wanted: &Wanted, id:
         from_pass: None,
         run_pass: None,
         frozen: None,
-        guard: GuardSettings::default(),
+        guard: wanted.guard,
         generation: 0,
         created_at: deps.now(),
     })
@@ -367,12 +377,29 @@ fn feeds_already(pointer: &str, sync: &Sync) -> Problem {
     Problem::at(409, pointer, detail).with("existing_sync", json!({"id": sync.id}))
 }
 
-fn taken(list: &ListAsset) -> Problem {
-    let detail = format!(
-        "Marketo has a list of this name already: choose another name, or feed that list with {{\"id\": {}}}",
-        list.id
-    );
-    Problem::at(409, "/list/name", detail).with("existing_list", json!({"id": list.id, "name": list.name}))
+/// The name is taken, by lists that are not ours.
+fn taken(lists: &[ListAsset]) -> Problem {
+    let place = |list: &ListAsset| {
+        let folder = list.folder_id.map(|folder| format!(" in folder {folder}"));
+        let workspace = list.workspace.as_ref().map(|workspace| format!(" of the workspace \"{workspace}\""));
+        format!("{}{}{}", list.id, folder.unwrap_or_default(), workspace.unwrap_or_default())
+    };
+    let places: Vec<String> = lists.iter().map(place).collect();
+    let detail = match lists {
+        [] => "Marketo says that this name is taken, and does not show by which list: choose another name".to_owned(),
+        [list] => format!(
+            "Marketo has a list of this name already, {}: choose another name, or feed that list with {{\"id\": {}}}",
+            places.join(""),
+            list.id
+        ),
+        several => format!(
+            "Marketo has {} lists of this name already, {}: choose another name, or feed one of them by its id",
+            several.len(),
+            places.join(", ")
+        ),
+    };
+    let row = |list: &ListAsset| json!({"id": list.id, "name": list.name, "folder_id": list.folder_id, "workspace": list.workspace});
+    Problem::at(409, "/list/name", detail).with("existing_lists", lists.iter().map(row).collect())
 }
 
 async fn default_folder(marketo: &Marketo<'_>) -> Answer<u64> {
@@ -383,19 +410,6 @@ async fn default_folder(marketo: &Marketo<'_>) -> Answer<u64> {
     first.copied().ok_or_else(|| {
         Problem::at(422, "/list/folder_id", "Marketo shows no folder for lists: name one that the API user may use")
     })
-}
-
-/// A list by its exact name. Marketo's search by name does not find names with a comma.
-async fn named(marketo: &Marketo<'_>, name: &str) -> Result<Option<ListAsset>, CallError> {
-    if !name.contains(',') {
-        return marketo.list_named(marketo.slot().await?, name).await;
-    }
-    let found = marketo.lists(name, usize::MAX).await?;
-    match found.into_iter().find(|list| list.name == name) {
-        // The lead database shows no description.
-        Some(list) => marketo.list(marketo.slot().await?, list.id).await,
-        None => Ok(None),
-    }
 }
 
 /// Writes the sync's row, and before it the row by which [`resume`] finds it.
@@ -470,22 +484,22 @@ enum Made {
 async fn make_list(deps: &Deps, sync: &Sync, deadline: u64) -> Result<Made, CallError> {
     let marketo = Marketo::new(deps, &sync.munchkin, deadline, Purpose::Control);
     let Target { name, folder_id, .. } = &sync.list;
-    let is_ours = |list: &ListAsset| list.description.contains(&sync.id);
-    match named(&marketo, name).await? {
-        Some(list) if is_ours(&list) => return Ok(Made::Ours(list)),
-        Some(list) => return Ok(Made::Refused(taken(&list))),
+    let folder = folder_id.unwrap_or(GROUP_LISTS);
+    let looked_at = deps.now();
+    match there(sync, named(&marketo, name, folder).await?) {
+        Some(Ok(list)) => return Ok(Made::Ours(list)),
+        Some(Err(others)) => return Ok(Made::Refused(taken(&others))),
         None => {}
     }
-    let folder = folder_id.unwrap_or(GROUP_LISTS);
     let slot = marketo.slot().await?;
-    if !may_try(deps, sync).await? {
+    if !may_try(deps, sync, looked_at).await? {
         return Ok(Made::Unclear);
     }
     let error = match marketo.create_list(slot, name, folder, &format!("audience-sync {}", sync.id)).await {
         Ok(list) => return Ok(Made::Ours(list)),
         Err(CallError::Unknown(_)) => {
-            return Ok(match named(&marketo, name).await? {
-                Some(list) if is_ours(&list) => Made::Ours(list),
+            return Ok(match there(sync, named(&marketo, name, folder).await?) {
+                Some(Ok(list)) => Made::Ours(list),
                 // Another one's, or not there yet: what we asked for may still land.
                 _ => Made::Unclear,
             });
@@ -494,20 +508,17 @@ async fn make_list(deps: &Deps, sync: &Sync, deadline: u64) -> Result<Made, Call
     };
     // Certainly without effect.
     tried(deps, sync, None).await?;
-    let code = match error {
-        CallError::Refused { ref code, .. } if code == "401" || code == "603" => return Err(error),
-        CallError::Refused { code, .. } => code,
-        other => return Err(other),
+    let code = match (error.class(), error) {
+        (Some(Class::Alarm | Class::RetryThenAlarm), error) => return Err(error),
+        (_, CallError::Refused { code, .. }) => code,
+        (_, other) => return Err(other),
     };
     Ok(match code.as_str() {
-        "709" => match named(&marketo, name).await? {
-            Some(list) if is_ours(&list) => Made::Ours(list),
-            Some(list) => Made::Refused(taken(&list)),
-            None => Made::Refused(Problem::at(
-                409,
-                "/list/name",
-                "Marketo says that this name is taken: choose another name",
-            )),
+        // The name is taken. A call of ours of which we know nothing any more may have made that list.
+        "709" | "1017" => match there(sync, named(&marketo, name, folder).await?) {
+            Some(Ok(list)) => Made::Ours(list),
+            Some(Err(others)) => Made::Refused(taken(&others)),
+            None => Made::Refused(taken(&[])),
         },
         "710" | "711" => Made::Refused(Problem::at(
             422,
@@ -518,17 +529,26 @@ async fn make_list(deps: &Deps, sync: &Sync, deadline: u64) -> Result<Made, Call
     })
 }
 
-/// Takes the right to ask Marketo for the list: not while an earlier call may still take effect.
-async fn may_try(deps: &Deps, sync: &Sync) -> Step<bool> {
+/// Ours among the lists of one name, or else the others. Ours bears the sync's id in its description: nothing else
+/// makes a list ours.
+fn there(sync: &Sync, mut found: Vec<ListAsset>) -> Option<Result<ListAsset, Vec<ListAsset>>> {
+    if let Some(place) = found.iter().position(|list| list.description.contains(&sync.id)) {
+        return Some(Ok(found.swap_remove(place)));
+    }
+    (!found.is_empty()).then_some(Err(found))
+}
+
+/// Takes the right to ask Marketo for the list: not where an earlier call could still take effect when we looked.
+async fn may_try(deps: &Deps, sync: &Sync, looked_at: u64) -> Step<bool> {
     let now = deps.now();
-    let patience = deps.settings.scaled(CALL_TIMEOUT_MS + LATE_EFFECT_MS);
+    let patience = deps.settings.scaled(SEND_WITHIN_MS + CALL_TIMEOUT_MS + LATE_EFFECT_MS);
     update(
         deps,
         Table::Syncs,
         &making_key(&sync.munchkin, &sync.id),
         |found: Option<Making>| {
             let mut making = found.unwrap_or(Making { v: 1, since: now, tried_at: None });
-            if making.tried_at.is_some_and(|tried| now < tried + patience) {
+            if making.tried_at.is_some_and(|tried| looked_at < tried + patience) {
                 return Ok((None, false));
             }
             making.tried_at = Some(now);

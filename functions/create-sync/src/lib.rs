@@ -1,11 +1,13 @@
 //! The control plane: browses audiences and lists, makes, shows, pauses, resumes, runs and stops syncs, answers
-//! their reports, and serves the page. It never writes the members of a list.
+//! their reports, takes what operators decide about a list, and serves the page. It never writes the members of a list.
 //!
 //! Everything runs over the ports; a request and a response are plain values, so that Lambda, the local stack, the
 //! simulation and the tests call the same [`handle`].
 
 mod control;
 mod create;
+mod lists;
+mod orders;
 mod page;
 mod problem;
 mod routes;

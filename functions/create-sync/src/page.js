@@ -10,8 +10,8 @@ const ask = async (method, path, body, headers = {}) => {
 };
 const say = error => { out.textContent = error.message; out.className = 'bad'; };
 document.querySelectorAll('button[data-do]').forEach(button => button.onclick = async () => {
-  const body = button.dataset.people ? {people: button.dataset.people} : undefined;
-  if (body && !confirm(button.title)) return;
+  const body = button.dataset.body && JSON.parse(button.dataset.body);
+  if (button.title && !confirm(button.title)) return;
   button.disabled = true;
   try { await ask('POST', '/syncs/' + button.dataset.sync + '/' + button.dataset.do, body); location.reload(); }
   catch (error) { say(error); button.disabled = false; }

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use state::Deps;
 use state::bell::Bell;
-use state::syncs::{Import, ImportStatus, Status, Subscription, subscriptions};
+use state::lists::Held;
+use state::syncs::{Import, ImportStatus, Start, Status, Subscription, subscriptions};
 
 use crate::problem::Answer;
 use crate::routes::{Request, Response, maybe};
@@ -125,6 +126,10 @@ fn in_flight(status: &Value, out: &mut String) {
     if status["stuck"].as_u64().unwrap_or(0) > 0 {
         put!(out, "<p class=\"bad\">{} stuck: tried again after a rest</p>", status["stuck"]);
     }
+    let held = status["held"].as_array().map_or(0, Vec::len);
+    if held > 0 {
+        put!(out, "<p class=\"bad\">Lists that wait for a decision of yours: {held}</p>");
+    }
     put!(out, "<p class=\"dim\">Calls to Marketo today: {}</p>", status["calls_today"]);
 }
 
@@ -155,8 +160,12 @@ fn one_sync(seen: &Seen, now: u64, out: &mut String) {
         put!(out, "<p>{}</p>", escape(why));
     }
     runs(seen, now, out);
-    match seen.report(now) {
-        Some(report) => table(&report, out),
+    if let Some(held) = seen.held() {
+        mass_change(held, &sync.id, out);
+    }
+    let report = seen.report(now);
+    match &report {
+        Some(report) => table(report, out),
         None => out.push_str("<p>No report yet.</p>"),
     }
     let button = |what: &str, label: &str| format!("<button data-do=\"{what}\" data-sync=\"{id}\">{label}</button>");
@@ -169,15 +178,51 @@ fn one_sync(seen: &Seen, now: u64, out: &mut String) {
         Status::Paused => out.push_str(&button("resume", "Resume")),
         _ => {}
     }
+    if sync.follows() && sync.start == Start::Now && sync.list.id.is_some() {
+        out.push_str(&button("verify", "Check the whole list"));
+        let out_of_it = |report: &Value| ["kept_out", "dropped"].iter().any(|field| report[field].as_u64() > Some(0));
+        if report.as_ref().is_some_and(out_of_it) {
+            let label = "Put back who was taken out by hand";
+            asked("put-back", &sync.id, &json!({}), label, "Put everybody back who was taken out by hand?", out);
+        }
+    }
     if matches!(sync.status, Status::Active | Status::Paused | Status::Creating) {
         for (people, label) in [("keep", "Stop, keep people"), ("take_out", "Stop, take people out")] {
-            put!(
-                out,
-                "<button data-do=\"stop\" data-people=\"{people}\" data-sync=\"{id}\" title=\"{label}?\">{label}</button>"
-            );
+            asked("stop", &sync.id, &json!({"people": people}), label, &format!("{label}?"), out);
         }
     }
     out.push_str("</p></section>");
+}
+
+/// A button that asks before it does something.
+fn asked(what: &str, sync: &str, body: &Value, label: &str, question: &str, out: &mut String) {
+    put!(
+        out,
+        "<button data-do=\"{what}\" data-sync=\"{}\" data-body=\"{}\" title=\"{}\">{}</button>",
+        escape(sync),
+        escape(&body.to_string()),
+        escape(question),
+        escape(label)
+    );
+}
+
+/// A mass change that waits for an operator.
+fn mass_change(held: &Held, sync: &str, out: &mut String) {
+    put!(
+        out,
+        "<p class=\"bad\">Held since {}: {}. It would remove {} and add {} of a list of {}. Nothing is written to this \
+         list until somebody decides.</p><p>",
+        time(held.since),
+        escape(held.why.trim_end_matches('.')),
+        held.remove,
+        held.add,
+        held.of
+    );
+    for (decision, label) in [("apply", "Apply the change"), ("drop", "Drop it, leave these people as they are")] {
+        let body = json!({"held": held.id, "decision": decision});
+        asked("held", sync, &body, label, &format!("{label}?"), out);
+    }
+    out.push_str("</p>");
 }
 
 /// Last and next run, and what is left to do.
@@ -237,6 +282,8 @@ fn table(report: &Value, out: &mut String) {
     row("sub", "in the list by us", &report["in_list"]["ours"]);
     row("sub", "in the list before us", &report["in_list"]["before_us"]);
     row("sub", "waiting", &report["waiting"]);
+    row("sub", "taken out by hand", &report["kept_out"]);
+    row("sub", "not added: an operator dropped it", &report["dropped"]);
     for (code, count) in report["failed"].as_object().into_iter().flatten() {
         let why = if code == "1004" { " (no such lead: deleted, merged or not visible)" } else { "" };
         row("sub", &format!("refused by Marketo, code {code}{why}"), count);
@@ -255,6 +302,30 @@ fn table(report: &Value, out: &mut String) {
         }
     }
     out.push_str("</table></div>");
+    refused(&report["refused"], out);
+}
+
+/// The people whom Marketo refused, each with what it said.
+fn refused(people: &Value, out: &mut String) {
+    let people = people.as_array().map(Vec::as_slice).unwrap_or_default();
+    if people.is_empty() {
+        return;
+    }
+    out.push_str("<details><summary>Refused people</summary><div class=\"scroll\"><table>");
+    out.push_str("<tr><th>Lead</th><th>Code</th><th>What it means</th><th>When</th><th>Marketo's request id</th></tr>");
+    for person in people {
+        let cell = |field: &str| escape(text(&person[field]));
+        put!(
+            out,
+            "<tr><td class=\"n\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            person["lead_id"],
+            cell("code"),
+            cell("sentence"),
+            cell("at"),
+            cell("request_id")
+        );
+    }
+    out.push_str("</table></div></details>");
 }
 
 fn text(value: &Value) -> &str {

@@ -1,6 +1,7 @@
 //! Refusals, as RFC 9457 problem details: each names the field, what was wrong and what would be right.
 
 use marketo::CallError;
+use marketo::class::Class;
 use ports::Failure;
 use serde_json::{Map, Value, json};
 
@@ -112,15 +113,17 @@ impl From<Failure> for Problem {
 
 impl From<CallError> for Problem {
     fn from(error: CallError) -> Self {
-        match error {
-            CallError::Wait(_) => {
+        match (error.class(), error) {
+            (_, CallError::Wait(_)) => {
                 Self::new(503, "Marketo's limit or our share of it is used up for now; please try again")
                     .header("retry-after", "20")
             }
-            CallError::Refused { code, request_id } if code != "401" && code != "603" => {
+            // The whole instance refuses us.
+            (Some(Class::Alarm | Class::RetryThenAlarm), error) => Failure::from(error).into(),
+            (_, CallError::Refused { code, request_id }) => {
                 Self::new(502, format!("Marketo refused a request with code {code} (its request id: {request_id})"))
             }
-            other => Failure::from(other).into(),
+            (_, other) => Failure::from(other).into(),
         }
     }
 }

@@ -8,7 +8,7 @@ use state::syncs::{Subscription, subscriptions};
 use state::{Deps, Doc, load, syncs};
 
 use crate::problem::{Answer, Problem};
-use crate::{control, create, page, view};
+use crate::{control, create, lists, orders, page, view};
 
 /// A request, as the HTTP API hands it on.
 #[derive(Debug, Clone, Default)]
@@ -76,7 +76,7 @@ impl Response {
 pub const BODY_BYTES: usize = 64 * 1024;
 
 /// Every route: method and path, `*` for one segment.
-const ROUTES: [(&str, &str); 19] = [
+const ROUTES: [(&str, &str); 23] = [
     ("GET", "/"),
     ("GET", "/status"),
     ("GET", "/imports"),
@@ -96,6 +96,10 @@ const ROUTES: [(&str, &str); 19] = [
     ("POST", "/syncs/*/resume"),
     ("POST", "/syncs/*/stop"),
     ("POST", "/syncs/*/run"),
+    ("POST", "/syncs/*/guard"),
+    ("POST", "/syncs/*/held"),
+    ("POST", "/syncs/*/put-back"),
+    ("POST", "/syncs/*/verify"),
 ];
 
 /// Answers one request. `deadline` (ms): calls to Marketo wait for their turn no longer.
@@ -120,6 +124,8 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
     let path = request.path.trim_end_matches('/');
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     let ok = |value: Value| Response::json(200, &value);
+    // The writer of the list will read it.
+    let noted = |value: Value| Response::json(202, &value);
     match (request.method.as_str(), parts.as_slice()) {
         ("GET", []) => page::page(deps, request).await,
         ("GET", ["status"]) => view::status(deps, maybe(deps, request).await?.as_ref()).await.map(ok),
@@ -136,8 +142,8 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
         }
         ("GET", ["lists"]) => {
             let subscription = chosen(deps, request).await?;
-            let marketo = Marketo::new(deps, &subscription.munchkin_id, deadline, Purpose::Control);
-            view::lists(&marketo, request.param("search").unwrap_or_default()).await.map(ok)
+            let search = request.param("search").unwrap_or_default();
+            lists::search(deps, &subscription.munchkin_id, search, deadline).await.map(ok)
         }
         ("GET", ["list-folders"]) => {
             let subscription = chosen(deps, request).await?;
@@ -149,9 +155,13 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
         ("GET", ["syncs", id]) => view::sync(deps, &find(deps, id).await?).await.map(ok),
         ("GET", ["syncs", id, "report"]) => view::report(deps, &find(deps, id).await?).await.map(ok),
         ("POST", ["syncs", id, "pause"]) => control::pause(deps, find(deps, id).await?).await.map(ok),
-        ("POST", ["syncs", id, "resume"]) => control::resume(deps, find(deps, id).await?).await.map(ok),
+        ("POST", ["syncs", id, "resume"]) => control::resume(deps, find(deps, id).await?, deadline).await.map(ok),
         ("POST", ["syncs", id, "stop"]) => control::stop(deps, find(deps, id).await?, request).await.map(ok),
         ("POST", ["syncs", id, "run"]) => control::run(deps, find(deps, id).await?).await.map(ok),
+        ("POST", ["syncs", id, "guard"]) => orders::guard(deps, find(deps, id).await?, request).await.map(ok),
+        ("POST", ["syncs", id, "held"]) => orders::held(deps, find(deps, id).await?, request).await.map(noted),
+        ("POST", ["syncs", id, "put-back"]) => orders::put_back(deps, find(deps, id).await?, request).await.map(noted),
+        ("POST", ["syncs", id, "verify"]) => orders::verify(deps, find(deps, id).await?).await.map(noted),
         _ => Err(no_route(&parts)),
     }
 }

@@ -11,14 +11,12 @@ use serde_json::{Value, json};
 use state::audience::{Head, head_key};
 use state::bell::{Bell, BellKey};
 use state::identity::{ask_pk, tell_pk};
-use state::lists::{self, Left, ListHead, Report, Want, report_key, want_key};
+use state::lists::{self, Held, Left, ListHead, RefusedPerson, Report, Want, report_key, want_key};
 use state::syncs::{IdentityHead, Import, ImportStatus, Start, Status, Subscription, Sync, identity_key};
 use state::{Deps, Doc, bell, budget, doc, load};
 
 use crate::problem::{Answer, Problem};
 
-/// Lists of one answer.
-const LISTS: usize = 50;
 /// Imports of one answer.
 const IMPORTS: usize = 100;
 /// Due tokens that are counted, at most.
@@ -33,6 +31,12 @@ pub(crate) fn time(ms: u64) -> String {
 /// The id of one of Marketo's folders.
 pub(crate) fn folder_id(folder: &Value) -> Option<u64> {
     folder["id"].as_u64().or_else(|| folder["folderId"]["id"].as_u64())
+}
+
+/// A mass change that waits for an operator.
+pub(crate) fn held(held: &Held) -> Value {
+    let Held { id, since, why, remove, add, of } = held;
+    json!({"id": id, "since": time(*since), "why": why, "removals": remove, "additions": add, "of": of})
 }
 
 /// Everything about a sync that its views are made of.
@@ -86,10 +90,17 @@ impl Seen {
             "leaving": leaving,
             "members_before": members_before,
             "start": start,
+            "guard": self.sync.guard,
+            "held": self.held().map(held),
             "generation": self.sync.generation,
             "created_at": time(self.sync.created_at),
             "live": self.live(),
         })
+    }
+
+    /// What waits for an operator on the sync's list.
+    pub(crate) fn held(&self) -> Option<&Held> {
+        self.list.as_ref()?.held.as_ref()
     }
 
     /// Numbers of this moment. They stand beside the report and not in it: they are of no one instant.
@@ -117,8 +128,19 @@ impl Seen {
 
     /// The report; `None`: the first pass is under way.
     pub(crate) fn report(&self, now: u64) -> Option<Value> {
+        let without_list = |as_of: u64, audience: AudienceCounts, people: PeopleCounts| Report {
+            v: 1,
+            as_of,
+            pass: 0,
+            audience,
+            people,
+            members: None,
+            refused: Vec::new(),
+            freshness_seconds: 0,
+        };
         if self.head.is_none() {
-            let mut report = self.counted(now, &AudienceCounts::default(), &PeopleCounts::default(), None);
+            let nothing = without_list(now, AudienceCounts::default(), PeopleCounts::default());
+            let mut report = self.counted(&nothing);
             report["delivered"] = json!(false);
             report["note"] = json!("no delivery has named this audience yet, which is not the same as an empty one");
             return Some(report);
@@ -126,26 +148,20 @@ impl Seen {
         if self.sync.start == Start::ReportOnly {
             let found = &self.want.as_ref()?.report;
             let people = PeopleCounts { waiting: found.counts.people, ..PeopleCounts::default() };
-            return Some(self.counted(found.as_of, &found.counts, &people, None));
+            return Some(self.counted(&without_list(found.as_of, found.counts.clone(), people)));
         }
-        let report = self.report.as_ref()?;
-        Some(self.counted(report.as_of, &report.audience, &report.people, report.members.as_ref()))
+        Some(self.counted(self.report.as_ref()?))
     }
 
-    fn counted(
-        &self,
-        as_of: u64,
-        audience: &AudienceCounts,
-        people: &PeopleCounts,
-        members: Option<&MemberCounts>,
-    ) -> Value {
+    fn counted(&self, report: &Report) -> Value {
+        let Report { audience, people, members, .. } = report;
         let mut failed = BTreeMap::from([("1004".to_owned(), 0)]);
         failed.extend(people.failed.clone());
         json!({
             "sync_id": self.sync.id,
             "audience_id": self.sync.audience,
             "list_id": self.sync.list.id,
-            "as_of": time(as_of),
+            "as_of": time(report.as_of),
             "delivered": true,
             "audience": audience.audience,
             "no_match": audience.no_match,
@@ -156,11 +172,20 @@ impl Seen {
             "people": audience.people,
             "in_list": {"ours": people.ours, "before_us": people.before_us},
             "waiting": people.waiting,
+            "kept_out": people.kept_out,
+            "dropped": people.dropped,
             "failed": failed,
-            "members_in_marketo": members.map(MemberCounts::total),
+            "refused": report.refused.iter().map(refused).collect::<Vec<_>>(),
+            "members_in_marketo": members.as_ref().map(MemberCounts::total),
             "members": members,
+            "freshness_seconds": Some(report.freshness_seconds).filter(|seconds| *seconds > 0),
         })
     }
+}
+
+fn refused(person: &RefusedPerson) -> Value {
+    let RefusedPerson { lead, code, request_id, at, sentence } = person;
+    json!({"lead_id": lead, "code": code, "request_id": request_id, "at": time(*at), "sentence": sentence})
 }
 
 fn value<T>(doc: Option<Doc<T>>) -> Option<T> {
@@ -245,12 +270,6 @@ pub(crate) async fn audiences(deps: &Deps, munchkin: &MunchkinId, folder: &str) 
     Ok(rows.collect())
 }
 
-/// `GET /lists?search=`.
-pub(crate) async fn lists(marketo: &Marketo<'_>, search: &str) -> Answer<Value> {
-    let found = marketo.lists(search, LISTS).await?;
-    Ok(found.into_iter().map(|list| json!({"id": list.id, "name": list.name, "folder_id": list.folder_id})).collect())
-}
-
 /// `GET /list-folders`: the folders that may hold lists.
 pub(crate) async fn list_folders(marketo: &Marketo<'_>) -> Answer<Value> {
     let found = marketo.list_folders(marketo.slot().await?).await?;
@@ -321,6 +340,7 @@ pub(crate) async fn status(deps: &Deps, subscription: Option<&Subscription>) -> 
             "stuck": 0,
             "next_at": null,
             "outstanding": [],
+            "held": [],
             "due_tokens": 0,
             "extract_pending": false,
             "activities_polled_at": 0,
@@ -351,6 +371,7 @@ pub(crate) async fn status(deps: &Deps, subscription: Option<&Subscription>) -> 
 
     let (mut creating, mut passes, mut reports) = (0, 0, 0);
     let mut outstanding: BTreeMap<u64, Left> = BTreeMap::new();
+    let mut waiting: BTreeMap<u64, Value> = BTreeMap::new();
     let mut audiences: BTreeMap<AudienceId, bool> = BTreeMap::new();
     for sync in in_order(deps, munchkin).await? {
         creating += u64::from(sync.status == Status::Creating);
@@ -368,13 +389,21 @@ pub(crate) async fn status(deps: &Deps, subscription: Option<&Subscription>) -> 
         };
         reports += u64::from(sync.status == Status::Active && due);
         if let Some(head) = seen.list {
+            if let Some(change) = &head.held {
+                let mut row = held(change);
+                row["list_id"] = json!(list);
+                waiting.insert(list, row);
+            }
             outstanding.insert(list, head.left);
         }
     }
     passes += audiences.values().filter(|pending| **pending).count();
     let imports = latest_imports(deps, munchkin).await?;
     let imports_running = imports.iter().filter(|import| import.status == ImportStatus::Running).count();
-    let left: u64 = outstanding.values().map(|left| left.add + left.remove + left.hold).sum();
+    // A list that waits for an operator is written by nobody: what is left there is no work of ours.
+    let left =
+        |(list, left): (&u64, &Left)| left.hold + if waiting.contains_key(list) { 0 } else { left.add + left.remove };
+    let left: u64 = outstanding.iter().map(left).sum();
 
     let count = |name: &str| bells.dirty.get(name).copied().unwrap_or(0);
     let mut waits_for = Vec::new();
@@ -411,6 +440,7 @@ pub(crate) async fn status(deps: &Deps, subscription: Option<&Subscription>) -> 
         "stuck": bells.stuck,
         "next_at": bells.next_at,
         "outstanding": lists,
+        "held": waiting.into_values().collect::<Vec<_>>(),
         "due_tokens": due_tokens,
         "extract_pending": extract_pending,
         "activities_polled_at": identity.polled_at,

@@ -4,6 +4,7 @@
 mod audience;
 mod identity;
 mod import;
+mod lists_index;
 mod pass;
 mod propagate;
 
@@ -12,6 +13,7 @@ use state::bell::{Kind, Ring};
 use state::{Deps, Step, bell};
 
 pub use import::{Arrival, arrivals, arrived, backstop};
+pub use lists_index::go_on as index_lists;
 
 /// What the function reads from its environment.
 pub const USES: lambda::Uses = lambda::Uses {

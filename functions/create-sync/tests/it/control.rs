@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use state::bell::BellKey;
 use state::syncs::Status;
 
-use crate::support::{MUNCHKIN, ORG, World, munchkin};
+use crate::support::{MUNCHKIN, ORG, START, World, munchkin};
 
 /// A sync whose audience has had a pass.
 fn running() -> (World, String) {
@@ -57,6 +57,25 @@ fn a_want_from_before_the_sync_is_not_kept() {
     world.want(101, &[1, 2, 3], 0);
     assert_eq!(world.post(&format!("/syncs/{id}/pause"), &json!({})).0, 200);
     assert_eq!(world.row(&id).expect("a row").frozen, None);
+}
+
+#[test]
+fn a_sync_whose_list_was_deleted_is_not_resumed() {
+    let (world, id) = running();
+    assert_eq!(world.post(&format!("/syncs/{id}/pause"), &json!({})).0, 200);
+    // As an operator deletes it in Marketo.
+    let token = world.marketo_token();
+    let delete = http::Request::post("http://marketo.test/rest/asset/v1/staticList/1001/delete.json")
+        .header("authorization", format!("Bearer {token}"))
+        .body(Vec::new())
+        .expect("a request");
+    assert_eq!(world.marketo().handle(START, &delete).response.expect("an answer").status(), 200);
+    let row = world.row(&id).expect("a row");
+    let (status, problem) = world.post(&format!("/syncs/{id}/resume"), &json!({}));
+    assert_eq!(status, 409, "{problem}");
+    let detail = problem["detail"].as_str().expect("words");
+    assert!(detail.contains("1001") && detail.contains("VIP"), "{detail}");
+    assert_eq!(world.row(&id).expect("a row"), row, "nothing changed");
 }
 
 #[test]

@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use domain::planted::{Guard, take_out};
-use doubles::marketo::{Commit, Fault, FaultAnswer, Kind, Which};
+use doubles::marketo::{self, Commit, Fault, FaultAnswer, Kind, Which};
 use serde_json::{Value, json};
 use state::bell::BellKey;
 use state::syncs::{Start, Status};
 
-use crate::support::{MUNCHKIN, ORG, World, munchkin};
+use crate::support::{MUNCHKIN, ORG, START, World, munchkin};
 
 fn carts() -> Value {
     json!({"audience_id": "aam:101", "list": {"name": "Carts"}})
@@ -150,8 +150,99 @@ fn wrong_fields_are_named_all_at_once() {
 fn a_taken_name_offers_the_list_that_has_it() {
     let world = World::new();
     let (status, problem) = world.post("/syncs", &json!({"audience_id": "aam:101", "list": {"name": " VIP "}}));
-    assert_eq!((status, &problem["existing_list"]), (409, &json!({"id": 1001, "name": "VIP"})));
+    let list = json!({"id": 1001, "name": "VIP", "folder_id": 12, "workspace": "Default"});
+    assert_eq!((status, &problem["existing_lists"]), (409, &json!([list])));
+    let detail = problem["detail"].as_str().expect("words");
+    assert!(["1001", "folder 12", "Default"].iter().all(|part| detail.contains(part)), "{detail}");
     nothing_half_made(&world);
+}
+
+#[test]
+fn all_lists_of_a_taken_name_are_shown() {
+    let world = World::new();
+    let other = world.marketo().make_list(START, "VIP", 31, "EMEA");
+    let (status, problem) = world.post("/syncs", &json!({"audience_id": "aam:101", "list": {"name": "VIP"}}));
+    assert_eq!(status, 409, "{problem}");
+    let rows = json!([
+        {"id": 1001, "name": "VIP", "folder_id": 12, "workspace": "Default"},
+        {"id": other, "name": "VIP", "folder_id": 31, "workspace": "EMEA"},
+    ]);
+    assert_eq!(problem["existing_lists"], rows);
+    let detail = problem["detail"].as_str().expect("words");
+    assert!(["2 lists", "1001", "EMEA"].iter().all(|part| detail.contains(part)), "{detail}");
+    assert_eq!(world.get("/syncs"), (200, json!([])));
+    assert!(world.marketo().calls().iter().all(|call| call.kind != Kind::AssetCreate), "nothing was asked to be made");
+}
+
+#[test]
+fn a_name_that_somebody_takes_just_before_us_names_their_list() {
+    for taken_name_code in [709, 1017] {
+        let world = World::with(marketo::Settings { taken_name_code, ..marketo::Settings::default() });
+        world.outside.rival.lock().expect("unlocked").replace("Carts".into());
+        let (status, problem) = world.post("/syncs", &carts());
+        assert_eq!(status, 409, "{problem}");
+        let list = &problem["existing_lists"][0];
+        assert_eq!((&list["folder_id"], &list["workspace"]), (&json!(31), &json!("EMEA")));
+        assert_eq!(world.get("/syncs"), (200, json!([])));
+        // With a comma the other's list cannot be searched for, and it is in no folder of ours.
+        let body = json!({"audience_id": "aam:101", "list": {"name": "Carts, new", "folder_id": 32}});
+        world.outside.rival.lock().expect("unlocked").replace("Carts, new".into());
+        let (status, problem) = world.post("/syncs", &body);
+        assert_eq!((status, &problem["existing_lists"]), (409, &json!([])), "{problem}");
+        assert!(world.rows("creating/").is_empty());
+    }
+}
+
+#[test]
+fn a_name_that_is_taken_by_our_own_list_is_ours() {
+    for code in [709, 1017] {
+        let world = World::new();
+        fault(&world, FaultAnswer::Code(code), Commit::After);
+        let (status, sync) = world.post("/syncs", &carts());
+        assert_eq!((status, &sync["list"]["ours"]), (201, &json!(true)), "{code}: {sync}");
+        assert_eq!(world.list_names().len(), 3);
+    }
+}
+
+#[test]
+fn a_list_is_ours_by_the_id_of_its_sync_and_by_nothing_else() {
+    let world = World::new();
+    let (_, first) = world.post("/syncs", &carts());
+    let id = first["id"].as_str().expect("an id");
+    assert_eq!(world.post(&format!("/syncs/{id}/stop"), &json!({})).0, 200);
+    // Made by us, for another sync, which is over: it is a list like any other.
+    let (status, problem) = world.post("/syncs", &carts());
+    assert_eq!((status, &problem["existing_lists"][0]["id"]), (409, &first["list"]["id"]));
+}
+
+#[test]
+fn an_unknown_outcome_of_a_name_with_a_comma_is_found_in_the_folder() {
+    let world = World::new();
+    fault(&world, FaultAnswer::Html, Commit::After);
+    let (status, sync) = world.post("/syncs", &json!({"audience_id": "aam:101", "list": {"name": "Carts, new"}}));
+    assert_eq!((status, &sync["list"]["ours"]), (201, &json!(true)), "{sync}");
+    assert_eq!(world.list_names().len(), 3);
+}
+
+#[test]
+fn the_guard_of_a_sync_is_set_with_it() {
+    let world = World::new();
+    let (_, sync) = world.post("/syncs", &carts());
+    let usual = json!({"removals_percent": 30, "removals_at_least": 100, "additions_at_least": 5000});
+    assert_eq!(sync["guard"], usual);
+    let mut body = json!({"audience_id": "aam:103", "list": {"id": 1001}, "guard": {"removals_percent": 5}});
+    let (status, sync) = world.post("/syncs", &body);
+    assert_eq!(
+        (status, &sync["guard"]["removals_percent"], &sync["guard"]["removals_at_least"]),
+        (201, &json!(5), &json!(100))
+    );
+    body["guard"] = json!({"removals_percent": 101, "removals_at_least": "1", "removals": 1});
+    let (status, problem) = world.post("/syncs", &body);
+    let pointers: Vec<&Value> = problem["errors"].as_array().expect("errors").iter().map(|e| &e["pointer"]).collect();
+    assert_eq!(status, 400);
+    assert_eq!(pointers, ["/guard/removals_percent", "/guard/removals_at_least", "/guard/removals"]);
+    body["guard"] = json!("strict");
+    assert_eq!(world.post("/syncs", &body).1["errors"][0]["pointer"], "/guard");
 }
 
 #[test]
@@ -161,7 +252,7 @@ fn a_name_with_a_comma_is_found_although_marketo_cannot() {
     let (status, sync) = world.post("/syncs", &body);
     assert_eq!(status, 201, "{sync}");
     let (status, problem) = world.post("/syncs", &json!({"audience_id": "aam:103", "list": {"name": "Carts, new"}}));
-    assert_eq!((status, &problem["existing_list"]["id"]), (409, &sync["list"]["id"]));
+    assert_eq!((status, &problem["existing_lists"][0]["id"]), (409, &sync["list"]["id"]));
 }
 
 #[test]
@@ -279,7 +370,7 @@ fn an_unknown_outcome_without_effect_is_tried_again_when_it_can_no_longer_land()
     world.wait(60_000);
     world.resume();
     assert_eq!(world.list_names().len(), 2, "it might still land");
-    world.wait(180_000);
+    world.wait(200_000);
     world.resume();
     assert_eq!(world.list_names().len(), 3);
     let (_, now) = world.get(&format!("/syncs/{}", sync["id"].as_str().expect("an id")));
@@ -294,7 +385,7 @@ fn a_name_that_is_taken_meanwhile_stops_the_sync_and_says_why() {
     assert_eq!(status, 202);
     let fine = json!({"audience_id": "aam:103", "list": {"name": "Carts"}});
     assert_eq!(world.post("/syncs", &fine).0, 201);
-    world.wait(240_000);
+    world.wait(310_000);
     world.resume();
     let (_, now) = world.get(&format!("/syncs/{}", sync["id"].as_str().expect("an id")));
     assert_eq!(now["status"], "stopped_keeping");
@@ -338,7 +429,7 @@ fn dying_anywhere_and_trying_again_makes_one_list_and_one_sync() {
     for (body, lists) in [(carts(), 1), (json!({"audience_id": "aam:101", "list": {"id": 1001}}), 0)] {
         let again = |world: &World| {
             // A create that may still land is waited for.
-            world.wait(240_000);
+            world.wait(310_000);
             assert_eq!(world.post_once("k", &body).0, 201);
             assert_eq!(world.post_once("k", &body).0, 201);
         };
@@ -351,7 +442,7 @@ fn dying_anywhere_and_trying_again_makes_one_list_and_one_sync() {
 #[test]
 fn dying_anywhere_leaves_nothing_that_the_schedule_does_not_finish() {
     let again = |world: &World| {
-        world.wait(240_000);
+        world.wait(310_000);
         world.resume();
     };
     let ends = dying_everywhere(&carts(), again);
@@ -370,7 +461,7 @@ fn a_sync_on_its_way_can_be_stopped() {
     let id = sync["id"].as_str().expect("an id");
     assert_eq!(world.post(&format!("/syncs/{id}/pause"), &json!({})).0, 409);
     assert_eq!(world.post(&format!("/syncs/{id}/stop"), &json!({})).0, 200);
-    world.wait(240_000);
+    world.wait(310_000);
     world.resume();
     assert_eq!(world.row(id).expect("a row").status, Status::StoppedKeeping);
     assert_eq!(world.list_names().len(), 2);

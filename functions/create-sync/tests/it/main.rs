@@ -2,5 +2,7 @@
 
 mod control;
 mod create;
+mod lists;
+mod orders;
 mod show;
 mod support;

@@ -16,7 +16,7 @@ fn make(world: &World, audience: &str, list: Value, start: &str) -> String {
 }
 
 #[test]
-fn folders_audiences_and_lists_are_browsed() {
+fn folders_and_audiences_are_browsed() {
     let world = World::new();
     assert_eq!(
         world.get("/folders").1,
@@ -29,8 +29,6 @@ fn folders_audiences_and_lists_are_browsed() {
     assert_eq!(world.get("/folders/1/audiences").1, json!([]));
     assert_eq!(world.get("/folders/9/audiences").0, 404);
     assert_eq!(world.get("/folders/x/audiences").0, 404);
-    let (_, lists) = world.get("/lists?search=vip");
-    assert_eq!((lists.as_array().expect("lists").len(), &lists[0]["id"]), (1, &json!(1001)));
     assert!(world.get("/list-folders").1.as_array().expect("folders").iter().any(|folder| folder["id"] == 12));
 }
 
@@ -47,8 +45,13 @@ fn the_report_has_the_published_shape_and_its_sums_hold() {
         json!({
             "sync_id": id, "audience_id": "aam:101", "list_id": 1001, "as_of": "2026-11-20T00:01:01.5Z",
             "delivered": true, "audience": 7, "no_match": 3, "set_aside": 1, "anonymous": 1, "addressable": 4,
-            "known": 2, "people": 5, "in_list": {"ours": 1, "before_us": 1}, "waiting": 1,
-            "failed": {"1004": 0, "1007": 2}, "members_in_marketo": 6,
+            "known": 2, "people": 7, "in_list": {"ours": 1, "before_us": 1}, "waiting": 1,
+            "kept_out": 1, "dropped": 1, "failed": {"1004": 0, "1007": 2}, "members_in_marketo": 6,
+            "refused": [{
+                "lead_id": 4, "code": "1007", "request_id": "1a2b#3", "at": "2026-11-20T00:00:00Z",
+                "sentence": "Several <people> match.",
+            }],
+            "freshness_seconds": 120,
             "members": {
                 "in_audience_by_us": 1, "in_audience_before_us": 1, "before_us_only": 4, "by_another_sync": 0,
                 "kept": 0, "waiting_to_leave": 0,
@@ -138,9 +141,36 @@ fn the_page_shows_everything_and_escapes_it() {
     assert!(html.contains("incoming/&lt;b&gt;.sync") && html.contains("38 digits &amp; got &lt;12&gt;"));
     assert!(html.contains("and 2 more") && html.contains("refused by Marketo, code 1007"));
     assert!(html.contains("As of 2026-11-20T00:01:01.5Z") && html.contains("List last handled: never"));
+    assert!(html.contains("Several &lt;people&gt; match.") && html.contains("1a2b#3"));
     assert!(!html.contains("http://") && !html.contains("https://"), "nothing is loaded from elsewhere");
     let policy = answer.headers.iter().find(|(name, _)| *name == "content-security-policy").expect("a policy");
     assert!(policy.1.contains("default-src 'none'"));
+}
+
+#[test]
+fn a_held_list_is_shown_and_does_not_keep_the_system_busy() {
+    let world = World::new();
+    let id = make(&world, "aam:101", json!({"id": 1001}), "now");
+    assert_eq!(world.get(&format!("/syncs/{id}")).1["held"], Value::Null);
+    assert_eq!(world.get("/status").1["held"], json!([]));
+    world.hold(1001, "00000000000000aa");
+    let held = json!({
+        "id": "00000000000000aa", "since": "2026-11-20T00:00:01Z", "why": "400 of 500 people <would> leave",
+        "removals": 400, "additions": 2, "of": 500,
+    });
+    assert_eq!(world.get(&format!("/syncs/{id}")).1["held"], held);
+    let (_, status) = world.get("/status");
+    assert_eq!((&status["held"][0]["list_id"], &status["held"][0]["id"]), (&json!(1001), &held["id"]));
+    assert_eq!(status["outstanding"][0]["remove"], 400);
+    let waits = status["waits_for"].as_array().expect("words");
+    assert!(!waits.iter().any(|what| what.as_str().expect("words").contains("people to add")), "{status}");
+    let html = String::from_utf8(world.ask("GET", "/", &[], b"").body).expect("text");
+    assert!(html.contains("400 of 500 people &lt;would&gt; leave") && html.contains("Lists that wait for a decision"));
+    for decision in ["apply", "drop"] {
+        let body =
+            format!("{{&quot;decision&quot;:&quot;{decision}&quot;,&quot;held&quot;:&quot;00000000000000aa&quot;}}");
+        assert!(html.contains(&body), "{decision}");
+    }
 }
 
 #[test]

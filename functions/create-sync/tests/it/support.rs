@@ -20,7 +20,11 @@ use serde_json::{Value, json};
 use state::audience::{BaseRef, Head, head_key};
 use state::bell::{self, BellKey, Next, Ring};
 use state::deps::Credentials;
-use state::lists::{AudienceReport, Report, Want, report_key, want_key, write_leads};
+use state::lists::{
+    AudienceReport, Held, OpenList, RefusedPerson, Report, Want, head_key as list_head_key, report_key, want_key,
+    write_leads,
+};
+use state::notes::{self, Note};
 use state::syncs::{Sync, sync_key};
 use state::{Deps, Settings, load, save};
 use world::types::{Folder, Lead, Library, List, MarketoData, Segment};
@@ -44,6 +48,8 @@ pub struct Outside {
     dead: AtomicBool,
     /// Calls of ports until the process dies.
     lives: AtomicU64,
+    /// Somebody else makes a list of this name just before ours is made.
+    pub rival: Mutex<Option<String>>,
     /// A row of the lists that somebody writes just when a sync's people are copied.
     pub meanwhile: Mutex<Option<Item>>,
 }
@@ -212,6 +218,10 @@ impl Http for Outside {
         if request.uri().host() == Some("adobe.test") {
             return Ok(lock(&self.adobe).handle(now, &request));
         }
+        let makes = request.method() == http::Method::POST && request.uri().path().ends_with("/staticLists.json");
+        if let Some(name) = lock(&self.rival).take_if(|_| makes) {
+            lock(&self.marketo).make_list(now, &name, 31, "EMEA");
+        }
         let lists = lock(&self.marketo).lists().len();
         let response = lock(&self.marketo).handle(now, &request).response;
         if self.die_after_list.load(Ordering::Relaxed) && lock(&self.marketo).lists().len() > lists {
@@ -272,17 +282,23 @@ fn library() -> Library {
 impl World {
     /// The stack as it is before anybody set up a subscription.
     pub fn bare() -> Self {
+        Self::over(marketo::Settings::default())
+    }
+
+    /// The same, over a Marketo with these settings.
+    fn over(settings: marketo::Settings) -> Self {
         let outside = Arc::new(Outside {
             items: Mutex::default(),
             objects: Mutex::default(),
             sent: Mutex::default(),
-            marketo: Mutex::new(Marketo::new(marketo::Settings::default(), marketo_data(), START)),
+            marketo: Mutex::new(Marketo::new(settings, marketo_data(), START)),
             adobe: Mutex::new(Adobe::new(adobe::Settings::default(), library(), START)),
             now: AtomicU64::new(START),
             random: AtomicU64::new(0xA000_0000_0000_0000),
             die_after_list: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             lives: AtomicU64::new(u64::MAX),
+            rival: Mutex::default(),
             meanwhile: Mutex::default(),
         });
         let credentials = || Credentials { id: "sample-client".into(), secret: "sample-secret".into() };
@@ -311,7 +327,11 @@ impl World {
     }
 
     pub fn new() -> Self {
-        let world = Self::bare();
+        Self::with(marketo::Settings::default())
+    }
+
+    pub fn with(settings: marketo::Settings) -> Self {
+        let world = Self::over(settings);
         let (status, _) = world.put("/subscription", &json!({"munchkin_id": MUNCHKIN, "org_id": ORG}));
         assert_eq!(status, 201);
         for sid in [101, 103] {
@@ -422,16 +442,72 @@ impl World {
             v: 1,
             as_of: START + 61_500,
             pass: 1,
-            audience: AudienceCounts { audience: 7, no_match: 3, set_aside: 1, anonymous: 1, known: 2, people: 5 },
-            people: PeopleCounts { ours: 1, before_us: 1, waiting: 1, failed: BTreeMap::from([("1007".into(), 2)]) },
+            audience: AudienceCounts { audience: 7, no_match: 3, set_aside: 1, anonymous: 1, known: 2, people: 7 },
+            people: PeopleCounts {
+                ours: 1,
+                before_us: 1,
+                waiting: 1,
+                kept_out: 1,
+                dropped: 1,
+                failed: BTreeMap::from([("1007".into(), 2)]),
+            },
             members: Some(MemberCounts {
                 in_audience_by_us: 1,
                 in_audience_before_us: 1,
                 before_us_only: 4,
                 ..MemberCounts::default()
             }),
+            refused: vec![RefusedPerson {
+                lead: 4,
+                code: "1007".into(),
+                request_id: "1a2b#3".into(),
+                at: START,
+                sentence: "Several <people> match.".into(),
+            }],
+            freshness_seconds: 120,
         };
         self.store(Table::Lists, report_key(&munchkin(), sync), &report);
+    }
+
+    /// A list of which a mass change is held.
+    pub fn hold(&self, list: u64, id: &str) {
+        let mut head = block_on(OpenList::open(&self.deps, &munchkin(), list)).expect("a head").head;
+        head.left.remove = 400;
+        head.held = Some(Held {
+            id: id.to_owned(),
+            since: START + 1_000,
+            why: "400 of 500 people <would> leave".into(),
+            remove: 400,
+            add: 2,
+            of: 500,
+        });
+        self.store(Table::Lists, list_head_key(&munchkin(), list), &head);
+    }
+
+    /// The notes to the writer of a list.
+    pub fn notes(&self, list: u64) -> Vec<Note> {
+        let notes = block_on(notes::read(&self.deps, &munchkin(), list)).expect("notes");
+        notes.into_iter().map(|(_, note)| note).collect()
+    }
+
+    /// Marketo's double.
+    pub fn marketo(&self) -> MutexGuard<'_, Marketo> {
+        lock(&self.outside.marketo)
+    }
+
+    /// A token, as an operator's own tool gets one.
+    pub fn marketo_token(&self) -> String {
+        let uri = "http://marketo.test/identity/oauth/token?grant_type=client_credentials&client_id=sample-client\
+                   &client_secret=sample-secret";
+        let request = http::Request::get(uri).body(Vec::new()).expect("a request");
+        let response = self.marketo().handle(START, &request).response.expect("an answer");
+        let body: Value = serde_json::from_slice(response.body()).expect("JSON");
+        body["access_token"].as_str().expect("a token").to_owned()
+    }
+
+    /// Keys of the objects that begin so.
+    pub fn objects(&self, prefix: &str) -> Vec<String> {
+        lock(&self.outside.objects).keys().filter(|key| key.starts_with(prefix)).cloned().collect()
     }
 
     pub fn store<T: serde::Serialize>(&self, table: Table, key: Key, value: &T) {

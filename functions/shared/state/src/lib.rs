@@ -10,6 +10,7 @@ pub mod deps;
 pub mod doc;
 pub mod identity;
 pub mod lists;
+pub mod lists_index;
 pub mod notes;
 pub mod syncs;
 mod version;

@@ -1,0 +1,182 @@
+//! The search among 20,000 lists: by an index that the identity work builds, and by exact name.
+
+use doubles::marketo::{Commit, Fault, FaultAnswer, Kind, Which};
+use futures::executor::block_on;
+use marketo::{CallError, Marketo};
+use scheduled_incremental_sync::index_lists;
+use serde_json::{Value, json};
+use state::budget::Purpose;
+use state::lists_index::{Index, read};
+
+use crate::support::{START, World, munchkin};
+
+/// Lists beside the two of every world.
+const MADE: u64 = 19_998;
+/// Pages of 300 lists.
+const PAGES: usize = 67;
+const MINUTE_MS: u64 = 60_000;
+
+fn many_lists() -> World {
+    let world = World::new();
+    for number in 0..MADE {
+        world.marketo().make_list(START, &format!("list-{number}"), 31, "EMEA");
+    }
+    world.marketo().clear_calls();
+    world.rung();
+    world
+}
+
+/// The answer of a search, and the calls that it made.
+fn search(world: &World, text: &str) -> (Value, usize) {
+    world.marketo().clear_calls();
+    let (status, answer) = world.get(&format!("/lists?search={text}"));
+    assert_eq!(status, 200, "{answer}");
+    let calls = world.marketo().calls().iter().filter(|call| call.kind != Kind::Token).count();
+    (answer, calls)
+}
+
+fn names(answer: &Value) -> Vec<&str> {
+    answer["lists"].as_array().expect("lists").iter().map(|list| list["name"].as_str().expect("a name")).collect()
+}
+
+/// One visit of the identity work.
+fn visit(world: &World) -> Result<bool, CallError> {
+    let munchkin = munchkin();
+    let deadline = world.deps.now() + 120_000;
+    let marketo = Marketo::new(&world.deps, &munchkin, deadline, Purpose::LookUp);
+    block_on(index_lists(&world.deps, &munchkin, marketo, deadline))
+}
+
+fn index(world: &World) -> Index {
+    block_on(read(&world.deps, &munchkin())).expect("a row")
+}
+
+fn built(world: &World) {
+    search(world, "list-1");
+    assert!(!visit(world).expect("built"));
+    assert_eq!(index(world).published.map(|published| published.count), Some(MADE + 2));
+    world.rung();
+}
+
+#[test]
+fn before_there_is_an_index_the_exact_name_and_the_first_page_are_searched() {
+    let world = many_lists();
+    world.handled(state::bell::BellKey::identity(&munchkin()));
+    let (answer, calls) = search(&world, "list-19997");
+    assert_eq!((names(&answer), calls), (vec!["list-19997"], 2));
+    assert_eq!((&answer["complete"], &answer["as_of"]), (&json!(false), &Value::Null));
+    assert!(answer["note"].as_str().expect("words").contains("being built"), "{answer}");
+    assert!(world.rung().contains(&("identity".to_owned(), String::new())), "the index is wanted");
+    let (answer, calls) = search(&world, "IST-29");
+    assert_eq!((names(&answer)[0], calls), ("list-29", 2), "of the first page");
+    assert!(world.rung().is_empty(), "it is wanted already");
+    assert_eq!(search(&world, "").1, 1, "the first page alone");
+}
+
+#[test]
+fn the_index_answers_without_a_call_and_what_is_newer_is_found_by_its_name() {
+    let world = many_lists();
+    built(&world);
+    let (answer, calls) = search(&world, "list-1999");
+    assert_eq!((calls, &answer["complete"], &answer["note"]), (0, &json!(true), &Value::Null));
+    assert_eq!((&answer["count"], names(&answer)[0]), (&json!(9), "list-1999"));
+    assert_eq!(answer["lists"][0]["workspace"], "EMEA");
+    assert_eq!(answer["as_of"], "2026-11-20T00:00:00Z");
+    let (answer, calls) = search(&world, "vip");
+    assert_eq!((names(&answer), calls), (vec!["VIP"], 0));
+    let (answer, calls) = search(&world, "ST-1");
+    assert_eq!((calls, answer["lists"].as_array().expect("lists").len()), (1, 50));
+    assert!(answer["count"].as_u64().expect("a number") > 11_000, "{}", answer["count"]);
+    // Made a minute ago.
+    let new = world.marketo().make_list(world.deps.now(), "brand-new", 12, "Default");
+    let (answer, calls) = search(&world, "brand-new");
+    assert_eq!((calls, &answer["complete"], &answer["count"]), (1, &json!(true), &json!(1)));
+    assert_eq!(answer["lists"], json!([{"id": new, "name": "brand-new", "workspace": "Default"}]));
+    // Nobody can search for a comma.
+    let (answer, calls) = search(&world, "a,b");
+    assert_eq!((calls, &answer["complete"]), (0, &json!(false)));
+    assert!(world.rung().is_empty(), "the index is fresh");
+}
+
+#[test]
+fn the_index_is_renewed_and_leaves_nothing_behind() {
+    let world = many_lists();
+    built(&world);
+    let old = world.objects("lists-index/");
+    assert_eq!(old.len(), 1, "{old:?}");
+    assert!(!visit(&world).expect("nothing to do"));
+    world.handled(state::bell::BellKey::identity(&munchkin()));
+    world.marketo().make_list(world.deps.now(), "brand-new", 12, "Default");
+    world.wait(20 * MINUTE_MS);
+    search(&world, "vip");
+    assert_eq!(index(&world).wanted_at, None, "67 pages stay fresh for 67 minutes");
+    world.wait(60 * MINUTE_MS);
+    assert_eq!(search(&world, "vip").1, 0, "the old one still answers");
+    assert!(index(&world).wanted_at.is_some() && world.rung().contains(&("identity".to_owned(), String::new())));
+    world.marketo().clear_calls();
+    assert!(!visit(&world).expect("built"));
+    let calls = world.marketo().calls().iter().filter(|call| call.kind == Kind::Lists).count();
+    assert_eq!(calls, PAGES);
+    let (answer, calls) = search(&world, "brand-new");
+    assert_eq!((names(&answer), calls), (vec!["brand-new"], 0));
+    let new = world.objects("lists-index/");
+    assert_eq!(new.len(), 1, "{new:?}");
+    assert_ne!(new, old);
+}
+
+#[test]
+fn dying_anywhere_while_it_is_built_costs_ten_calls_and_no_list() {
+    let world = many_lists();
+    search(&world, "vip");
+    let kept = |world: &World| index(world).building.map_or(0, |building| building.count);
+    let mut deaths = 0;
+    for lives in (7..).step_by(13) {
+        let before = kept(&world);
+        world.marketo().clear_calls();
+        world.outside.dies_after(lives);
+        let ended = visit(&world);
+        world.outside.revive();
+        let read = 300 * world.marketo().calls().iter().filter(|call| call.kind == Kind::Lists).count() as u64;
+        if ended.is_err() {
+            assert!(before + read <= kept(&world) + 3_000, "{read} lists were read, {before} before");
+        }
+        match ended {
+            Ok(more) => {
+                assert!(!more);
+                break;
+            }
+            Err(_) => deaths += 1,
+        }
+        // While it is being built, what is there is searched.
+        if deaths == 5 {
+            let (answer, _) = search(&world, "list-19997");
+            assert_eq!((names(&answer), &answer["complete"]), (vec!["list-19997"], &json!(false)));
+        }
+        assert!(deaths < 100, "it comes to an end");
+        world.wait(20_000);
+    }
+    assert!(deaths > 5, "{deaths}");
+    let published = index(&world).published.expect("an index");
+    assert_eq!(published.count, MADE + 2);
+    let (answer, calls) = search(&world, "list-19997");
+    assert_eq!((names(&answer), calls), (vec!["list-19997"], 0));
+}
+
+#[test]
+fn an_answer_of_marketos_that_ends_the_paging_ends_the_build_until_somebody_searches_again() {
+    let world = many_lists();
+    search(&world, "vip");
+    let fault = |nth, answer| Fault { kind: Some(Kind::Lists), which: Which::Nth(nth), answer, commit: Commit::Before };
+    world.marketo().inject(fault(3, FaultAnswer::Code(1003)));
+    assert!(!visit(&world).expect("given up"));
+    let row = index(&world);
+    assert_eq!((row.published, row.building, row.wanted_at), (None, None, None));
+    assert!(world.objects("lists-index/").is_empty());
+    built(&world);
+    // The quota is used up: the index answers, and says what it cannot know.
+    world.marketo().inject(fault(1, FaultAnswer::Code(607)));
+    let (answer, _) = search(&world, "ist-1999");
+    assert_eq!((&answer["complete"], &answer["count"]), (&json!(false), &json!(9)), "{answer}");
+    assert!(answer["note"].as_str().expect("words").contains("newer"), "{answer}");
+    assert_eq!(search(&world, "list-1999").0["complete"], true, "no call was needed");
+}
