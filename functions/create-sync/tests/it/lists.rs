@@ -6,7 +6,7 @@ use marketo::{CallError, Marketo};
 use scheduled_incremental_sync::index_lists;
 use serde_json::{Value, json};
 use state::budget::Purpose;
-use state::lists_index::{Index, read};
+use state::lists_index::{Index, Listed, begin, keep, publish, read, want};
 
 use crate::support::{START, World, munchkin};
 
@@ -179,4 +179,49 @@ fn an_answer_of_marketos_that_ends_the_paging_ends_the_build_until_somebody_sear
     assert_eq!((&answer["complete"], &answer["count"]), (&json!(false), &json!(9)), "{answer}");
     assert!(answer["note"].as_str().expect("words").contains("newer"), "{answer}");
     assert_eq!(search(&world, "list-1999").0["complete"], true, "no call was needed");
+}
+
+#[test]
+fn a_small_index_is_fresh_for_a_quarter_of_an_hour() {
+    let world = World::new();
+    search(&world, "vip");
+    assert!(!visit(&world).expect("built"));
+    for (minutes, wanted) in [(14, false), (2, true)] {
+        world.wait(minutes * MINUTE_MS);
+        search(&world, "vip");
+        assert_eq!(index(&world).wanted_at.is_some(), wanted, "after {minutes} minutes more");
+    }
+}
+
+#[test]
+fn an_index_has_one_builder_and_each_list_once() {
+    let world = World::new();
+    let (deps, munchkin) = (&world.deps, &munchkin());
+    let list = |id, name: &str| Listed { id, name: name.to_owned(), workspace: None };
+    assert_eq!(block_on(begin(deps, munchkin)).expect("read"), None, "nobody wants one");
+    block_on(want(deps, munchkin)).expect("wanted");
+    let first = block_on(begin(deps, munchkin)).expect("begun").expect("a build");
+    let second = block_on(keep(deps, munchkin, &first, &[list(1, "one"), list(2, "two")], "t")).expect("kept");
+    assert_eq!(block_on(begin(deps, munchkin)).expect("read"), Some(second.clone()), "it goes on");
+    // Whoever began at the same time and was slower.
+    assert!(block_on(keep(deps, munchkin, &first, &[list(9, "nine")], "t")).is_err());
+    assert!(block_on(publish(deps, munchkin, &first, vec![list(9, "nine")])).is_err());
+    // The list moved to the next page, under a new name, while they were read.
+    block_on(publish(deps, munchkin, &second, vec![list(2, "zwei"), list(3, "three")])).expect("published");
+    let (published, found) = block_on(state::lists_index::search(deps, munchkin, "", 9)).expect("read").expect("found");
+    assert_eq!((published.count, found.count), (3, 3));
+    assert!(found.lists.contains(&list(2, "zwei")), "{found:?}");
+}
+
+#[test]
+fn a_build_that_takes_too_long_begins_anew() {
+    let world = World::new();
+    let (deps, munchkin) = (&world.deps, &munchkin());
+    block_on(want(deps, munchkin)).expect("wanted");
+    let first = block_on(begin(deps, munchkin)).expect("begun").expect("a build");
+    block_on(keep(deps, munchkin, &first, &[], "t")).expect("kept");
+    world.wait(61 * MINUTE_MS);
+    let fresh = block_on(begin(deps, munchkin)).expect("begun").expect("a build");
+    assert_eq!((fresh.next, fresh.since), (None, world.deps.now()));
+    assert!(world.objects("lists-index/").is_empty(), "what was kept is swept");
 }
