@@ -2,20 +2,23 @@
 //! list is read from the audiences' *want* and from the syncs.
 
 mod report;
+mod verify;
+mod write;
 
 use std::collections::BTreeSet;
 
 use domain::limits::{LATE_EFFECT_MS, MARKETO_BATCH};
-use domain::list::{Mode, Plan, Wish, Wishes};
-use domain::planted::{Guard, holds};
-use domain::{LeadId, LeadSet, ListId, MunchkinId, Token};
-use marketo::{CallError, LeadRow, Marketo, RowAnswer};
+use domain::list::{GuardSettings, MassChange, Mode, Plan, Wish, Wishes};
+use domain::{LeadSet, ListId, MunchkinId, Token};
+use marketo::{CallError, LeadRow, Marketo};
 use ports::{Failure, Table};
 use state::bell::{Next, Ring};
 use state::budget::Purpose;
-use state::lists::{Left, OpenList, Want, departures, read_leads, want_key, write_leads};
+use state::lists::{Held, Left, OpenList, Want, departures, read_leads, want_key, write_leads};
+use state::notes::{self, Note};
 use state::syncs::{IdentityHead, Leaving, MembersBefore, Start, Status, Sync};
 use state::{Deps, Step, bell, identity, load, syncs};
+use write::Writer;
 
 /// What the function reads from its environment.
 pub const USES: lambda::Uses = lambda::Uses {
@@ -25,9 +28,6 @@ pub const USES: lambda::Uses = lambda::Uses {
     marketo: true,
     adobe: false,
 };
-
-/// Calls to one list before the next dirty list of the subscription has its turn.
-const CALLS_PER_TURN: usize = 40;
 
 /// Handles one ring of a list. Replay is harmless: the work is recomputed from state.
 pub async fn handle(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
@@ -42,19 +42,21 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     if refused {
         return Ok(Next::Done(None));
     }
-    let syncs: Vec<Sync> = syncs::syncs(deps, munchkin)
-        .await?
-        .into_iter()
-        .map(|sync| sync.value)
-        .filter(|sync| sync.list.id == Some(list) && sync.start == Start::Now && sync.status != Status::Creating)
-        .collect();
+    let all: Vec<Sync> = syncs::syncs(deps, munchkin).await?.into_iter().map(|sync| sync.value).collect();
+    let written = |sync: &&Sync| sync.start == Start::Now && sync.status != Status::Creating;
+    let lists: BTreeSet<ListId> =
+        all.iter().filter(written).filter(|sync| sync.follows()).filter_map(|sync| sync.list.id).collect();
+    let syncs: Vec<Sync> = all.iter().filter(written).filter(|sync| sync.list.id == Some(list)).cloned().collect();
     if syncs.is_empty() {
         return Ok(Next::Done(None));
     }
     let mut open = OpenList::open(deps, munchkin, list).await?;
     let no_ecids = learn_departures(deps, &mut open).await?;
+    let notes = notes::read(deps, munchkin, list).await?;
     let (wishes, wants) = read_wishes(deps, munchkin, &syncs).await?;
+    let verify_all = take_in(deps, &mut open, notes.iter().map(|(_, note)| note));
     open.state.settle(&wishes);
+    guard(deps, &mut open, &syncs, &wishes);
 
     let ours = syncs.iter().any(|sync| sync.list.ours);
     let marketo = Marketo::new(deps, munchkin, deadline, Purpose::Write);
@@ -62,29 +64,131 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
         .iter()
         .zip(&wants)
         .any(|(sync, want)| want.as_ref().is_some_and(|want| open.head.report_is_due(sync, want, deps.now())));
-    let writer = Writer { deps, marketo: &marketo, ours, wishes: &wishes, fresh, no_ecids, deadline };
-    let outcome = match writer.turn(&mut open).await {
-        Ok(Some(next)) => Ok(next),
-        Ok(None) => report::write(deps, &marketo, &mut open, &syncs, &wishes, &wants).await,
-        Err(error) => Err(error),
+    let writer = Writer { deps, marketo, ours, wishes: &wishes, fresh, no_ecids, deadline };
+    let outcome = async {
+        verify::doubts(deps, marketo, &mut open, &wishes).await?;
+        if let Some(next) = writer.turn(&mut open).await? {
+            return Ok(next);
+        }
+        verify::sample(deps, marketo, &mut open, &wishes).await?;
+        let report = report::Reporting { deps, marketo, syncs: &syncs, wishes: &wishes, wants: &wants };
+        report.write(&mut open, lists.len(), verify_all).await
     };
-    let next = match outcome {
+    let next = match outcome.await {
         Ok(next) => next,
+        // The window frees places within seconds: another invocation sleeps through that.
+        Err(CallError::Wait(until)) if until <= deps.now() + deps.settings.scaled(SHORT_MS) => Next::Again,
         Err(CallError::Wait(until)) => Next::Rest(until),
         Err(CallError::Refused { code, .. }) if code == "1013" => {
             list_is_gone(deps, munchkin, &syncs, &wants).await?;
             Next::Done(None)
         }
         Err(error) => {
-            writer.close(&mut open).await?;
+            close(deps, &mut open, &wishes).await?;
             return Err(error.into());
         }
     };
-    let plan = writer.close(&mut open).await?;
+    let plan = close(deps, &mut open, &wishes).await?;
+    for (key, _) in &notes {
+        notes::burn(deps, key).await?;
+    }
+    if notes.len() == notes::NOTES {
+        return Ok(Next::Again);
+    }
     Ok(match next {
-        Next::Done(wake_at) => Next::Done([wake_at, plan.next_at].into_iter().flatten().min()),
+        Next::Done(wake_at) => {
+            let doubts = open.state.next_doubt();
+            let sample = verify::sample_at(deps, &open, &wishes);
+            Next::Done([wake_at, plan.next_at, doubts, sample].into_iter().flatten().min())
+        }
         other => other,
     })
+}
+
+/// A wait of up to this, in ms, is a wait for the window.
+const SHORT_MS: u64 = 25_000;
+
+/// Takes in what operators and the activity log say. Returns whether the whole list is to be compared.
+fn take_in<'a>(deps: &Deps, open: &mut OpenList, notes: impl Iterator<Item = &'a Note>) -> bool {
+    let (now, late) = (deps.now(), deps.settings.scaled(LATE_EFFECT_MS));
+    let mut verify_all = false;
+    for note in notes {
+        match note {
+            Note::Seen { added, removed, touched } => {
+                open.state.seen(added, removed, late, now);
+                open.state.touched(touched);
+            }
+            Note::PutBack { leads } => open.state.put_back(leads.as_deref()),
+            Note::Decide { held, apply } => {
+                let decided = open.state.decide(held, *apply);
+                tracing::info!(list.id = open.head.list, apply, decided, "an operator decided about a mass change");
+            }
+            Note::VerifyAll => verify_all = true,
+        }
+    }
+    verify_all
+}
+
+/// Holds a mass change until an operator decides, whatever its cause.
+fn guard(deps: &Deps, open: &mut OpenList, syncs: &[Sync], wishes: &Wishes) {
+    let active = syncs.iter().filter(|sync| sync.status == Status::Active).map(|sync| sync.guard);
+    let settings = active.reduce(GuardSettings::stricter).unwrap_or_default();
+    let before = open.state.held.as_ref().map(|held| held.id.clone());
+    let change = open.state.mass_change(wishes, settings);
+    open.state.hold(change, deps.fresh_id(), deps.now());
+    open.head.held = open.state.held.as_ref().map(|held| Held {
+        id: held.id.clone(),
+        since: held.since,
+        why: why(&held.change),
+        remove: held.change.remove.len(),
+        add: held.change.add.len(),
+        of: held.change.of,
+    });
+    if let Some(held) = open.head.held.as_ref().filter(|held| before.as_ref() != Some(&held.id)) {
+        tracing::error!(
+            list.id = open.head.list,
+            held.id = %held.id,
+            held.remove = held.remove,
+            held.add = held.add,
+            held.of = held.of,
+            "a mass change is held until an operator applies or drops it"
+        );
+    }
+}
+
+fn why(change: &MassChange) -> String {
+    let MassChange { remove, add, of, recent } = change;
+    let recent = if *recent > 0 { format!(", after {recent} within the last 24 hours") } else { String::new() };
+    if add.is_empty() {
+        format!("{} of the {of} people whom we put into the list would leave it{recent}", remove.len())
+    } else {
+        format!("{} people would join a list of {of}{recent}", add.len())
+    }
+}
+
+/// Writes down where the list stands.
+async fn close(deps: &Deps, open: &mut OpenList, wishes: &Wishes) -> Step<Plan> {
+    let now = deps.now();
+    let loaded = open.state.loaded.len();
+    open.state.tidy(wishes, now);
+    if open.state.loaded.len() > loaded {
+        // After a load, as soon as its last call is over for certain.
+        verify::soon(deps, open);
+    }
+    let plan = open.state.plan(wishes, now);
+    // What is held is not left to do: it waits for somebody.
+    let held = open.state.held.is_some();
+    open.head.left = Left {
+        add: if held { 0 } else { plan.add.len() },
+        remove: if held { 0 } else { plan.remove.len() },
+        hold: open.state.hold.len() as u64,
+        failed: open.state.failed.len() as u64,
+    };
+    open.head.handled_at = now;
+    open.publish(deps).await?;
+    // A lead on hold that nobody wants touched now still ends its hold.
+    let hold_ends = open.state.hold.values().copied().min();
+    Ok(Plan { next_at: [plan.next_at, hold_ends].into_iter().flatten().min(), ..plan })
 }
 
 /// Applies merges and deletions. Returns whether the instance lacks the field `ecids`.
@@ -143,6 +247,7 @@ async fn read_wishes(deps: &Deps, munchkin: &MunchkinId, syncs: &[Sync]) -> Step
             Mode::Active | Mode::ActiveKeeping => want.as_ref().map(|want| want.key.clone()),
             Mode::Paused | Mode::StoppedKeeping | Mode::StoppedLeaving => sync.frozen.clone(),
         };
+        wishes.incomplete |= key.is_none() && matches!(mode, Mode::Active | Mode::ActiveKeeping);
         if let Some(key) = key {
             wishes.syncs.push(Wish { sync: sync.id.clone(), want: read_leads(deps, &key).await?, mode });
         }
@@ -172,142 +277,4 @@ async fn list_is_gone(deps: &Deps, munchkin: &MunchkinId, syncs: &[Sync], wants:
         .await?;
     }
     Ok(())
-}
-
-struct Writer<'a> {
-    deps: &'a Deps,
-    marketo: &'a Marketo<'a>,
-    /// We made the list, so nobody was there before us.
-    ours: bool,
-    wishes: &'a Wishes,
-    /// A report is due: an audience of the list has had a pass.
-    fresh: bool,
-    /// The instance lacks the field `ecids`.
-    no_ecids: bool,
-    deadline: u64,
-}
-
-impl Writer<'_> {
-    /// Does what the plan says, batch by batch. `None`: nothing is left that may be done now.
-    async fn turn(&self, open: &mut OpenList) -> Result<Option<Next>, CallError> {
-        if self.wishes.adopt && (self.fresh || !open.state.members_read) {
-            adopt(self.marketo, self.deps, open, self.no_ecids).await?;
-        }
-        for _ in 0..CALLS_PER_TURN {
-            let now = self.deps.now();
-            if now + self.deps.settings.scaled(marketo::MARGIN_MS) > self.deadline {
-                return Ok(Some(Next::Again));
-            }
-            let plan = open.state.plan(self.wishes, now);
-            if !plan.add.is_empty() {
-                let batch: Vec<LeadId> = plan.add.iter().take(MARKETO_BATCH).collect();
-                self.add(open, batch).await?;
-            } else if !plan.remove.is_empty() {
-                let batch: Vec<LeadId> = plan.remove.iter().take(MARKETO_BATCH).collect();
-                self.remove(open, batch).await?;
-            } else {
-                return Ok(None);
-            }
-        }
-        Ok(Some(Next::Again))
-    }
-
-    async fn add(&self, open: &mut OpenList, batch: Vec<LeadId>) -> Result<(), CallError> {
-        let strangers = open.state.strangers(&batch);
-        let ask = !self.ours && !strangers.is_empty() && (holds(Guard::AskBeforeFirstAdd) || !open.state.members_read);
-        if ask {
-            let members = self.marketo.who_is_member(self.marketo.slot().await?, open.head.list, &strangers).await?;
-            open.state.were_there(members);
-            if !holds(Guard::AskBeforeFirstAdd) {
-                // As if the list were looked at once, at the beginning.
-                let all = self.marketo.members(open.head.list).await?;
-                open.state.were_there(all.iter());
-                open.state.members_read = true;
-            }
-        }
-        let batch: Vec<LeadId> = batch
-            .into_iter()
-            .filter(|lead| !open.state.theirs.contains(*lead) || open.state.restore.contains(*lead))
-            .collect();
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let slot = self.marketo.slot().await?;
-        let newly = open.state.intend_add(&batch, self.hold_until());
-        // A sync that keeps its people keeps them from the moment of the intent.
-        open.state.settle(self.wishes);
-        open.publish(self.deps).await?;
-        match self.marketo.add(slot, open.head.list, &batch).await {
-            Ok(rows) => {
-                for (lead, answer) in asked_for(rows, &batch) {
-                    open.state.added(lead, answer, &newly);
-                }
-                Ok(())
-            }
-            Err(CallError::Unknown(_)) => Ok(()),
-            Err(error) => {
-                open.state.take_back(&batch, &newly);
-                Err(error)
-            }
-        }
-    }
-
-    async fn remove(&self, open: &mut OpenList, mut batch: Vec<LeadId>) -> Result<(), CallError> {
-        let adopted: Vec<LeadId> = batch.iter().copied().filter(|lead| open.state.theirs.contains(*lead)).collect();
-        if !adopted.is_empty() {
-            // They may have lost their last ECID since the list was read, and then they stay.
-            let slot = self.marketo.slot().await?;
-            let rows = self.marketo.leads_by_id(slot, &adopted, !self.no_ecids).await?;
-            let still = tied(self.deps, &open.munchkin, &rows).await?;
-            let stay: LeadSet = adopted.into_iter().filter(|lead| !still.contains(*lead)).collect();
-            open.state.tied.remove_all(&stay);
-            batch.retain(|lead| !stay.contains(*lead));
-            if batch.is_empty() {
-                return Ok(());
-            }
-        }
-        let slot = self.marketo.slot().await?;
-        open.state.intend_remove(&batch, self.hold_until());
-        open.publish(self.deps).await?;
-        match self.marketo.remove(slot, open.head.list, &batch).await {
-            Ok(rows) => {
-                for (lead, answer) in asked_for(rows, &batch) {
-                    open.state.removed(lead, answer);
-                }
-                Ok(())
-            }
-            Err(CallError::Unknown(_)) => Ok(()),
-            Err(error) => {
-                open.state.take_back(&batch, &LeadSet::new());
-                Err(error)
-            }
-        }
-    }
-
-    fn hold_until(&self) -> u64 {
-        self.deps.now() + self.deps.settings.scaled(LATE_EFFECT_MS)
-    }
-
-    /// Writes down where the list stands.
-    async fn close(&self, open: &mut OpenList) -> Step<Plan> {
-        let now = self.deps.now();
-        open.state.tidy(self.wishes, now);
-        let plan = open.state.plan(self.wishes, now);
-        open.head.left = Left {
-            add: plan.add.len(),
-            remove: plan.remove.len(),
-            hold: open.state.hold.len() as u64,
-            failed: open.state.failed.len() as u64,
-        };
-        open.head.handled_at = now;
-        open.publish(self.deps).await?;
-        // A lead on hold that nobody wants touched now still ends its hold.
-        let hold_ends = open.state.hold.values().copied().min();
-        Ok(Plan { next_at: [plan.next_at, hold_ends].into_iter().flatten().min(), ..plan })
-    }
-}
-
-/// The answers for people of the batch; rows about anybody else are not believed.
-fn asked_for<'a>(rows: RowAnswer, batch: &'a [LeadId]) -> impl Iterator<Item = (LeadId, domain::list::Answer)> + 'a {
-    rows.into_iter().filter(|(lead, _)| batch.contains(lead))
 }

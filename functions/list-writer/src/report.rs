@@ -1,58 +1,97 @@
 //! The report of a sync: the stored result of one pass, with one `as_of`.
 
+use domain::limits::LATE_EFFECT_MS;
+use domain::list::{Refusal, Wishes};
 use domain::report::account;
+use domain::{LeadId, LeadSet};
 use marketo::{CallError, Marketo};
 use ports::Table;
 use state::bell::Next;
-use state::lists::{OpenList, Report, Want, read_leads, report_key};
+use state::budget::{self, Purpose};
+use state::lists::{OpenList, REFUSED_NAMED, RefusedPerson, Report, Want, read_leads, report_key};
 use state::syncs::Sync;
-use state::{Deps, update};
+use state::{Deps, Step, update};
 
 /// A list rests this long between two reports for each call that reading it takes, in ms: under two per cent of half a
 /// day's quota, whatever the list's size.
 const REST_PER_CALL_MS: u64 = 180_000;
 
-/// Writes the reports of the syncs whose audience has had a pass since the last one. The list's members are read
-/// once, and only then. Returns when to come back for reports that wait.
-pub(crate) async fn write(
-    deps: &Deps,
-    marketo: &Marketo<'_>,
-    open: &mut OpenList,
-    syncs: &[Sync],
-    wishes: &domain::list::Wishes,
-    wants: &[Option<Want>],
-) -> Result<Next, CallError> {
-    let mut members = None;
-    let mut waiting = false;
-    for (sync, want) in syncs.iter().zip(wants) {
-        let Some(want) = want.as_ref().filter(|_| sync.follows()) else { continue };
-        if !open.head.report_is_due(sync, want, deps.now()) {
-            waiting |= open.head.is_unreported(sync, want);
-            continue;
+/// A visit to a list that gathers small changes takes about so many calls: one adds, one removes.
+const CALLS_PER_VISIT: u64 = 2;
+
+/// What the reports of a list are made of.
+pub(crate) struct Reporting<'a> {
+    pub(crate) deps: &'a Deps,
+    pub(crate) marketo: Marketo<'a>,
+    pub(crate) syncs: &'a [Sync],
+    pub(crate) wishes: &'a Wishes,
+    pub(crate) wants: &'a [Option<Want>],
+}
+
+impl Reporting<'_> {
+    /// Writes the reports of the syncs whose audience has had a pass since the last one. The list's members are read
+    /// once, and only then, or where an operator asks (`verify_all`); the reading is compared with what we know.
+    /// `lists`: how many lists share the day's calls. Returns when to come back for reports that wait.
+    pub(crate) async fn write(&self, open: &mut OpenList, lists: usize, verify_all: bool) -> Result<Next, CallError> {
+        let deps = self.deps;
+        let mut members = None;
+        if verify_all {
+            members = Some(self.read_members(open).await?);
         }
-        let members = match &members {
-            Some(members) => members,
-            None => members.insert(marketo.members(open.head.list).await?),
-        };
+        let mut waiting = false;
+        for (sync, want) in self.syncs.iter().zip(self.wants) {
+            let Some(want) = want.as_ref().filter(|_| sync.follows()) else { continue };
+            let due = open.head.report_is_due(sync, want, deps.now());
+            if !due && members.is_none() {
+                waiting |= open.head.is_unreported(sync, want);
+                continue;
+            }
+            let members = match &members {
+                Some(members) => members,
+                None => members.insert(self.read_members(open).await?),
+            };
+            let report = self.report(open, want, members, lists).await?;
+            let key = report_key(&open.munchkin, &sync.id);
+            update(deps, Table::Lists, &key, |_: Option<Report>| Ok((Some(report.clone()), ())), |_| None).await?;
+            open.head.reported.insert(sync.id.clone(), want.pass);
+        }
+        if let Some(members) = &members {
+            let calls = members.len() / 300 + 1;
+            open.head.report_at = deps.now() + calls * deps.settings.scaled(REST_PER_CALL_MS);
+        }
+        Ok(Next::Done(waiting.then_some(open.head.report_at)))
+    }
+
+    /// Reads all members; who is missing or too many is doubted.
+    async fn read_members(&self, open: &mut OpenList) -> Result<LeadSet, CallError> {
+        let deps = self.deps;
+        let members = self.marketo.calling_for(Purpose::Bulk).members(open.head.list).await?;
+        open.state.compared(&members, deps.settings.scaled(LATE_EFFECT_MS), deps.now());
+        Ok(members)
+    }
+
+    async fn report(&self, open: &OpenList, want: &Want, members: &LeadSet, lists: usize) -> Step<Report> {
+        let deps = self.deps;
         let people = read_leads(deps, &want.report.people_key).await?;
-        let (people, members) = account(&people, members, &open.state, wishes);
-        let report = Report {
+        let of_audience = |lead: &&LeadId| people.contains(**lead) && !members.contains(**lead);
+        let refused = open.state.failed.keys().filter(of_audience).take(REFUSED_NAMED).filter_map(|lead| {
+            let Refusal { code, at, request_id } = open.state.failed.get(lead)?.clone();
+            let sentence = marketo::class::sentence(&code).to_owned();
+            Some(RefusedPerson { lead: *lead, code, request_id, at, sentence })
+        });
+        let refused = refused.collect();
+        let (people, members) = account(&people, members, &open.state, self.wishes);
+        let standing = budget::standing(deps, &open.munchkin).await?;
+        let visit = standing.between_writes_ms * CALLS_PER_VISIT * lists.max(1) as u64;
+        Ok(Report {
             v: 1,
             as_of: deps.now(),
             pass: want.pass,
             audience: want.report.counts.clone(),
             people,
             members: Some(members),
-            refused: Vec::new(),
-            freshness_seconds: 0,
-        };
-        let key = report_key(&open.munchkin, &sync.id);
-        update(deps, Table::Lists, &key, |_: Option<Report>| Ok((Some(report.clone()), ())), |_| None).await?;
-        open.head.reported.insert(sync.id.clone(), want.pass);
+            refused,
+            freshness_seconds: visit.max(standing.next_write_in_ms) / 1_000,
+        })
     }
-    if let Some(members) = &members {
-        let calls = members.len() / 300 + 1;
-        open.head.report_at = deps.now() + calls * deps.settings.scaled(REST_PER_CALL_MS);
-    }
-    Ok(Next::Done(waiting.then_some(open.head.report_at)))
 }

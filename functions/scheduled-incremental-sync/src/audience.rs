@@ -47,7 +47,7 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &Audience
         publish(deps, munchkin, audience, Some(want), &wanted, report, pass).await?;
     }
     // Rung even if nothing changed: an earlier attempt may have died between the two.
-    ring_lists(deps, munchkin, audience).await?;
+    ring_lists(deps, munchkin, audience, false).await?;
     forget(deps, &todos).await?;
     Ok(Next::Done(None))
 }
@@ -185,13 +185,15 @@ pub(crate) async fn publish(
     Ok(())
 }
 
-/// Rings the lists that the audience feeds.
-pub(crate) async fn ring_lists(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId) -> Step<()> {
+/// Rings the lists that the audience feeds. `much`: what is wanted may have changed so much that even a list that
+/// gathers small changes is looked at now.
+pub(crate) async fn ring_lists(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, much: bool) -> Step<()> {
     for sync in syncs::syncs(deps, munchkin).await? {
         let sync = sync.value;
         if let (true, Start::Now, Some(list)) = (sync.audience == *audience && sync.follows(), sync.start, sync.list.id)
         {
-            bell::mark(deps, &BellKey::list(munchkin, list)).await?;
+            let key = BellKey::list(munchkin, list);
+            if much { bell::rouse(deps, &key).await? } else { bell::mark(deps, &key).await? }
         }
     }
     Ok(())

@@ -6,17 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::identity::{LeadRecord, TokenRecord};
 use domain::limits::{DAY_MS, MARKETO_BATCH};
 use domain::planted::{Guard, holds};
-use domain::{Ecid, LeadId, MunchkinId, Token};
+use domain::{Ecid, LeadId, LeadSet, ListId, MunchkinId, Token};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use marketo::{CallError, DELETE, ExtractStatus, LeadRow, MARGIN_MS, MERGE, Marketo, parse_extract};
 use ports::{Expect, Failure, Item, Table};
 use state::bell::{BellKey, Next};
-use state::budget::Purpose;
+use state::budget::{self, Purpose};
 use state::identity::{
     ask_pk, ecid_to_lead, hints_of_lead, lead_to_token, leads, save_lead, save_token, tell_pk, tokens,
 };
-use state::lists::{Departure, departure_key};
+use state::lists::{Departure, departure_key, heads};
+use state::notes::{self, Note};
 use state::syncs::{ExtractJob, IdentityHead, Start, Subscription, identity_key};
 use state::{Deps, Doc, Step, bell, doc, load, save, syncs};
 
@@ -27,6 +28,13 @@ const POLL_MS: u64 = 60_000;
 /// While more tokens wait for a look-up than one call takes, the audiences are told this often, in ms: each time they
 /// work out everything anew.
 const TELL_MS: u64 = 10 * 60_000;
+/// How often Marketo is asked what everybody has used of the day's quota, in ms: 96 calls a day.
+const USE_MS: u64 = 15 * 60_000;
+/// How often the activity log is read for what was done to lists, in ms: 144 calls a day where little happens.
+const CHANGES_MS: u64 = 10 * 60_000;
+/// Pages of that log read at once, 300 lines each. A large load of our own fills more; then the rest is skipped, and
+/// found by comparing members.
+const CHANGES_PAGES: usize = 10;
 /// Marketo allows the status of an extract to be asked this often, in ms.
 const EXTRACT_POLL_MS: u64 = 60_000;
 /// An extract covers at most 31 days (Marketo, bulk extract); one second less, to be safe at the edges.
@@ -86,6 +94,8 @@ impl Worker<'_> {
         if self.deps.now() >= self.head.polled_at + self.deps.settings.scaled(POLL_MS) && !self.poll().await? {
             return Ok(Next::Again);
         }
+        self.learn_use().await?;
+        self.read_changes().await?;
         if !self.ask().await? {
             return Ok(Next::Again);
         }
@@ -290,6 +300,7 @@ impl Worker<'_> {
             for leads in touched.chunks(MARKETO_BATCH) {
                 self.read_again(leads).await?;
             }
+            self.tell_refused(&touched).await?;
             self.head.cursor = Some(page.next);
             self.head.departures += departures.len() as u64;
             if !page.more {
@@ -308,15 +319,87 @@ impl Worker<'_> {
         }
     }
 
+    /// Learns how much of the day's quota everybody has used.
+    async fn learn_use(&self) -> Result<(), CallError> {
+        let asked_at = self.deps.now();
+        if asked_at < budget::use_learned_at(self.deps, self.munchkin).await? + self.deps.settings.scaled(USE_MS) {
+            return Ok(());
+        }
+        let everybody = match self.polling().use_today(self.polling().slot().await?).await {
+            Ok(calls) => calls,
+            // A role that may not read it: what others use is felt as 606 and 607.
+            Err(CallError::Refused { .. }) => 0,
+            Err(error) => return Err(error),
+        };
+        Ok(budget::learn_use(self.deps, self.munchkin, everybody, asked_at).await?)
+    }
+
+    /// Reads on in the log of what was done to lists, by us and by others, and tells the writers.
+    async fn read_changes(&mut self) -> Result<(), CallError> {
+        let now = self.deps.now();
+        if now < self.head.changes_at + self.deps.settings.scaled(CHANGES_MS) {
+            return Ok(());
+        }
+        let polling = self.marketo.calling_for(Purpose::Poll);
+        let mut cursor = match self.head.changes_cursor.clone() {
+            Some(cursor) => cursor,
+            None => polling.paging_token(polling.slot().await?, &now_text(self.deps)).await?,
+        };
+        let mut seen: BTreeMap<ListId, (LeadSet, LeadSet)> = BTreeMap::new();
+        let mut more = true;
+        for _ in 0..CHANGES_PAGES {
+            let page = polling.list_changes(polling.slot().await?, &cursor).await?;
+            for row in page.rows {
+                let (added, removed) = seen.entry(row.list).or_default();
+                if row.added {
+                    added.insert(row.lead)
+                } else {
+                    removed.insert(row.lead)
+                };
+            }
+            cursor = page.next;
+            more = page.more;
+            if !more {
+                break;
+            }
+        }
+        for list in self.written_lists().await? {
+            if let Some((added, removed)) = seen.remove(&list) {
+                let note = Note::Seen { added, removed, touched: LeadSet::new() };
+                notes::leave(self.deps, self.munchkin, list, &note).await?;
+            }
+        }
+        self.head.changes_cursor = (!more).then_some(cursor);
+        self.head.changes_at = now;
+        self.save().await?;
+        Ok(())
+    }
+
+    /// The lists that are written for some sync.
+    async fn written_lists(&self) -> Step<BTreeSet<ListId>> {
+        let syncs = syncs::syncs(self.deps, self.munchkin).await?;
+        let written = syncs.into_iter().filter(|sync| sync.value.start == Start::Now);
+        Ok(written.filter_map(|sync| sync.value.list.id).collect())
+    }
+
+    /// Something about these leads changed: lists that Marketo refused some of them for try again.
+    async fn tell_refused(&self, touched: &[LeadId]) -> Step<()> {
+        if touched.is_empty() {
+            return Ok(());
+        }
+        for head in heads(self.deps, self.munchkin).await? {
+            if head.left.failed > 0 {
+                let touched = touched.iter().copied().collect();
+                let note = Note::Seen { added: LeadSet::new(), removed: LeadSet::new(), touched };
+                notes::leave(self.deps, self.munchkin, head.list, &note).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Merges and deletions concern every list.
     async fn ring_lists(&mut self) -> Step<()> {
-        let lists: BTreeSet<u64> = syncs::syncs(self.deps, self.munchkin)
-            .await?
-            .into_iter()
-            .filter(|sync| sync.value.start == Start::Now)
-            .filter_map(|sync| sync.value.list.id)
-            .collect();
-        for list in lists {
+        for list in self.written_lists().await? {
             bell::mark(self.deps, &BellKey::list(self.munchkin, list)).await?;
         }
         self.head.departures_rung = self.head.departures;

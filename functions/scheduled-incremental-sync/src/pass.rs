@@ -240,6 +240,6 @@ async fn finish(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, pass:
     }
     let report = AudienceReport { as_of: pass.as_of, counts, people_key: write_leads(deps, "people", &people).await? };
     publish(deps, munchkin, audience, want, &wanted, report, pass.number).await?;
-    ring_lists(deps, munchkin, audience).await?;
+    ring_lists(deps, munchkin, audience, true).await?;
     forget(deps, &todos).await
 }

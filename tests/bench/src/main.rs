@@ -5,6 +5,8 @@
 //! `cargo run`: leave `--release` out for that one). The lists are compared with the reference model; a difference
 //! is an error.
 
+mod writer;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -20,26 +22,60 @@ use world::sample::{self, Size};
 const BAR: Duration = Duration::from_secs(120);
 /// Any seed would do; this one is always the same.
 const SEED: u64 = 1;
-const USAGE: &str = "usage: cargo run [--release] -p bench -- settle [--json]";
+const USAGE: &str = "usage: cargo run [--release] -p bench -- settle [--json] | writer [SCENARIO] [--json]";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let json = match words.as_slice() {
-        ["settle"] => false,
-        ["settle", "--json"] => true,
+    let ended = match words.as_slice() {
+        ["settle"] => settle(false),
+        ["settle", "--json"] => settle(true),
+        ["writer", words @ ..] => {
+            let json = words.contains(&"--json");
+            let only = words.iter().copied().find(|word| !word.starts_with("--"));
+            show(&writer::run(only), json)
+        }
         _ => {
             writeln!(std::io::stderr(), "{USAGE}").ok();
             return ExitCode::from(2);
         }
     };
-    match settle(json) {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             writeln!(std::io::stderr(), "error: {error:#}").ok();
             ExitCode::FAILURE
         }
     }
+}
+
+/// One line a scenario.
+fn show(measured: &[writer::Measured], json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for one in measured {
+        if json {
+            writeln!(out, "{}", serde_json::to_string(one)?)?;
+            continue;
+        }
+        writeln!(
+            out,
+            "{:<26} {:>6} of {:>6} calls  {:>7.2} people a call ({:.2} % full)  606: {}  615: {}  at once: {}  in 20 s: {}  p50 {:.0} s  p95 {:.0} s  max {:.0} s  missing {}",
+            one.scenario,
+            one.used_calls,
+            one.allowed_calls,
+            one.people_per_call.mean,
+            one.people_per_call.full * 100.0,
+            one.answers_606,
+            one.answers_615,
+            one.most_at_once,
+            one.most_in_20_seconds,
+            one.p50_seconds,
+            one.p95_seconds,
+            one.max_seconds,
+            one.missing,
+        )?;
+    }
+    Ok(())
 }
 
 fn settle(json: bool) -> anyhow::Result<()> {

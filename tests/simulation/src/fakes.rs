@@ -99,6 +99,8 @@ pub struct Store {
     pub late: Vec<(u64, http::Request<Vec<u8>>)>,
     /// Port calls so far.
     pub calls: u64,
+    /// Virtual time that a port call takes, in ms; 0 where somebody else turns the clock.
+    pub port_ms: u64,
 }
 
 /// A handle on the store; it is the ports.
@@ -127,6 +129,7 @@ impl Sim {
             adobe,
             late: Vec::new(),
             calls: 0,
+            port_ms: 2,
         })))
     }
 
@@ -169,7 +172,7 @@ impl Sim {
         self.step().await;
         let mut store = self.lock();
         store.calls += 1;
-        store.now += 2;
+        store.now += store.port_ms;
         let faults = store.faults;
         if faults.unavailable > 0.0 && store.rng.random_bool(faults.unavailable) {
             return Err(PortError::Unavailable { service, reason: "throttled".into() });

@@ -3,3 +3,4 @@
 pub mod driver;
 pub mod fakes;
 pub mod scenario;
+pub mod timed;

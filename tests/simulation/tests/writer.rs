@@ -17,6 +17,8 @@ struct Budget {
     crashes: u8,
     merges: u8,
     by_hand: u8,
+    /// Somebody takes a person out of the list by hand.
+    taken_out: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,11 +37,17 @@ struct World {
     members: BTreeSet<LeadId>,
     /// There before us or added by hand, in truth.
     theirs: BTreeSet<LeadId>,
+    /// Taken out by hand and wanted ever since: they stay out.
+    out: BTreeSet<LeadId>,
+    /// Taken out by hand, and wanted anew since, or merged: nobody can know whether the writer has seen it.
+    either: BTreeSet<LeadId>,
     /// Merged in a way of which nobody can know whether the person was there before us.
     unknowable: BTreeSet<LeadId>,
     /// Wants of the two syncs.
     wants: [BTreeSet<LeadId>; 2],
     stored: State,
+    /// The list is compared with what is known of it (only where hands reach into it: it makes many more worlds).
+    compares: bool,
     /// The list was looked at (only without the guard that asks before each first add).
     looked: bool,
     /// An intent is stored, and its call has not gone out yet; the writer's own copy of the state.
@@ -57,9 +65,12 @@ impl World {
             leads: BTreeSet::from([1, 2]),
             members: members.iter().copied().collect(),
             theirs: members.iter().copied().collect(),
+            out: BTreeSet::new(),
+            either: BTreeSet::new(),
             unknowable: BTreeSet::new(),
             wants: [BTreeSet::new(), BTreeSet::new()],
             stored: State::default(),
+            compares: left.taken_out > 0,
             looked: false,
             sending: None,
             late: None,
@@ -75,7 +86,8 @@ impl World {
             mode: Mode::Active,
         });
         // A sync begins when it first wants somebody.
-        Wishes { syncs: syncs.filter(|wish| !wish.want.is_empty() || wish.sync == "0").collect(), adopt: false }
+        let syncs = syncs.filter(|wish| !wish.want.is_empty() || wish.sync == "0").collect();
+        Wishes { syncs, ..Wishes::default() }
     }
 
     /// What Marketo does with a call that reaches it.
@@ -139,6 +151,22 @@ impl World {
         }
     }
 
+    /// The writer compares the list with what it knows, and doubts.
+    fn compare(&mut self) {
+        let members: LeadSet = self.members.iter().copied().collect();
+        self.stored.compared(&members, LATE_EFFECT_MS, self.now);
+    }
+
+    /// The writer asks about those whom it doubts.
+    fn ask(&mut self) {
+        let asked = self.stored.doubtful(self.now, 300);
+        let there = |lead: &&LeadId| self.leads.contains(lead);
+        let (members, others): (Vec<LeadId>, Vec<LeadId>) =
+            asked.iter().filter(there).partition(|lead| self.members.contains(lead));
+        let wanted = self.wishes().wanted();
+        self.stored.asked(&asked, &members.into_iter().collect(), &others.into_iter().collect(), &wanted);
+    }
+
     fn answered(&mut self, op: Op, lead: LeadId, newly: &LeadSet, answer: Answer) {
         match op {
             Op::Add => self.stored.added(lead, answer, newly),
@@ -168,6 +196,10 @@ impl World {
                         world.left.changes -= 1;
                         if !world.wants[sync].remove(&lead) {
                             world.wants[sync].insert(lead);
+                        }
+                        // Gone from the audience: whoever comes again is added, if the writer has seen them go.
+                        if !world.wants.iter().flatten().any(|wanted| *wanted == lead) && world.out.remove(&lead) {
+                            world.either.insert(lead);
                         }
                     });
                 }
@@ -217,6 +249,12 @@ impl World {
             if self.untold.is_some() {
                 push(&|world| world.told());
             }
+            if self.compares {
+                push(&|world| world.compare());
+                if !self.stored.doubtful(self.now, 1).is_empty() {
+                    push(&|world| world.ask());
+                }
+            }
             // A call in doubt lands before its hold ends, so time passes only when none is under way.
             if self.late.is_none() {
                 push(&|world| world.now += LATE_EFFECT_MS);
@@ -248,6 +286,10 @@ impl World {
                     } else if was {
                         world.theirs.insert(winner);
                     }
+                    // Taken out by hand, and merged with somebody who may be in the list.
+                    if world.out.remove(&loser) || world.out.remove(&winner) || world.either.remove(&loser) {
+                        world.either.insert(winner);
+                    }
                     // Who owned the loser's cookies wants the winner now.
                     for want in &mut world.wants {
                         if want.remove(&loser) {
@@ -258,11 +300,30 @@ impl World {
                 });
             }
         }
+        if self.left.taken_out > 0 && self.late.is_none() && self.sending.is_none() && self.untold.is_none() {
+            for lead in self.leads.clone() {
+                // Whom we only may have put there cannot be told from one who never came.
+                let known = self.stored.sure.contains(lead) && !self.stored.hold.contains_key(&lead);
+                if self.members.contains(&lead) && known {
+                    push(&|world| {
+                        world.left.taken_out -= 1;
+                        world.members.remove(&lead);
+                        if world.wants.iter().flatten().any(|wanted| *wanted == lead) {
+                            world.out.insert(lead);
+                        } else {
+                            world.either.insert(lead);
+                        }
+                    });
+                }
+            }
+        }
         if self.left.by_hand > 0 && self.late.is_none() && self.sending.is_none() {
             for lead in self.leads.clone() {
                 // Whom we may have put there cannot be told from one added by hand.
-                if !self.members.contains(&lead) && !self.stored.may.contains(lead) {
+                let ours = self.stored.may.contains(lead) && !self.stored.kept_out.contains(lead);
+                if !self.members.contains(&lead) && !ours {
                     push(&|world| {
+                        world.out.remove(&lead);
                         world.left.by_hand -= 1;
                         world.members.insert(lead);
                         world.theirs.insert(lead);
@@ -294,7 +355,16 @@ impl World {
             }
             let plan = self.stored.plan(&self.wishes(), self.now);
             if plan.waiting == 0 && self.stored.hold.is_empty() {
-                return self;
+                if self.stored.doubts.is_empty() {
+                    self.compare();
+                }
+                if self.stored.doubts.is_empty() {
+                    return self;
+                }
+                if !self.stored.doubtful(self.now, 1).is_empty() {
+                    self.ask();
+                    continue;
+                }
             }
             self.now += LATE_EFFECT_MS.max(if self.stored.hold.is_empty() { REFUSED_RETRY_MS } else { 0 });
         }
@@ -308,7 +378,10 @@ impl World {
             if end.unknowable.contains(lead) && !wanted.contains(lead) {
                 continue;
             }
-            let should = wanted.contains(lead) || end.theirs.contains(lead);
+            if end.either.contains(lead) && wanted.contains(lead) {
+                continue;
+            }
+            let should = (wanted.contains(lead) && !end.out.contains(lead)) || end.theirs.contains(lead);
             if end.members.contains(lead) != should {
                 return Some(format!("lead {lead} should{} be in the list: {end:?}", if should { "" } else { " not" }));
             }
@@ -324,10 +397,11 @@ fn search(left: Budget, members: &[LeadId]) -> Result<usize, String> {
     while let Some(mut world) = waiting.pop() {
         // Only differences of time matter.
         let shift = world.now;
-        if world.stored.hold.values().all(|until| *until <= world.now) && world.stored.failed.is_empty() {
+        let still = world.stored.failed.is_empty() && world.stored.doubts.is_empty();
+        if world.stored.hold.values().all(|until| *until <= world.now) && still {
             world.stored.hold.clear();
             world.now = 0;
-        } else if world.stored.failed.is_empty() {
+        } else if still {
             world.now = 0;
             world.stored.hold.retain(|_, until| *until > shift);
             world.stored.hold.values_mut().for_each(|until| *until -= shift);
@@ -343,7 +417,8 @@ fn search(left: Budget, members: &[LeadId]) -> Result<usize, String> {
     Ok(seen.len())
 }
 
-const NONE: Budget = Budget { changes: 0, doubts: 0, crashes: 0, merges: 0, by_hand: 0 };
+const NONE: Budget = Budget { changes: 0, doubts: 0, crashes: 0, merges: 0, by_hand: 0, taken_out: 0 };
+const TAKEN_OUT: Budget = Budget { changes: 3, doubts: 1, by_hand: 1, taken_out: 1, ..NONE };
 
 fn budgets() -> BTreeMap<&'static str, (Budget, &'static [LeadId])> {
     BTreeMap::from([
@@ -352,6 +427,8 @@ fn budgets() -> BTreeMap<&'static str, (Budget, &'static [LeadId])> {
         ("merge", (Budget { changes: 3, merges: 1, doubts: 1, ..NONE }, &[][..])),
         ("merge, people there before", (Budget { changes: 3, merges: 1, doubts: 1, ..NONE }, &[2][..])),
         ("by hand", (Budget { changes: 3, by_hand: 1, doubts: 1, crashes: 1, ..NONE }, &[][..])),
+        ("taken out by hand", (TAKEN_OUT, &[][..])),
+        ("taken out by hand, merged", (Budget { merges: 1, doubts: 0, by_hand: 0, ..TAKEN_OUT }, &[][..])),
     ])
 }
 

@@ -129,15 +129,6 @@ const ALL_OF: u64 = 20;
 /// Under this name people stay whose removal an operator dropped. No sync's id is spelt like this.
 const DROPPED: &str = "dropped";
 
-/// What Marketo says of people's membership.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Membership {
-    /// In the list.
-    pub members: BTreeSet<LeadId>,
-    /// Not in it.
-    pub not_members: BTreeSet<LeadId>,
-}
-
 /// Why Marketo refused a lead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
@@ -483,17 +474,17 @@ impl State {
 
     /// Marketo answered about doubtful people. `asked`: all of them; who is in neither set is gone, which the activity
     /// log tells in its own time.
-    pub fn asked(&mut self, asked: &[LeadId], found: &Membership, wanted: &LeadSet) {
+    pub fn asked(&mut self, asked: &[LeadId], members: &LeadSet, not_members: &LeadSet, wanted: &LeadSet) {
         for &lead in asked {
             // An own call is under way, or due: this answer says nothing.
             if self.doubts.remove(&lead).is_none() || self.hold.contains_key(&lead) || self.restore.contains(lead) {
                 continue;
             }
-            if found.members.contains(&lead) {
+            if members.contains(lead) {
                 if self.kept_out.remove(lead) || !self.may.contains(lead) {
                     self.theirs.insert(lead);
                 }
-            } else if found.not_members.contains(&lead) {
+            } else if not_members.contains(lead) {
                 let was_ours = self.sure.remove(lead);
                 let was_theirs = self.theirs.remove(lead);
                 if was_ours || was_theirs {
@@ -633,6 +624,10 @@ impl State {
                 if set.contains(loser) {
                     set.insert(winner);
                 }
+            }
+            // Marketo unites memberships: whoever may be in the list by our doing is not out of it.
+            if self.may.contains(winner) {
+                self.kept_out.remove(winner);
             }
             for leads in self.kept_by.values_mut() {
                 if leads.contains(loser) {

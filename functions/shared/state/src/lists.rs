@@ -34,12 +34,21 @@ pub struct ListHead {
     /// A mass change that waits for an operator.
     #[serde(default)]
     pub held: Option<Held>,
-    /// When the calls of the next small visit are due, in ms, if they are booked.
+    /// The next small visit, if its calls are booked.
     #[serde(default)]
-    pub booked: Option<u64>,
+    pub booked: Option<Booked>,
     /// When members were last compared with what we know, in ms.
     #[serde(default)]
     pub verified_at: u64,
+}
+
+/// A visit to a list that gathers small changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Booked {
+    /// When it is due, in ms.
+    pub due: u64,
+    /// Calls that it was booked for.
+    pub calls: usize,
 }
 
 /// A mass change that waits for an operator, in numbers.
@@ -179,6 +188,12 @@ pub struct Report {
 #[must_use]
 pub fn head_key(munchkin: &MunchkinId, list: ListId) -> Key {
     Key::new(munchkin.as_str(), format!("list/{list}"))
+}
+
+/// The heads of all lists of a subscription that were ever written.
+pub async fn heads(deps: &Deps, munchkin: &MunchkinId) -> Step<Vec<ListHead>> {
+    let found = doc::all(deps, Table::Lists, munchkin.as_str(), "list/").await?;
+    Ok(found.into_iter().map(|doc: Doc<ListHead>| doc.value).collect())
 }
 
 /// The key of an audience's *want*.

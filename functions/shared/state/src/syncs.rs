@@ -248,6 +248,12 @@ pub struct IdentityHead {
     /// When the audiences were last told of everything, in ms.
     #[serde(default)]
     pub told_at: u64,
+    /// Marketo's paging token of what was done to lists.
+    #[serde(default)]
+    pub changes_cursor: Option<String>,
+    /// When that was last read, in ms.
+    #[serde(default)]
+    pub changes_at: u64,
     /// Lines in the log of merges and deletions that count.
     pub departures: u64,
     /// Lines of that log of which the lists have been told.

@@ -1,0 +1,241 @@
+//! The calls that change a list: in waves of as many as may be in flight, each intent stored before its call.
+
+use domain::limits::{LATE_EFFECT_MS, MARKETO_BATCH};
+use domain::list::{Answer, Plan, Wishes};
+use domain::planted::{Guard, holds};
+use domain::{LeadId, LeadSet};
+use futures::future::join_all;
+use marketo::{CallError, Marketo, RowAnswer, Slot};
+use state::Deps;
+use state::bell::Next;
+use state::budget::{Purpose, book, writes_at_once};
+use state::lists::{Booked, OpenList};
+
+use crate::{adopt, tied};
+
+/// Calls to one list before the next dirty list of the subscription has its turn.
+const CALLS_PER_TURN: usize = 40;
+/// After a wave of which no call was answered Marketo is left alone for this time, in ms. Ours.
+const SILENCE_MS: u64 = 30_000;
+
+pub(crate) struct Writer<'a> {
+    pub(crate) deps: &'a Deps,
+    pub(crate) marketo: Marketo<'a>,
+    /// We made the list, so nobody was there before us.
+    pub(crate) ours: bool,
+    pub(crate) wishes: &'a Wishes,
+    /// A report is due: an audience of the list has had a pass.
+    pub(crate) fresh: bool,
+    /// The instance lacks the field `ecids`.
+    pub(crate) no_ecids: bool,
+    pub(crate) deadline: u64,
+}
+
+/// A call to be made: its people, and for an addition those who were not in *may* before.
+struct Call {
+    adding: bool,
+    batch: Vec<LeadId>,
+    newly: LeadSet,
+}
+
+impl Writer<'_> {
+    /// Does what the plan says, wave by wave. `None`: nothing is left that may be done now.
+    pub(crate) async fn turn(&self, open: &mut OpenList) -> Result<Option<Next>, CallError> {
+        if self.wishes.adopt && (self.fresh || !open.state.members_read) {
+            adopt(&self.marketo.calling_for(Purpose::Bulk), self.deps, open, self.no_ecids).await?;
+        }
+        let mut calls = 0;
+        let mut visiting = false;
+        while calls < CALLS_PER_TURN {
+            let now = self.deps.now();
+            if now + self.deps.settings.scaled(marketo::MARGIN_MS) > self.deadline {
+                return Ok(Some(Next::Again));
+            }
+            if open.state.held.is_some() {
+                return Ok(None);
+            }
+            let plan = open.state.plan(self.wishes, now);
+            if plan.is_empty() {
+                return Ok(None);
+            }
+            let full = |leads: &LeadSet| leads.len() >= MARKETO_BATCH as u64;
+            let bulk = full(&plan.add) || full(&plan.remove);
+            if !bulk && !visiting {
+                if let Some(due) = self.pace(open, &plan).await? {
+                    return Ok(Some(Next::Rest(due)));
+                }
+                visiting = true;
+            }
+            let wave = self.wave(open, &plan, bulk).await?;
+            calls += wave.calls.max(1);
+            if wave.calls > 0 && wave.answered == 0 {
+                return Ok(Some(Next::Rest(self.deps.now() + self.deps.settings.scaled(SILENCE_MS))));
+            }
+        }
+        Ok(Some(Next::Again))
+    }
+
+    /// Small changes gather until their calls are due. Returns when that is; `None`: now.
+    async fn pace(&self, open: &mut OpenList, plan: &Plan) -> Result<Option<u64>, CallError> {
+        let asking = !self.ours && !plan.add.is_empty();
+        let calls = usize::from(!plan.add.is_empty()) + usize::from(!plan.remove.is_empty()) + usize::from(asking);
+        let booked = match open.head.booked {
+            Some(booked) => booked,
+            None => Booked { due: book(self.deps, &open.munchkin, calls).await?, calls },
+        };
+        if booked.due > self.deps.now() {
+            open.head.booked = Some(booked);
+            return Ok(Some(booked.due));
+        }
+        if calls > booked.calls {
+            // More has come since, which others pay for by waiting longer.
+            book(self.deps, &open.munchkin, calls - booked.calls).await?;
+        }
+        open.head.booked = None;
+        Ok(None)
+    }
+
+    /// As many calls as may be in flight. Of a bulk only full calls go: the rest gathers.
+    async fn wave(&self, open: &mut OpenList, plan: &Plan, bulk: bool) -> Result<Wave, CallError> {
+        let at_once = writes_at_once(self.deps);
+        let cut = |leads: &LeadSet| -> Vec<Vec<LeadId>> {
+            let leads: Vec<LeadId> = leads.iter().take(at_once * MARKETO_BATCH).collect();
+            let batches = leads.chunks(MARKETO_BATCH).filter(|batch| !bulk || batch.len() == MARKETO_BATCH);
+            batches.map(<[LeadId]>::to_vec).collect()
+        };
+        let mut batches: Vec<(bool, Vec<LeadId>)> = cut(&plan.add).into_iter().map(|batch| (true, batch)).collect();
+        batches.extend(cut(&plan.remove).into_iter().map(|batch| (false, batch)));
+        batches.truncate(at_once);
+        let marketo = self.marketo.calling_for(if bulk { Purpose::Bulk } else { Purpose::Write });
+
+        let batches = self.without_strangers(open, marketo, batches).await?;
+        let batches = self.without_untied(open, marketo, batches).await?;
+        if batches.is_empty() {
+            return Ok(Wave { calls: 0, answered: 0 });
+        }
+        let slots = marketo.slots(batches.len()).await?;
+        // The client sends within a while of its slot, and Marketo may act as much later.
+        let until = self.deps.now() + self.deps.settings.scaled(LATE_EFFECT_MS + marketo::SEND_WITHIN_MS);
+        let mut calls = Vec::new();
+        for (adding, batch) in batches.into_iter().take(slots.len()) {
+            open.state.count(&batch, adding, self.wishes, self.deps.now());
+            let newly = if adding {
+                open.state.intend_add(&batch, until)
+            } else {
+                open.state.intend_remove(&batch, until);
+                LeadSet::new()
+            };
+            calls.push(Call { adding, batch, newly });
+        }
+        // A sync that keeps its people keeps them from the moment of the intent.
+        open.state.settle(self.wishes);
+        open.publish(self.deps).await?;
+        let list = open.head.list;
+        let sent = calls.iter().zip(slots).map(|(call, slot)| send(marketo, slot, list, call));
+        let answers: Vec<Result<RowAnswer, CallError>> = join_all(sent).await;
+        let mut wave = Wave { calls: calls.len(), answered: 0 };
+        let mut failure = None;
+        for (call, answer) in calls.into_iter().zip(answers) {
+            match answer {
+                Ok(rows) => {
+                    wave.answered += 1;
+                    for (lead, answer) in asked_for(rows, &call.batch) {
+                        if call.adding {
+                            open.state.added(lead, answer, &call.newly);
+                        } else {
+                            open.state.removed(lead, answer);
+                        }
+                    }
+                }
+                // It may still take effect: the hold stays.
+                Err(CallError::Unknown(_)) => {}
+                Err(error) => {
+                    wave.answered += 1;
+                    open.state.take_back(&call.batch, &call.newly);
+                    failure = Some(error);
+                }
+            }
+        }
+        failure.map_or(Ok(wave), Err)
+    }
+
+    /// Who is about to be added for the first time is asked for first: members are not ours. Not on a list that we
+    /// made.
+    async fn without_strangers(
+        &self,
+        open: &mut OpenList,
+        marketo: Marketo<'_>,
+        batches: Vec<(bool, Vec<LeadId>)>,
+    ) -> Result<Vec<(bool, Vec<LeadId>)>, CallError> {
+        let mut asked = Vec::new();
+        for (_, batch) in batches.iter().filter(|(adding, _)| *adding && !self.ours) {
+            let strangers = open.state.strangers(batch);
+            if !strangers.is_empty() && (holds(Guard::AskBeforeFirstAdd) || !open.state.members_read) {
+                asked.push(strangers);
+            }
+        }
+        let list = open.head.list;
+        let mut slots = Vec::new();
+        while slots.len() < asked.len() {
+            slots.extend(marketo.slots(asked.len() - slots.len()).await?);
+        }
+        let answers =
+            join_all(asked.iter().zip(slots).map(|(strangers, slot)| marketo.membership(slot, list, strangers)));
+        for found in answers.await {
+            open.state.were_there(found?.members.iter());
+        }
+        if !holds(Guard::AskBeforeFirstAdd) && !asked.is_empty() {
+            // As if the list were looked at once, at the beginning.
+            let all = marketo.members(list).await?;
+            open.state.were_there(all.iter());
+            open.state.members_read = true;
+        }
+        let state = &open.state;
+        let may_be_added = |lead: &LeadId| !state.theirs.contains(*lead) || state.restore.contains(*lead);
+        Ok(batches
+            .into_iter()
+            .map(|(adding, batch)| (adding, batch.into_iter().filter(|lead| !adding || may_be_added(lead)).collect()))
+            .filter(|(_, batch): &(bool, Vec<LeadId>)| !batch.is_empty())
+            .collect())
+    }
+
+    /// People of an adopted list who were there before us are read once more just before they leave: they may have
+    /// lost their last ECID since the list was read, and then they stay.
+    async fn without_untied(
+        &self,
+        open: &mut OpenList,
+        marketo: Marketo<'_>,
+        batches: Vec<(bool, Vec<LeadId>)>,
+    ) -> Result<Vec<(bool, Vec<LeadId>)>, CallError> {
+        let mut left = Vec::new();
+        for (adding, mut batch) in batches {
+            let adopted: Vec<LeadId> =
+                batch.iter().copied().filter(|lead| !adding && open.state.theirs.contains(*lead)).collect();
+            if !adopted.is_empty() {
+                let rows = marketo.leads_by_id(marketo.slot().await?, &adopted, !self.no_ecids).await?;
+                let still = tied(self.deps, &open.munchkin, &rows).await?;
+                let stay: LeadSet = adopted.into_iter().filter(|lead| !still.contains(*lead)).collect();
+                open.state.tied.remove_all(&stay);
+                batch.retain(|lead| !stay.contains(*lead));
+            }
+            if !batch.is_empty() {
+                left.push((adding, batch));
+            }
+        }
+        Ok(left)
+    }
+}
+
+struct Wave {
+    calls: usize,
+    answered: usize,
+}
+
+async fn send(marketo: Marketo<'_>, slot: Slot, list: u64, call: &Call) -> Result<RowAnswer, CallError> {
+    if call.adding { marketo.add(slot, list, &call.batch).await } else { marketo.remove(slot, list, &call.batch).await }
+}
+
+/// The answers for people of the batch; rows about anybody else are not believed.
+fn asked_for<'a>(rows: RowAnswer, batch: &'a [LeadId]) -> impl Iterator<Item = (LeadId, Answer)> + 'a {
+    rows.into_iter().filter(|(lead, _)| batch.contains(lead))
+}
