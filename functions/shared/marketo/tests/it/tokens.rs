@@ -13,6 +13,13 @@ fn asks(world: &World) -> usize {
     world.counted().0
 }
 
+/// The error of a call for which there is no token.
+fn without_token(world: &World) -> CallError {
+    let client = world.client();
+    let call = async { client.membership(client.slot().await?, LIST, &[1]).await };
+    block_on(call).expect_err("no token")
+}
+
 fn eight_at_once(world: &World) -> (usize, usize) {
     let client = world.client();
     let all = join_all((0..8).map(|_| async {
@@ -64,7 +71,7 @@ fn a_token_without_any_life_is_asked_for_again_a_second_later() {
 fn a_token_that_never_has_any_life_is_asked_for_three_times() {
     let world = World::new();
     lock(&world.outside.lives).extend([0, 0, 0]);
-    let error = block_on(world.client().membership(world.slot(), LIST, &[1])).expect_err("no token");
+    let error = without_token(&world);
     assert!(matches!(error, CallError::Wait(until) if until == START + 2_000 + TOKEN_REST_MS), "{error:?}");
     assert_eq!(world.counted(), (3, 0));
 }
@@ -75,7 +82,7 @@ fn wrong_credentials_are_an_alarm_and_no_call_is_sent() {
     let mut settings = (*world.deps.settings).clone();
     settings.marketo.secret = "wrong".to_owned();
     world.deps.settings = settings.into();
-    let error = block_on(world.client().membership(world.slot(), LIST, &[1])).expect_err("no token");
+    let error = without_token(&world);
     assert!(matches!(&error, CallError::Refused { code, .. } if code == "401"), "{error:?}");
     assert!(matches!(Failure::from(error), Failure::Outage { .. }));
     assert_eq!(world.counted(), (1, 0));
