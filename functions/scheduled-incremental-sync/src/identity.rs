@@ -103,6 +103,9 @@ impl Worker<'_> {
         self.tell_audiences().await?;
         let extract = self.extract().await?;
         self.tell_audiences().await?;
+        if crate::lists_index::go_on(self.deps, self.munchkin, self.marketo, self.deadline).await? {
+            return Ok(Next::Again);
+        }
         let poll = self.head.polled_at + self.deps.settings.scaled(POLL_MS);
         Ok(Next::Done(Some(extract.map_or(poll, |at| at.min(poll)))))
     }

@@ -154,6 +154,8 @@ impl<'a> Marketo<'a> {
     /// Waits for the right to send at least one call and at most `wanted`, at once.
     pub async fn slots(&self, wanted: usize) -> Result<Vec<Slot>, CallError> {
         loop {
+            // Before the permit: a call leaves soon after it, so that calls reach Marketo at the pace of the permits.
+            self.token().await?;
             let now = self.deps.now();
             match permit(self.deps, self.munchkin, self.purpose, wanted).await? {
                 Permit::Go(calls) => return Ok((0..calls).map(|_| Slot { since: now }).collect()),
