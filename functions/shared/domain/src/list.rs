@@ -67,6 +67,51 @@ pub struct State {
     /// ours, and whatever made us doubt, is over by then.
     #[serde(default)]
     pub doubts: BTreeMap<LeadId, u64>,
+    /// A bulk import into the list.
+    #[serde(default)]
+    pub import: Option<Import>,
+    /// No bulk import before this time, in ms: the last one went wrong.
+    #[serde(default)]
+    pub no_import_before: u64,
+    /// A comparison of the whole list with what we know of it.
+    #[serde(default)]
+    pub comparison: Option<Comparison>,
+}
+
+/// A bulk import that is under way, or of which nobody knows whether it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Import {
+    /// Marketo's number of it; `None`: the outcome of its start is unknown.
+    pub id: Option<u64>,
+    /// Its people: none of them is removed before it has ended.
+    pub leads: LeadSet,
+    /// Those of them who were not in *may* before.
+    pub newly: LeadSet,
+    /// When it was last asked about, in ms; at first when it was meant.
+    pub polled_at: u64,
+    /// From this time on, in ms, its people are added by ordinary calls; one of unknown outcome is over then.
+    pub until: u64,
+}
+
+impl Import {
+    /// Whether its people are left to it.
+    #[must_use]
+    pub const fn is_under_way(&self, now: u64) -> bool {
+        self.id.is_some() && now < self.until
+    }
+}
+
+/// A comparison of the whole list with what we know of it, by pages or by bulk extract.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Marketo's id of the extract; `None`: none is made yet.
+    pub job: Option<String>,
+    /// When that was last asked about, in ms; at first when it was made.
+    pub polled_at: u64,
+    /// The extract went wrong: the list is read page by page.
+    pub by_pages: bool,
+    /// Those who were *sure* when the extract was made, and whom no call of ours concerned since.
+    pub untouched: LeadSet,
 }
 
 /// A mass change that waits for an operator.
@@ -218,6 +263,8 @@ pub struct Plan {
     pub next_at: Option<u64>,
     /// How many leads wait for that.
     pub waiting: u64,
+    /// How many of those wait for a bulk import.
+    pub importing: u64,
 }
 
 /// Marketo's clear answer for one lead.
@@ -334,6 +381,9 @@ impl State {
                 plan.postpone(*lead, until);
             }
         }
+        if let Some(import) = &self.import {
+            plan.leave_to(import, now);
+        }
         plan
     }
 
@@ -435,41 +485,40 @@ impl State {
         }
     }
 
-    /// Members as they were read page by page: who is missing or too many is doubted.
+    /// Members as they were read page by page: who is missing, or back by somebody's hand, is doubted. Whoever is too
+    /// many was added by hand; that needs no note, for we remove nobody who is not in *may*, and ask before we add.
     pub fn compared(&mut self, members: &LeadSet, late_effect: u64, now: u64) {
-        let missing = self.sure.minus(members);
-        let mut known = self.may.clone();
-        known.add_all(&self.theirs);
-        let mut doubtful = missing;
-        doubtful.add_all(&members.minus(&known));
-        // Back by somebody's hand.
-        doubtful.add_all(&members.and(&self.kept_out));
-        let doubtful: Vec<LeadId> = doubtful.iter().collect();
-        self.doubt(doubtful, late_effect, now);
+        let mut doubtful = self.sure.minus(members);
+        doubtful.add_all(&self.kept_out.and(members));
+        self.doubt(doubtful.iter().collect::<Vec<LeadId>>(), late_effect, now);
     }
 
     /// Marketo's activity log names people as added and removed: of whom it contradicts what we know is doubted.
     pub fn seen(&mut self, added: &LeadSet, removed: &LeadSet, late_effect: u64, now: u64) {
-        let mut known = self.may.minus(&self.kept_out);
+        let mut known = self.sure.clone();
         known.add_all(&self.theirs);
-        let mut doubtful = added.minus(&known);
-        doubtful.add_all(&removed.and(&self.sure));
-        doubtful.add_all(&removed.and(&self.theirs));
-        let doubtful: Vec<LeadId> = doubtful.iter().collect();
-        self.doubt(doubtful, late_effect, now);
+        let mut doubtful = self.kept_out.and(added);
+        doubtful.add_all(&known.and(removed));
+        self.doubt(doubtful.iter().collect::<Vec<LeadId>>(), late_effect, now);
     }
 
     /// Those whose membership is to be asked now, at most `limit`; nobody who is on hold.
     #[must_use]
     pub fn doubtful(&self, now: u64, limit: usize) -> Vec<LeadId> {
-        let due = self.doubts.iter().filter(|(lead, from)| **from <= now && !self.hold.contains_key(lead));
+        let due = self.doubts.iter().filter(|(lead, from)| **from <= now && self.changes_until(**lead).is_none());
         due.map(|(lead, _)| *lead).take(limit).collect()
     }
 
     /// When the next doubt may be settled, in ms.
     #[must_use]
     pub fn next_doubt(&self) -> Option<u64> {
-        self.doubts.iter().map(|(lead, from)| self.hold.get(lead).map_or(*from, |hold| (*from).max(*hold))).min()
+        self.doubts.iter().map(|(lead, from)| (*from).max(self.changes_until(*lead).unwrap_or(0))).min()
+    }
+
+    /// Until when, in ms, a call or an import of ours may still change somebody's membership, if so.
+    fn changes_until(&self, lead: LeadId) -> Option<u64> {
+        let import = self.import.as_ref().filter(|import| import.leads.contains(lead)).map(|import| import.until);
+        self.hold.get(&lead).copied().max(import)
     }
 
     /// Marketo answered about doubtful people. `asked`: all of them; who is in neither set is gone, which the activity
@@ -477,13 +526,13 @@ impl State {
     pub fn asked(&mut self, asked: &[LeadId], members: &LeadSet, not_members: &LeadSet, wanted: &LeadSet) {
         for &lead in asked {
             // An own call is under way, or due: this answer says nothing.
-            if self.doubts.remove(&lead).is_none() || self.hold.contains_key(&lead) || self.restore.contains(lead) {
+            let changing = self.changes_until(lead).is_some();
+            if self.doubts.remove(&lead).is_none() || changing || self.restore.contains(lead) {
                 continue;
             }
             if members.contains(lead) {
-                if self.kept_out.remove(lead) || !self.may.contains(lead) {
-                    self.theirs.insert(lead);
-                }
+                // Back by somebody's hand: if wanted, they are found to be there before they are added.
+                self.kept_out.remove(lead);
             } else if not_members.contains(lead) {
                 let was_ours = self.sure.remove(lead);
                 let was_theirs = self.theirs.remove(lead);
@@ -528,8 +577,59 @@ impl State {
             self.hold.insert(lead, hold_until);
             self.failed.remove(&lead);
             self.doubts.remove(&lead);
+            self.touch(lead);
         }
         newly
+    }
+
+    /// A call of ours concerns somebody: an extract that is under way says nothing about them.
+    fn touch(&mut self, lead: LeadId) {
+        if let Some(comparison) = &mut self.comparison {
+            comparison.untouched.remove(lead);
+        }
+    }
+
+    /// The intent to add by a bulk import: store it before the call. `until`: see [`Import::until`].
+    pub fn intend_import(&mut self, leads: LeadSet, now: u64, until: u64) {
+        let newly = leads.minus(&self.theirs).minus(&self.may);
+        self.may.add_all(&newly);
+        self.failed.retain(|lead, _| !leads.contains(*lead));
+        self.doubts.retain(|lead, _| !leads.contains(*lead));
+        if let Some(comparison) = &mut self.comparison {
+            comparison.untouched.remove_all(&leads);
+        }
+        self.import = Some(Import { id: None, leads, newly, polled_at: now, until });
+    }
+
+    /// The import was certainly not started: its intent is taken back.
+    pub fn take_back_import(&mut self) {
+        if let Some(import) = self.import.take() {
+            self.may.remove_all(&import.newly);
+        }
+    }
+
+    /// The import has ended, or can take effect no more. `unsure`: those of whom Marketo does not say that they are in
+    /// the list now; `None`: it says so of nobody. All of them stay in *may*.
+    pub fn imported(&mut self, unsure: Option<&LeadSet>) {
+        let (Some(import), Some(unsure)) = (self.import.take(), unsure) else { return };
+        let done = import.leads.minus(unsure);
+        self.restore.remove_all(&done);
+        self.sure.add_all(&done.and(&self.may).minus(&self.theirs));
+    }
+
+    /// An extract of the members was made: from here on it is noted whom our calls concern.
+    pub fn extracting(&mut self, job: String, now: u64) {
+        let untouched = self.sure.clone();
+        self.comparison = Some(Comparison { job: Some(job), polled_at: now, by_pages: false, untouched });
+    }
+
+    /// Members as an extract tells them, of some moment since it was made: who is missing, or back by somebody's hand,
+    /// is doubted, but nobody whom a call of ours concerned since.
+    pub fn extracted(&mut self, members: &LeadSet, late_effect: u64, now: u64) {
+        let untouched = self.comparison.take().map(|comparison| comparison.untouched).unwrap_or_default();
+        let mut members = members.clone();
+        members.add_all(&self.sure.minus(&untouched));
+        self.compared(&members, late_effect, now);
     }
 
     /// Counts an addition or removal for the guard against mass changes; before the intent. Additions of a first load
@@ -556,6 +656,7 @@ impl State {
             self.hold.insert(lead, hold_until);
             self.failed.remove(&lead);
             self.doubts.remove(&lead);
+            self.touch(lead);
         }
     }
 
@@ -648,6 +749,10 @@ impl State {
         self.hold.remove(&lead);
         self.failed.remove(&lead);
         self.doubts.remove(&lead);
+        if let Some(import) = &mut self.import {
+            import.leads.remove(lead);
+            import.newly.remove(lead);
+        }
         for set in [&mut self.kept_out, &mut self.dropped, &mut self.approved] {
             set.remove(lead);
         }
@@ -660,9 +765,9 @@ impl State {
     /// what happened more than a day ago; notes whose first load is over.
     pub fn tidy(&mut self, wishes: &Wishes, now: u64) {
         let wanted = wishes.wanted();
-        let may = &self.may;
+        let (may, restore) = (&self.may, &self.restore);
         self.hold.retain(|_, until| *until > now);
-        self.failed.retain(|lead, _| wanted.contains(*lead) || may.contains(*lead));
+        self.failed.retain(|lead, _| wanted.contains(*lead) || may.contains(*lead) || restore.contains(*lead));
         for log in [&mut self.left, &mut self.came] {
             log.retain(|hour, _| hour + HOUR_MS + DAY_MS > now);
         }
@@ -704,6 +809,22 @@ impl Plan {
         if self.add.remove(lead) | self.remove.remove(lead) {
             self.waiting += 1;
             self.next_at = Some(self.next_at.map_or(until, |at| at.min(until)));
+        }
+    }
+
+    /// People of a bulk import wait for its end. Adding them once more does no harm, and is done where nobody knows
+    /// whether it runs.
+    fn leave_to(&mut self, import: &Import, now: u64) {
+        let mut waiting = self.remove.and(&import.leads);
+        if import.is_under_way(now) {
+            waiting.add_all(&self.add.and(&import.leads));
+            self.add.remove_all(&import.leads);
+        }
+        self.remove.remove_all(&import.leads);
+        self.importing = waiting.len();
+        self.waiting += self.importing;
+        if self.importing > 0 && import.until > now {
+            self.next_at = Some(self.next_at.map_or(import.until, |at| at.min(import.until)));
         }
     }
 
@@ -790,6 +911,235 @@ mod tests {
         state.intend_remove(&[1], 100);
         assert!(state.plan(&adopt, 0).is_empty(), "on hold");
         assert_eq!(state.plan(&adopt, 100).remove, set(&[1]));
+    }
+
+    #[test]
+    fn people_of_an_import_are_left_to_it_and_not_removed_before_it_has_ended() {
+        let mut state = State { sure: set(&[1]), may: set(&[1]), ..State::default() };
+        state.intend_import(set(&[2, 3]), 0, 100);
+        let plan = |state: &State, want: &[LeadId], now| {
+            let plan = state.plan(&wishes(Mode::Active, want), now);
+            (plan.add, plan.remove, plan.importing, plan.next_at)
+        };
+        let unknown = plan(&state, &[1, 2, 3], 1);
+        assert_eq!(unknown, (set(&[2, 3]), set(&[]), 0, None), "added again by ordinary calls");
+        assert_eq!(plan(&state, &[2], 1), (set(&[2]), set(&[1]), 1, Some(100)), "and not removed");
+        state.import.as_mut().unwrap().id = Some(7);
+        assert_eq!(plan(&state, &[1, 2, 3, 4], 1), (set(&[4]), set(&[]), 2, Some(100)), "left to it");
+        assert_eq!(plan(&state, &[2, 3], 100), (set(&[2, 3]), set(&[1]), 0, None), "it takes too long");
+        state.imported(Some(&set(&[3])));
+        assert_eq!((&state.sure, &state.may), (&set(&[1, 2]), &set(&[1, 2, 3])));
+        assert_eq!(plan(&state, &[1, 3], 1), (set(&[3]), set(&[2]), 0, None));
+    }
+
+    #[test]
+    fn an_import_that_was_not_started_leaves_nothing_behind_and_one_that_failed_leaves_may() {
+        let before = State { sure: set(&[1]), may: set(&[1, 2]), ..State::default() };
+        let mut state = before.clone();
+        state.intend_import(set(&[2, 3]), 0, 100);
+        assert_eq!(state.may, set(&[1, 2, 3]));
+        state.take_back_import();
+        assert_eq!(state, before);
+        state.intend_import(set(&[2, 3]), 0, 100);
+        state.imported(None);
+        assert_eq!((&state.sure, &state.may, &state.import), (&set(&[1]), &set(&[1, 2, 3]), &None));
+    }
+
+    #[test]
+    fn a_merge_takes_the_loser_out_of_a_running_import() {
+        let mut state = State::default();
+        state.intend_import(set(&[1, 2]), 0, 100);
+        state.merged(2, &BTreeSet::from([1]));
+        state.merged(3, &BTreeSet::from([2]));
+        state.imported(Some(&set(&[])));
+        assert_eq!((&state.sure, &state.may), (&set(&[]), &set(&[3])), "never sure");
+    }
+
+    #[test]
+    fn nobody_is_judged_while_an_import_may_still_add_them() {
+        let mut state = State { sure: set(&[1]), may: set(&[1]), ..State::default() };
+        state.intend_import(set(&[1, 2]), 0, 100);
+        state.doubt([1], 10, 0);
+        assert_eq!((state.doubtful(50, 300), state.next_doubt()), (vec![], Some(100)));
+        state.imported(None);
+        assert_eq!((state.doubtful(50, 300), state.next_doubt()), (vec![1], Some(10)));
+    }
+
+    #[test]
+    fn an_extract_says_nothing_about_people_whom_a_call_concerned_since() {
+        let mut state = State { sure: set(&[1, 2, 3, 4]), may: set(&[1, 2, 3, 4]), ..State::default() };
+        state.extracting("job".into(), 0);
+        state.intend_remove(&[2], 10);
+        state.removed(2, Answer::Done);
+        let newly = state.intend_add(&[2, 5], 10);
+        state.added(2, Answer::Done, &newly);
+        state.added(5, Answer::Done, &newly);
+        state.intend_import(set(&[4, 6]), 0, 100);
+        state.imported(Some(&set(&[])));
+        state.extracted(&set(&[3]), 10, 0);
+        assert_eq!(state.doubts.keys().copied().collect::<Vec<_>>(), [1]);
+        assert_eq!(state.comparison, None);
+    }
+
+    /// A list with `many` people of ours, loaded; and a wish for `want` of them.
+    fn loaded(many: u64, want: std::ops::RangeInclusive<u64>) -> (State, Wishes) {
+        let people: LeadSet = (1..=many).collect();
+        let mut state = State { sure: people.clone(), may: people, ..State::default() };
+        state.loaded.insert("s".into());
+        let wish = Wish { sync: "s".into(), want: want.collect(), mode: Mode::Active };
+        (state, Wishes { syncs: vec![wish], ..Wishes::default() })
+    }
+
+    #[test]
+    fn removals_of_a_third_or_of_everybody_are_a_mass_change_and_few_are_not() {
+        let guard = GuardSettings::default();
+        for (many, want, held) in [
+            (1_000, 301..=1_000, false), // 300: just 30 %
+            (1_000, 302..=1_000, true),  // 301
+            (300, 100..=300, false),     // 99 of 300: fewer than 100
+            (300, 101..=300, true),      // 100 of 300
+            (20, 21..=20, true),         // all of 20
+            (19, 20..=19, false),        // all of 19
+            (20, 20..=20, false),        // all but one
+        ] {
+            let (state, wishes) = loaded(many, want.clone());
+            assert_eq!(state.mass_change(&wishes, guard).is_some(), held, "{many} people, {want:?} wanted");
+        }
+        let strict = GuardSettings { removals_percent: 5, removals_at_least: 2, ..guard };
+        let (state, wishes) = loaded(30, 3..=30);
+        assert!(state.mass_change(&wishes, guard).is_none());
+        assert!(state.mass_change(&wishes, strict.stricter(guard)).is_some());
+    }
+
+    #[test]
+    fn what_left_within_the_last_day_counts_and_what_left_before_does_not() {
+        let guard = GuardSettings::default();
+        let (mut state, wishes) = loaded(1_000, 201..=1_000);
+        let now = 10 * DAY_MS;
+        let batch: Vec<LeadId> = (1..=200).collect();
+        state.count(&batch, false, &wishes, now);
+        state.intend_remove(&batch, now + 1);
+        batch.iter().for_each(|lead| state.removed(*lead, Answer::Done));
+        let more = Wishes { syncs: vec![Wish { want: (303..=1_000).collect(), ..wishes.syncs[0].clone() }], ..wishes };
+        let held = state.mass_change(&more, guard).unwrap();
+        assert_eq!((held.remove.len(), held.recent, held.of), (102, 200, 1_000));
+        state.tidy(&more, now + DAY_MS + 2 * HOUR_MS);
+        assert!(state.mass_change(&more, guard).is_none(), "102 of 800");
+    }
+
+    #[test]
+    fn additions_beyond_what_the_list_holds_are_a_mass_change_after_the_first_load() {
+        let guard = GuardSettings::default();
+        let (mut state, wishes) = loaded(5_000, 1..=10_001);
+        assert_eq!(state.mass_change(&wishes, guard).unwrap().add.len(), 5_001);
+        state.loaded.clear();
+        assert!(state.mass_change(&wishes, guard).is_none(), "the first load");
+        let (state, wishes) = loaded(100, 1..=5_099);
+        assert!(state.mass_change(&wishes, guard).is_none(), "4,999: too few");
+        let (state, wishes) = loaded(6_000, 1..=12_000);
+        assert!(state.mass_change(&wishes, guard).is_none(), "6,000 beside 6,000");
+    }
+
+    #[test]
+    fn an_operator_applies_or_drops_what_is_held_under_its_id_and_it_resolves_itself() {
+        let guard = GuardSettings::default();
+        let (mut state, wishes) = loaded(1_000, 501..=1_000);
+        let hold = |state: &mut State, wishes: &Wishes, id: &str| {
+            let change = state.mass_change(wishes, guard);
+            state.hold(change, id.into(), 7);
+        };
+        hold(&mut state, &wishes, "a");
+        assert_eq!(state.held.as_ref().unwrap().id, "a");
+        // A little more: what is shown does not move. Much more: it is another change.
+        let wish = |from: u64| Wishes {
+            syncs: vec![Wish { want: (from..=1_000).collect(), ..wishes.syncs[0].clone() }],
+            ..Wishes::default()
+        };
+        hold(&mut state, &wish(540), "b");
+        assert_eq!(state.held.as_ref().unwrap().id, "a");
+        hold(&mut state, &wish(600), "c");
+        assert_eq!(state.held.as_ref().map(|held| (held.id.as_str(), held.since)), Some(("c", 7)));
+        assert!(!state.decide("a", true), "an old decision decides nothing");
+
+        let mut applied = state.clone();
+        assert!(applied.decide("c", true));
+        assert!(applied.mass_change(&wish(600), guard).is_none());
+        assert_eq!(applied.plan(&wish(600), 0).remove.len(), 599);
+        assert!(applied.mass_change(&wish(1_001), guard).is_some(), "the rest was not applied");
+
+        let mut dropped = state.clone();
+        assert!(dropped.decide("c", false));
+        assert!(dropped.plan(&wish(600), 0).is_empty());
+        // Wanted again and then not: like anybody else.
+        dropped.settle(&wish(1));
+        dropped.settle(&wish(600));
+        assert_eq!(dropped.plan(&wish(600), 0).remove.len(), 599);
+
+        hold(&mut state, &wish(1), "d");
+        assert_eq!(state.held, None, "nothing is asked for any more");
+    }
+
+    #[test]
+    fn stopping_a_sync_so_that_its_people_leave_is_a_decision_already() {
+        let (mut state, mut wishes) = loaded(1_000, 1..=1_000);
+        wishes.syncs[0].mode = Mode::StoppedLeaving;
+        state.settle(&wishes);
+        assert!(state.mass_change(&wishes, GuardSettings::default()).is_none());
+        assert_eq!(state.plan(&wishes, 0).remove.len(), 1_000);
+    }
+
+    #[test]
+    fn whoever_was_taken_out_by_hand_stays_out_until_put_back_or_gone_and_come_again() {
+        let (mut state, wishes) = loaded(3, 1..=3);
+        // Missing from one reading: doubted, and not more.
+        state.compared(&set(&[1, 3]), 100, 5);
+        assert!(state.plan(&wishes, 5).is_empty() && state.kept_out.is_empty());
+        assert!(state.doubtful(104, 300).is_empty());
+        assert_eq!(state.doubtful(105, 300), [2]);
+        let mut there = state.clone();
+        there.asked(&[2], &set(&[2]), &set(&[]), &wishes.wanted());
+        assert!(there.kept_out.is_empty() && there.sure.contains(2), "the reading was wrong");
+        let mut gone = state.clone();
+        gone.asked(&[2], &set(&[]), &set(&[]), &wishes.wanted());
+        assert!(gone.kept_out.is_empty() && gone.may.contains(2), "1004: the activity log tells");
+
+        state.asked(&[2], &set(&[]), &set(&[2]), &wishes.wanted());
+        assert!(state.plan(&wishes, 200).is_empty());
+        assert_eq!((&state.kept_out, state.may.contains(2)), (&set(&[2]), false));
+        let mut back = state.clone();
+        back.put_back(Some(&[2]));
+        assert_eq!(back.plan(&wishes, 200).add, set(&[2]));
+        // A paused sync's people have not left; a left audience's have.
+        let with = |mode: Mode, want: &[LeadId]| Wishes {
+            syncs: vec![Wish { sync: "s".into(), want: set(want), mode }],
+            ..Wishes::default()
+        };
+        state.tidy(&with(Mode::Paused, &[1, 2, 3]), 200);
+        state.tidy(&Wishes { incomplete: true, ..with(Mode::Active, &[]) }, 200);
+        assert_eq!(state.kept_out, set(&[2]));
+        state.tidy(&with(Mode::Active, &[1, 3]), 200);
+        assert_eq!(state.plan(&wishes, 200).add, set(&[2]));
+    }
+
+    #[test]
+    fn the_activity_log_raises_doubts_only_where_it_contradicts_what_we_know() {
+        let (mut state, _) = loaded(3, 1..=3);
+        state.kept_out = set(&[9]);
+        state.theirs = set(&[5]);
+        state.seen(&set(&[1, 7, 9]), &set(&[2, 5, 8]), 100, 0);
+        assert_eq!(state.doubts.keys().copied().collect::<Vec<LeadId>>(), [2, 5, 9]);
+        state.intend_remove(&[2], 50);
+        assert_eq!(state.doubtful(100, 300), [5, 9], "a call of ours settles it otherwise");
+    }
+
+    #[test]
+    fn a_refused_person_is_tried_again_when_something_about_them_changes() {
+        let mut state = State::default();
+        let newly = state.intend_add(&[1], 100);
+        state.added(1, refusal("1008", 5), &newly);
+        assert!(state.plan(&wishes(Mode::Active, &[1]), 6).is_empty());
+        state.touched(&set(&[1, 2]));
+        assert_eq!(state.plan(&wishes(Mode::Active, &[1]), 6).add, set(&[1]));
     }
 
     #[test]
