@@ -2,6 +2,7 @@
 //!
 //! Each of these may be asked again: a row that stands as asked is left alone, and everybody is rung again.
 
+use domain::limits::MARKETO_BATCH;
 use domain::{LeadSet, MunchkinId, OrgId};
 use jiff::Timestamp;
 use marketo::Marketo;
@@ -260,10 +261,22 @@ fn read_subscription(body: &Value) -> Answer<Subscription> {
     if extract_since.is_none() && !since.is_null() {
         errors.push(("/extract_since".into(), "expected a time such as 2025-01-01T00:00:00Z, or null".into()));
     }
+    let above = &body["bulk_import_above"];
+    let bulk_import_above = above.as_u64().filter(|above| *above >= MARKETO_BATCH as u64);
+    if bulk_import_above.is_none() && !above.is_null() {
+        let detail = format!("expected a number of people such as 20000, at least {MARKETO_BATCH}, or null for never");
+        errors.push(("/bulk_import_above".into(), detail));
+    }
     match munchkin_id {
-        Some(munchkin_id) if errors.is_empty() => {
-            Ok(Subscription { v: 1, munchkin_id, org_id, hipaa_ready, cookie_sync, extract_since })
-        }
+        Some(munchkin_id) if errors.is_empty() => Ok(Subscription {
+            v: 1,
+            munchkin_id,
+            org_id,
+            hipaa_ready,
+            cookie_sync,
+            extract_since,
+            bulk_import_above,
+        }),
         _ => Err(Problem::fields(errors)),
     }
 }

@@ -1,6 +1,7 @@
 //! Makes Marketo's lists equal to what is wanted, within the budget. It decides about nobody: who belongs into a
 //! list is read from the audiences' *want* and from the syncs.
 
+mod bulk;
 mod report;
 mod verify;
 mod write;
@@ -18,6 +19,7 @@ use state::lists::{Held, Left, OpenList, Want, departures, read_leads, want_key,
 use state::notes::{self, Note};
 use state::syncs::{IdentityHead, Leaving, MembersBefore, Start, Status, Sync};
 use state::{Deps, Step, bell, identity, load, syncs};
+use verify::Whole;
 use write::Writer;
 
 /// What the function reads from its environment.
@@ -38,10 +40,10 @@ pub async fn handle(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
 }
 
 async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -> Step<Next> {
-    let refused = syncs::subscription(deps, munchkin).await?.is_none_or(|sub| sub.refused().is_some());
-    if refused {
+    let subscription = syncs::subscription(deps, munchkin).await?;
+    let Some(subscription) = subscription.filter(|subscription| subscription.refused().is_none()) else {
         return Ok(Next::Done(None));
-    }
+    };
     let all: Vec<Sync> = syncs::syncs(deps, munchkin).await?.into_iter().map(|sync| sync.value).collect();
     let written = |sync: &&Sync| sync.start == Start::Now && sync.status != Status::Creating;
     let lists: BTreeSet<ListId> =
@@ -54,7 +56,7 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     let no_ecids = learn_departures(deps, &mut open).await?;
     let notes = notes::read(deps, munchkin, list).await?;
     let (wishes, wants) = read_wishes(deps, munchkin, &syncs).await?;
-    let verify_all = take_in(deps, &mut open, notes.iter().map(|(_, note)| note));
+    take_in(deps, &mut open, notes.iter().map(|(_, note)| note));
     open.state.settle(&wishes);
     guard(deps, &mut open, &syncs, &wishes);
 
@@ -64,15 +66,21 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
         .iter()
         .zip(&wants)
         .any(|(sync, want)| want.as_ref().is_some_and(|want| open.head.report_is_due(sync, want, deps.now())));
-    let writer = Writer { deps, marketo, ours, wishes: &wishes, fresh, no_ecids, deadline };
+    let import_above = subscription.bulk_import_above;
+    let writer = Writer { deps, marketo, ours, wishes: &wishes, fresh, no_ecids, import_above, deadline };
     let outcome = async {
         verify::doubts(deps, marketo, &mut open, &wishes).await?;
         if let Some(next) = writer.turn(&mut open).await? {
             return Ok(next);
         }
         verify::sample(deps, marketo, &mut open, &wishes).await?;
+        let whole = verify::whole(deps, marketo, &mut open).await?;
         let report = report::Reporting { deps, marketo, syncs: &syncs, wishes: &wishes, wants: &wants };
-        report.write(&mut open, lists.len(), verify_all).await
+        let next = report.write(&mut open, lists.len(), whole == Whole::ByPages).await?;
+        Ok(match (whole, next) {
+            (Whole::At(at), Next::Done(wake_at)) => Next::Done(Some(wake_at.map_or(at, |wake_at| wake_at.min(at)))),
+            (_, next) => next,
+        })
     };
     let next = match outcome.await {
         Ok(next) => next,
@@ -108,10 +116,9 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
 /// A wait of up to this, in ms, is a wait for the window.
 const SHORT_MS: u64 = 25_000;
 
-/// Takes in what operators and the activity log say. Returns whether the whole list is to be compared.
-fn take_in<'a>(deps: &Deps, open: &mut OpenList, notes: impl Iterator<Item = &'a Note>) -> bool {
+/// Takes in what operators and the activity log say.
+fn take_in<'a>(deps: &Deps, open: &mut OpenList, notes: impl Iterator<Item = &'a Note>) {
     let (now, late) = (deps.now(), deps.settings.scaled(LATE_EFFECT_MS));
-    let mut verify_all = false;
     for note in notes {
         match note {
             Note::Seen { added, removed, touched } => {
@@ -123,10 +130,11 @@ fn take_in<'a>(deps: &Deps, open: &mut OpenList, notes: impl Iterator<Item = &'a
                 let decided = open.state.decide(held, *apply);
                 tracing::info!(list.id = open.head.list, apply, decided, "an operator decided about a mass change");
             }
-            Note::VerifyAll => verify_all = true,
+            Note::VerifyAll => {
+                open.state.comparison.get_or_insert_default();
+            }
         }
     }
-    verify_all
 }
 
 /// Holds a mass change until an operator decides, whatever its cause.
@@ -181,7 +189,7 @@ async fn close(deps: &Deps, open: &mut OpenList, wishes: &Wishes) -> Step<Plan> 
     open.head.left = Left {
         add: if held { 0 } else { plan.add.len() },
         remove: if held { 0 } else { plan.remove.len() },
-        hold: open.state.hold.len() as u64,
+        hold: open.state.hold.len() as u64 + plan.importing,
         failed: open.state.failed.len() as u64,
     };
     open.head.handled_at = now;

@@ -67,6 +67,9 @@ impl Reporting<'_> {
         let deps = self.deps;
         let members = self.marketo.calling_for(Purpose::Bulk).members(open.head.list).await?;
         open.state.compared(&members, deps.settings.scaled(LATE_EFFECT_MS), deps.now());
+        if open.state.comparison.as_ref().is_some_and(|comparison| comparison.job.is_none()) {
+            open.state.comparison = None;
+        }
         Ok(members)
     }
 

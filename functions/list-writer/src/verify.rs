@@ -2,17 +2,24 @@
 //! them once any call of ours is over: a person is never called taken out, or added, by hand on account of one look.
 
 use domain::limits::{DAY_MS, LATE_EFFECT_MS, MARKETO_BATCH};
-use domain::list::Wishes;
+use domain::list::{Comparison, Wishes};
 use domain::{LeadId, LeadSet};
-use marketo::{CallError, Marketo, Membership};
+use marketo::class::Class;
+use marketo::{CallError, ExtractStatus, Marketo, Membership, parse_extract};
 use state::Deps;
 use state::budget::Purpose;
 use state::lists::OpenList;
+
+use crate::bulk::is_refused;
 
 /// People who are looked at once a day (issue: "1,000 people of each list").
 const SAMPLE: u64 = 1_000;
 /// Calls for doubtful people in one turn; the rest waits for the next.
 const CALLS: usize = 4;
+/// A list of more of our people than this is compared by bulk extract. Ours: a hundred pages.
+const EXTRACT_ABOVE: u64 = 30_000;
+/// An extract is asked about no more often than this, in ms (Marketo, "bulk extract": its state changes each 60 s).
+const EXTRACT_POLL_MS: u64 = 60_000;
 
 /// Asks Marketo about the people whose membership is doubtful.
 pub(crate) async fn doubts(
@@ -68,12 +75,86 @@ pub(crate) async fn sample(
     Ok(())
 }
 
+/// How the whole list is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whole {
+    /// Nobody asked for it, or it is done.
+    No,
+    /// Its members are to be read page by page.
+    ByPages,
+    /// An extract is under way: look again at this time, in ms.
+    At(u64),
+}
+
+/// Goes on with the comparison of the whole list that an operator asked for: of a long one by bulk extract.
+pub(crate) async fn whole(deps: &Deps, marketo: Marketo<'_>, open: &mut OpenList) -> Result<Whole, CallError> {
+    let Some(comparison) = &open.state.comparison else { return Ok(Whole::No) };
+    let short = open.state.sure.len() <= EXTRACT_ABOVE;
+    if comparison.by_pages || (comparison.job.is_none() && short) {
+        return Ok(Whole::ByPages);
+    }
+    let job = comparison.job.clone();
+    // A handful of calls, so that nobody else feels them.
+    let marketo = marketo.calling_for(Purpose::Poll);
+    let gone = |error: &CallError| job.is_none() && error.class() == Some(Class::StopSync);
+    match extract(deps, marketo, open, job.as_deref()).await {
+        Err(error) if is_refused(&error) && !gone(&error) => Ok(by_pages(open, &error.to_string())),
+        other => other,
+    }
+}
+
+fn by_pages(open: &mut OpenList, why: &str) -> Whole {
+    tracing::warn!(list.id = open.head.list, why, "the extract of a list went wrong: its members are read by pages");
+    open.state.comparison = Some(Comparison { by_pages: true, ..Comparison::default() });
+    Whole::ByPages
+}
+
+/// One step of the extract.
+async fn extract(
+    deps: &Deps,
+    marketo: Marketo<'_>,
+    open: &mut OpenList,
+    job: Option<&str>,
+) -> Result<Whole, CallError> {
+    let poll = deps.settings.scaled(EXTRACT_POLL_MS);
+    let Some(job) = job else {
+        let job = marketo.create_list_extract(marketo.slot().await?, open.head.list).await?;
+        open.state.extracting(job.clone(), deps.now());
+        marketo.enqueue_extract(marketo.slot().await?, &job).await?;
+        return Ok(Whole::At(deps.now() + poll));
+    };
+    let polled_at = open.state.comparison.as_ref().map_or(0, |comparison| comparison.polled_at);
+    if polled_at + poll > deps.now() {
+        return Ok(Whole::At(polled_at + poll));
+    }
+    let status = marketo.extract_status(marketo.slot().await?, job).await?;
+    if let Some(comparison) = &mut open.state.comparison {
+        comparison.polled_at = deps.now();
+    }
+    match status {
+        // Its queue was full.
+        ExtractStatus::Created => marketo.enqueue_extract(marketo.slot().await?, job).await?,
+        ExtractStatus::Pending => {}
+        ExtractStatus::Failed => return Ok(by_pages(open, "it failed")),
+        ExtractStatus::Completed => {
+            let file = marketo.extract_file(marketo.slot().await?, job).await?;
+            let members: LeadSet = parse_extract(&file).into_iter().map(|row| row.id).collect();
+            if members.is_empty() {
+                return Ok(by_pages(open, "it names nobody"));
+            }
+            open.state.extracted(&members, deps.settings.scaled(LATE_EFFECT_MS), deps.now());
+            return Ok(Whole::No);
+        }
+    }
+    Ok(Whole::At(deps.now() + poll))
+}
+
 async fn ask(marketo: Marketo<'_>, list: u64, leads: &[LeadId]) -> Result<Membership, CallError> {
     marketo.membership(marketo.slot().await?, list, leads).await
 }
 
 /// Every k-th from a chance beginning, so that at most `many` are taken.
-fn some_of(leads: &LeadSet, many: u64, chance: u64) -> Vec<LeadId> {
+pub(crate) fn some_of(leads: &LeadSet, many: u64, chance: u64) -> Vec<LeadId> {
     let step = leads.len().div_ceil(many).max(1);
     let from = chance % step;
     leads.iter().zip(0u64..).filter(|(_, index)| index % step == from).map(|(lead, _)| lead).collect()

@@ -28,6 +28,8 @@ pub(crate) struct Writer<'a> {
     pub(crate) fresh: bool,
     /// The instance lacks the field `ecids`.
     pub(crate) no_ecids: bool,
+    /// More additions than this go by bulk import; `None`: never.
+    pub(crate) import_above: Option<u64>,
     pub(crate) deadline: u64,
 }
 
@@ -44,6 +46,18 @@ impl Writer<'_> {
         if self.wishes.adopt && (self.fresh || !open.state.members_read) {
             adopt(&self.marketo.calling_for(Purpose::Bulk), self.deps, open, self.no_ecids).await?;
         }
+        let look_again = self.import(open).await?;
+        match (self.by_calls(open, look_again).await, look_again) {
+            (Ok(Some(Next::Rest(at))), Some(again)) | (Err(CallError::Wait(at)), Some(again)) if again < at => {
+                Ok(Some(Next::Rest(again)))
+            }
+            (Ok(None), Some(again)) => Ok(Some(Next::Rest(again))),
+            (other, _) => other,
+        }
+    }
+
+    /// Makes the calls that are due. `look_again`: a bulk import is under way, or waits to be started.
+    async fn by_calls(&self, open: &mut OpenList, look_again: Option<u64>) -> Result<Option<Next>, CallError> {
         let mut calls = 0;
         let mut visiting = false;
         while calls < CALLS_PER_TURN {
@@ -54,7 +68,10 @@ impl Writer<'_> {
             if open.state.held.is_some() {
                 return Ok(None);
             }
-            let plan = open.state.plan(self.wishes, now);
+            let mut plan = open.state.plan(self.wishes, now);
+            if look_again.is_some() && self.goes_by_import(&open.state, &plan, now) {
+                plan.add = LeadSet::new();
+            }
             if plan.is_empty() {
                 return Ok(None);
             }

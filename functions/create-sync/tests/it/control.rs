@@ -147,12 +147,17 @@ fn subscriptions_are_checked_and_chosen() {
     assert_eq!(world.get("/syncs").0, 404);
     let (status, problem) = world.put(
         "/subscription",
-        &json!({"munchkin_id": "x", "org_id": "y", "hipaa_ready": "no", "extract_since": "yesterday"}),
+        &json!({"munchkin_id": "x", "org_id": "y", "hipaa_ready": "no", "extract_since": "yesterday",
+                "bulk_import_above": 299}),
     );
-    assert_eq!((status, problem["errors"].as_array().expect("errors").len()), (400, 4));
+    assert_eq!((status, problem["errors"].as_array().expect("errors").len()), (400, 5));
     assert_eq!(world.put("/subscription", &json!({"munchkin_id": MUNCHKIN, "org_id": ORG})).0, 201);
     assert!(has_rung(&world, "identity"));
-    assert_eq!(world.get("/subscription").1["cookie_sync"], true);
+    let chosen = world.get("/subscription").1;
+    assert_eq!((&chosen["cookie_sync"], &chosen["bulk_import_above"]), (&json!(true), &Value::Null));
+    let import = json!({"munchkin_id": MUNCHKIN, "org_id": ORG, "bulk_import_above": 20_000});
+    assert_eq!(world.put("/subscription", &import).0, 200);
+    assert_eq!(world.get("/subscription").1["bulk_import_above"], 20_000);
     assert_eq!(world.put("/subscription", &json!({"munchkin_id": "999-ZZZ-999", "org_id": ORG})).0, 201);
     let (status, problem) = world.get("/syncs");
     assert_eq!(status, 400);

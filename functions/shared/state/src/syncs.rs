@@ -28,6 +28,9 @@ pub struct Subscription {
     /// Leads created before this time (RFC 3339) are not extracted; `None`: two years before the first extract.
     #[serde(default)]
     pub extract_since: Option<String>,
+    /// More additions than this that one of our own lists waits for go by bulk import; `None`: never.
+    #[serde(default)]
+    pub bulk_import_above: Option<u64>,
 }
 
 const fn one() -> u8 {
