@@ -6,7 +6,7 @@ use lambda::{HttpEvent, http_answer};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let app = lambda::start("cookie-ingest", &cookie_ingest::USES).await?;
-    let deps = lambda::deps(&app);
+    let deps = lambda::deps(&app).await;
     lambda::run(app, move |_, invocation| {
         let deps = deps.clone();
         async move {

@@ -7,7 +7,7 @@ use serde_json::Value;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let app = lambda::start("create-sync", &USES).await?;
-    let deps = lambda::deps(&app);
+    let deps = lambda::deps(&app).await;
     lambda::run(app, move |_, invocation| {
         let deps = deps.clone();
         async move {

@@ -5,7 +5,7 @@ use state::bell::Ring;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let app = lambda::start("list-writer", &list_writer::USES).await?;
-    let deps = lambda::deps(&app);
+    let deps = lambda::deps(&app).await;
     lambda::run(app, move |app, invocation| {
         let deps = deps.clone();
         async move {

@@ -8,7 +8,7 @@ use state::Deps;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let app = lambda::start("scheduled-incremental-sync", &USES).await?;
-    let deps = lambda::deps(&app);
+    let deps = lambda::deps(&app).await;
     lambda::run(app, move |app, invocation| {
         let deps = deps.clone();
         async move {

@@ -9,7 +9,6 @@ use std::task::{Context, Waker};
 use domain::limits::{FUNCTION_MS, LATE_EFFECT_MS};
 use ports::{Failure, Queue};
 use rand::Rng as _;
-use state::deps::Credentials;
 use state::{Deps, Settings};
 
 use crate::fakes::Sim;
@@ -53,16 +52,13 @@ pub struct Driver {
 /// The settings of the simulated deployment.
 #[must_use]
 pub fn settings() -> Settings {
-    let credentials = || Credentials { id: "sample-client".into(), secret: "sample-secret".into() };
     Settings {
         time_scale: 1.0,
         quota_share: 0.5,
         quota_per_day: 50_000,
         marketo_url: "http://marketo".into(),
-        marketo: credentials(),
         ims_url: "http://adobe".into(),
         aam_url: "http://adobe".into(),
-        adobe: credentials(),
         adobe_scopes: "scope".into(),
         pass_above: 6,
         slice_records: 7,

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use doubles::adobe::Adobe;
 use doubles::marketo::Marketo;
 use ports::{
-    Clock, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError, PortResult, Ports, Queue, Queues,
-    Random, Read, Table, Tables,
+    Clock, Credentials, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError, PortResult, Ports,
+    Queue, Queues, Random, Read, Secrets, Table, Tables, Vendor,
 };
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -147,6 +147,7 @@ impl Sim {
             objects: sim.clone(),
             queues: sim.clone(),
             http: sim.clone(),
+            secrets: sim.clone(),
             clock: sim.clone(),
             random: sim,
         }
@@ -459,6 +460,14 @@ impl Http for Sim {
             Some(response) => Ok(response),
             None => Err(unknown("HTTP")),
         }
+    }
+}
+
+#[async_trait]
+impl Secrets for Sim {
+    /// What both doubles take. At once: a process reads them before its first message.
+    async fn read(&self, _: Vendor) -> PortResult<Credentials> {
+        Ok(Credentials::new("sample-client", "sample-secret"))
     }
 }
 

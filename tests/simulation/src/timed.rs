@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use doubles::marketo::Marketo;
 use ports::{
-    Clock, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError, PortResult, Ports, Queue, Queues,
-    Random, Read, Table, Tables,
+    Clock, Credentials, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError, PortResult, Ports,
+    Queue, Queues, Random, Read, Secrets, Table, Tables, Vendor,
 };
 use rand::Rng as _;
 
@@ -69,6 +69,7 @@ impl Timed {
             objects: ports.clone(),
             queues: ports.clone(),
             http: ports.clone(),
+            secrets: ports.clone(),
             clock: ports.clone(),
             random: ports,
         }
@@ -193,6 +194,13 @@ impl Clock for Timed {
 impl Random for Timed {
     fn next_u64(&self) -> u64 {
         Random::next_u64(&self.sim)
+    }
+}
+
+#[async_trait]
+impl Secrets for Timed {
+    async fn read(&self, vendor: Vendor) -> PortResult<Credentials> {
+        self.sim.read(vendor).await
     }
 }
 

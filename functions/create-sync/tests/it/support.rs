@@ -13,13 +13,12 @@ use doubles::adobe::{self, Adobe};
 use doubles::marketo::{self, Marketo};
 use futures::executor::block_on;
 use ports::{
-    Clock, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError, PortResult, Ports, Queue, Queues,
-    Random, Read, Table, Tables,
+    Clock, Credentials, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError, PortResult, Ports,
+    Queue, Queues, Random, Read, Secrets, Table, Tables, Vendor,
 };
 use serde_json::{Value, json};
 use state::audience::{BaseRef, Head, head_key};
 use state::bell::{self, BellKey, Next, Ring};
-use state::deps::Credentials;
 use state::lists::{
     AudienceReport, Held, OpenList, RefusedPerson, Report, Want, head_key as list_head_key, report_key, want_key,
     write_leads,
@@ -232,6 +231,13 @@ impl Http for Outside {
 }
 
 #[async_trait]
+impl Secrets for Outside {
+    async fn read(&self, _: Vendor) -> PortResult<Credentials> {
+        Ok(Credentials::new("sample-client", "sample-secret"))
+    }
+}
+
+#[async_trait]
 impl Clock for Outside {
     fn now_ms(&self) -> u64 {
         self.now.load(Ordering::Relaxed)
@@ -301,16 +307,13 @@ impl World {
             rival: Mutex::default(),
             meanwhile: Mutex::default(),
         });
-        let credentials = || Credentials { id: "sample-client".into(), secret: "sample-secret".into() };
         let settings = Settings {
             time_scale: 1.0,
             quota_share: 0.5,
             quota_per_day: 50_000,
             marketo_url: "http://marketo.test".into(),
-            marketo: credentials(),
             ims_url: "http://adobe.test".into(),
             aam_url: "http://adobe.test".into(),
-            adobe: credentials(),
             adobe_scopes: "openid".into(),
             pass_above: 100,
             slice_records: 1_000,
@@ -320,6 +323,7 @@ impl World {
             objects: outside.clone(),
             queues: outside.clone(),
             http: outside.clone(),
+            secrets: outside.clone(),
             clock: outside.clone(),
             random: outside.clone(),
         };

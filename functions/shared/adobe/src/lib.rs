@@ -1,7 +1,8 @@
 //! Adobe's audience library, by REST: Audience Manager's folders and segments. Metadata only; no API lists members.
 
 use http::{Method, Request, Response};
-use ports::Failure;
+use ports::{Credentials, Failure, Vendor};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use state::{Deps, Step};
@@ -90,11 +91,14 @@ fn number(value: &Value) -> Option<u64> {
 
 async fn get(deps: &Deps, path: &str) -> Step<Value> {
     for attempt in 0..2 {
+        let token = token(deps).await?;
+        // After the token: asking for it may have brought other credentials.
+        let credentials = deps.credentials(Vendor::Adobe).await?;
         let request = Request::builder()
             .method(Method::GET)
             .uri(format!("{}{path}", deps.settings.aam_url.trim_end_matches('/')))
-            .header("authorization", format!("Bearer {}", token(deps).await?))
-            .header("x-api-key", &deps.settings.adobe.id)
+            .header("authorization", format!("Bearer {}", token.expose_secret()))
+            .header("x-api-key", credentials.id.expose_secret())
             .body(Vec::new())
             .map_err(|_| Failure::fail("a request to Adobe cannot be built"))?;
         let response = deps.ports.http.send(request, deps.settings.scaled(TIMEOUT_MS)).await?;
@@ -103,7 +107,7 @@ async fn get(deps: &Deps, path: &str) -> Step<Value> {
                 return serde_json::from_slice(response.body())
                     .map_err(|_| Failure::retry("Adobe answered without JSON"));
             }
-            401 if attempt == 0 => deps.forget_access_token(&deps.settings.adobe.id),
+            401 if attempt == 0 => deps.forget_access_token(Vendor::Adobe),
             401 | 403 => {
                 return Err(Failure::Outage {
                     reason: format!("Adobe refused us: HTTP {}", response.status().as_u16()),
@@ -115,25 +119,18 @@ async fn get(deps: &Deps, path: &str) -> Step<Value> {
     Err(Failure::Outage { reason: "Adobe refused two fresh tokens".to_owned() })
 }
 
-async fn token(deps: &Deps) -> Step<String> {
-    let credentials = &deps.settings.adobe;
+async fn token(deps: &Deps) -> Step<SecretString> {
     let now = deps.now();
-    if let Some(token) = deps.access_token(&credentials.id) {
+    if let Some(token) = deps.access_token(Vendor::Adobe) {
         return Ok(token);
     }
-    let form = form_urlencoded::Serializer::new(String::new())
-        .append_pair("grant_type", "client_credentials")
-        .append_pair("client_id", &credentials.id)
-        .append_pair("client_secret", &credentials.secret)
-        .append_pair("scope", &deps.settings.adobe_scopes)
-        .finish();
-    let request = Request::builder()
-        .method(Method::POST)
-        .uri(format!("{}/ims/token/v3", deps.settings.ims_url.trim_end_matches('/')))
-        .header("content-type", "application/x-www-form-urlencoded")
-        .body(form.into_bytes())
-        .map_err(|_| Failure::fail("a request to Adobe cannot be built"))?;
-    let response: Response<Vec<u8>> = deps.ports.http.send(request, deps.settings.scaled(TIMEOUT_MS)).await?;
+    let credentials = deps.credentials(Vendor::Adobe).await?;
+    let mut response = ask_for_token(deps, &credentials).await?;
+    if refuses_credentials(&response)
+        && let Some(other) = deps.credentials_instead_of(Vendor::Adobe, &credentials).await?
+    {
+        response = ask_for_token(deps, &other).await?;
+    }
     let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
     let Some(token) = body["access_token"].as_str().filter(|_| response.status().is_success()) else {
         return Err(Failure::Outage {
@@ -142,8 +139,38 @@ async fn token(deps: &Deps) -> Step<String> {
     };
     // Used until a minute before it ends.
     let seconds = number(&body["expires_in"]).unwrap_or(0).saturating_sub(60);
-    deps.keep_access_token(&credentials.id, token, now + seconds * 1000);
-    Ok(token.to_owned())
+    let token = SecretString::from(token);
+    deps.keep_access_token(Vendor::Adobe, token.clone(), now + seconds * 1000);
+    Ok(token)
+}
+
+/// Whether the credentials are not taken: `invalid_client` is answered with 401 or with 400 (RFC 6749, §5.2).
+fn refuses_credentials(response: &Response<Vec<u8>>) -> bool {
+    let invalid_client = || {
+        let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+        body["error"] == "invalid_client"
+    };
+    match response.status().as_u16() {
+        401 => true,
+        400 => invalid_client(),
+        _ => false,
+    }
+}
+
+async fn ask_for_token(deps: &Deps, credentials: &Credentials) -> Step<Response<Vec<u8>>> {
+    let form = form_urlencoded::Serializer::new(String::new())
+        .append_pair("grant_type", "client_credentials")
+        .append_pair("client_id", credentials.id.expose_secret())
+        .append_pair("client_secret", credentials.secret.expose_secret())
+        .append_pair("scope", &deps.settings.adobe_scopes)
+        .finish();
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("{}/ims/token/v3", deps.settings.ims_url.trim_end_matches('/')))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(form.into_bytes())
+        .map_err(|_| Failure::fail("a request to Adobe cannot be built"))?;
+    Ok(deps.ports.http.send(request, deps.settings.scaled(TIMEOUT_MS)).await?)
 }
 
 #[cfg(test)]

@@ -7,17 +7,18 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
-use ports::{Ports, Queue, Table};
+use ports::{Ports, Queue, Table, Vendor};
 
-use crate::{DynamoTables, ReqwestHttp, S3Objects, SqsQueues, SystemClock, SystemRandom};
+use crate::{DynamoTables, KeptSecrets, ReqwestHttp, S3Objects, Source, SqsQueues, SystemClock, SystemRandom};
 
 // The time-outs are not scaled by TIME_SCALE: they bound real input and output, which does not get faster in a test.
 
 /// A connection inside one region stands within milliseconds; the TLS handshake at 128 MB takes some hundreds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// One attempt of a DynamoDB or SQS call. Both answer within tens of milliseconds; a batch within hundreds.
+/// One attempt of a DynamoDB, SQS or Secrets Manager call. They answer within tens of milliseconds; a batch within
+/// hundreds.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
-/// All attempts of one DynamoDB or SQS call: below the shortest function time-out (30 s) by enough to report.
+/// All attempts of one such call: below the shortest function time-out (30 s) by enough to report.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(12);
 /// One attempt of an S3 call until its headers: objects of up to some hundred MB are sent in one put.
 const OBJECT_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -61,11 +62,12 @@ pub struct Wiring {
     pub queues: Arc<SqsQueues>,
 }
 
-/// Reads the environment, makes every client, opens the connection to DynamoDB.
+/// Reads the environment, makes every client, opens the connection to DynamoDB. `sources`: where the credentials are of
+/// the vendors that the function calls.
 ///
 /// # Errors
 /// When the HTTP client cannot be made.
-pub async fn connect() -> anyhow::Result<Wiring> {
+pub async fn connect(sources: BTreeMap<Vendor, Source>) -> anyhow::Result<Wiring> {
     let variable = |name: &str| std::env::var(name).ok();
     let sdk = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
     let names = Names::read(variable);
@@ -84,18 +86,11 @@ pub async fn connect() -> anyhow::Result<Wiring> {
         objects: Arc::new(objects),
         queues: queues.clone(),
         http: Arc::new(ReqwestHttp::new()?),
+        secrets: Arc::new(KeptSecrets::new(secrets_client(&sdk), sources)),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
     };
     Ok(Wiring { ports, queues })
-}
-
-/// The ports alone.
-///
-/// # Errors
-/// As [`connect`].
-pub async fn ports_from_env() -> anyhow::Result<Ports> {
-    Ok(connect().await?.ports)
 }
 
 fn timeouts(attempt: Duration, operation: Duration) -> TimeoutConfig {
@@ -140,6 +135,17 @@ pub fn sqs_client(sdk: &SdkConfig) -> aws_sdk_sqs::Client {
         .retry_config(retries())
         .build();
     aws_sdk_sqs::Client::from_conf(config)
+}
+
+/// A Secrets Manager client with our time-outs and retries. Its endpoint is `AWS_ENDPOINT_URL_SECRETS_MANAGER`, where
+/// that is set.
+#[must_use]
+pub fn secrets_client(sdk: &SdkConfig) -> aws_sdk_secretsmanager::Client {
+    let config = aws_sdk_secretsmanager::config::Builder::from(sdk)
+        .timeout_config(timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT))
+        .retry_config(retries())
+        .build();
+    aws_sdk_secretsmanager::Client::from_conf(config)
 }
 
 #[cfg(test)]

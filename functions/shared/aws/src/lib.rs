@@ -1,4 +1,4 @@
-//! The ports over AWS: DynamoDB, S3 and SQS through the SDK, HTTP through reqwest, the machine's clock and
+//! The ports over AWS: DynamoDB, S3, SQS and Secrets Manager through the SDK, HTTP through reqwest, the machine's clock and
 //! randomness. Nothing here decides anything about audiences or lists.
 
 mod connect;
@@ -8,12 +8,14 @@ mod http;
 mod s3;
 #[cfg(test)]
 mod scripted;
+mod secrets;
 mod sqs;
 mod system;
 
-pub use connect::{Names, Wiring, connect, dynamo_client, ports_from_env, s3_client, sqs_client};
+pub use connect::{Names, Wiring, connect, dynamo_client, s3_client, secrets_client, sqs_client};
 pub use dynamo::DynamoTables;
 pub use http::ReqwestHttp;
 pub use s3::S3Objects;
+pub use secrets::{KeptSecrets, Source};
 pub use sqs::{BYTES_PER_BATCH, ENTRIES_PER_BATCH, SqsQueues};
 pub use system::{SystemClock, SystemRandom};

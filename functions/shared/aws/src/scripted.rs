@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_http_client::test_util::infallible_client_fn;
-use ports::{Expect, Item, Key, Outgoing, PortError, Queue, Queues, Read, Table, Tables};
+use ports::{
+    Credentials as Shown, Expect, Item, Key, Outgoing, PortError, PortResult, Queue, Queues, Read, Secrets, Table,
+    Tables, Vendor,
+};
 use serde_json::{Value, json};
 
-use crate::{DynamoTables, SqsQueues};
+use crate::{DynamoTables, KeptSecrets, Source, SqsQueues};
 
 /// The bodies of the requests that were made.
 type Seen = Arc<Mutex<Vec<Value>>>;
@@ -191,4 +194,80 @@ async fn a_message_is_hidden_by_the_handle_that_received_it() {
         seen.lock().expect("no panic")[0],
         json!({"QueueUrl": "https://sqs/1/m", "ReceiptHandle": "handle", "VisibilityTimeout": 7})
     );
+}
+
+const ARN: &str = "arn:aws:secretsmanager:us-east-1:123456789012:secret:marketo-AbCdEf";
+
+/// Marketo's credentials from a Secrets Manager that answers so, and the requests that it saw.
+async fn read(status: u16, answer: Value) -> (PortResult<Shown>, Vec<Value>) {
+    let (sdk, seen) = scripted(vec![(status, answer)]);
+    let sources = BTreeMap::from([(Vendor::Marketo, Source::SecretsManager(ARN.to_owned()))]);
+    let found = KeptSecrets::new(crate::secrets_client(&sdk), sources).read(Vendor::Marketo).await;
+    let seen = seen.lock().expect("no panic").clone();
+    (found, seen)
+}
+
+/// The error of a secret that is this text, which holds a canary.
+async fn refusal(text: &str) -> String {
+    let (found, _) = read(200, json!({"ARN": ARN, "SecretString": text})).await;
+    let error = found.expect_err("malformed");
+    assert!(matches!(error, PortError::Refused { .. }), "{error}");
+    assert!(!format!("{error:?} {error}").contains("canary"), "{error:?}");
+    error.to_string()
+}
+
+#[tokio::test]
+async fn a_secret_is_read_by_its_arn() {
+    let text = r#"{"client_id": "canary-id", "client_secret": "canary-secret", "note": 1}"#;
+    let (found, seen) = read(200, json!({"ARN": ARN, "Name": "marketo", "SecretString": text})).await;
+    let found = found.expect("credentials");
+    assert_eq!(found, Shown::new("canary-id", "canary-secret"));
+    assert!(!format!("{found:?}").contains("canary"));
+    assert_eq!(seen, [json!({"SecretId": ARN})]);
+}
+
+#[tokio::test]
+async fn a_malformed_secret_is_refused_by_what_is_missing_and_not_quoted() {
+    for (text, missing) in [
+        (r#"{"client_secret": "canary"}"#, "`client_id`"),
+        (r#"{"client_id": "canary"}"#, "`client_secret`"),
+        (r#"{"client_id": "canary", "client_secret": ""}"#, "`client_secret`"),
+        (r#"{"client_id": "canary", "client_secret": ["canary"]}"#, "`client_secret`"),
+        ("canary", "not a JSON object"),
+        (r#""canary""#, "not a JSON object"),
+        ("", "not a JSON object"),
+    ] {
+        let error = refusal(text).await;
+        assert!(error.contains("Marketo") && error.contains(missing), "{text}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_of_bytes_is_no_text() {
+    let (found, _) = read(200, json!({"ARN": ARN, "SecretBinary": "Y2FuYXJ5"})).await;
+    assert!(found.expect_err("bytes").to_string().contains("not a JSON object"));
+}
+
+#[tokio::test]
+async fn a_secret_that_we_may_not_read_is_refused_without_the_services_words() {
+    for code in ["AccessDeniedException", "ResourceNotFoundException", "DecryptionFailure"] {
+        let (found, seen) = read(400, json!({"__type": code, "Message": "canary"})).await;
+        let error = found.expect_err("refused");
+        assert!(matches!(error, PortError::Refused { .. }), "{error}");
+        assert!(error.to_string().contains(code) && !format!("{error:?}").contains("canary"), "{error:?}");
+        assert_eq!(seen.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn credentials_of_the_environment_ask_nobody_and_those_of_nobody_are_refused() {
+    let (sdk, seen) = scripted(Vec::new());
+    let ours = Shown::new("canary", "canary");
+    let sources = BTreeMap::from([(Vendor::Adobe, Source::Environment(ours.clone()))]);
+    let secrets = KeptSecrets::new(crate::secrets_client(&sdk), sources);
+    assert!(!format!("{secrets:?}").contains("canary"));
+    assert_eq!(secrets.read(Vendor::Adobe).await.expect("ours"), ours);
+    let error = secrets.read(Vendor::Marketo).await.expect_err("not declared");
+    assert!(matches!(error, PortError::Refused { .. }), "{error}");
+    assert!(seen.lock().expect("no panic").is_empty());
 }

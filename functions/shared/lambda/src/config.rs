@@ -1,9 +1,11 @@
 //! The environment, declared once: what is read, what it means, and the tables in the READMEs come from here.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use ports::{Queue, Table};
-use secrecy::SecretString;
+use aws::Source;
+use ports::{Credentials, Queue, Table, Vendor};
+use secrecy::{ExposeSecret as _, SecretString};
 
 /// One environment variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +33,20 @@ const LOG_LEVEL: Variable =
 const BUCKET: Variable = required("BUCKET", "Bucket of arriving files and of the big sets.");
 const MARKETO_BASE_URL: Variable =
     optional("MARKETO_BASE_URL", "Base of Marketo's REST API; empty: `https://<Munchkin id>.mktorest.com`.", "");
-const MARKETO_CLIENT_ID: Variable = required("MARKETO_CLIENT_ID", "Client id of the Marketo custom service.");
-const MARKETO_CLIENT_SECRET: Variable =
-    required("MARKETO_CLIENT_SECRET", "Client secret of the Marketo custom service.");
+// Either the ARN, or id and secret (`CredentialVariables::load`).
+const MARKETO: CredentialVariables = CredentialVariables {
+    arn: optional(
+        "MARKETO_SECRET_ARN",
+        "ARN of the secret with `client_id` and `client_secret` of the Marketo custom service; empty: the next two count.",
+        "",
+    ),
+    id: optional("MARKETO_CLIENT_ID", "Client id of the Marketo custom service, where no secret is named.", ""),
+    secret: optional(
+        "MARKETO_CLIENT_SECRET",
+        "Client secret of the Marketo custom service, where no secret is named.",
+        "",
+    ),
+};
 // Half is the design's default (§4, 7); 50,000 calls a day is what an instance has unless more was bought.
 const QUOTA_SHARE: Variable = optional(
     "QUOTA_SHARE",
@@ -46,9 +59,15 @@ const ADOBE_IMS_URL: Variable =
     optional("ADOBE_IMS_URL", "Base of Adobe's token endpoint.", "https://ims-na1.adobelogin.com");
 const ADOBE_AAM_URL: Variable =
     optional("ADOBE_AAM_URL", "Base of Audience Manager's REST API.", "https://aam.adobe.io");
-const ADOBE_CLIENT_ID: Variable = required("ADOBE_CLIENT_ID", "Client id of the Adobe server-to-server credential.");
-const ADOBE_CLIENT_SECRET: Variable =
-    required("ADOBE_CLIENT_SECRET", "Client secret of the Adobe server-to-server credential.");
+const ADOBE: CredentialVariables = CredentialVariables {
+    arn: optional(
+        "ADOBE_SECRET_ARN",
+        "ARN of the secret with `client_id` and `client_secret` of the Adobe credential; empty: the next two count.",
+        "",
+    ),
+    id: optional("ADOBE_CLIENT_ID", "Client id of the Adobe credential, where no secret is named.", ""),
+    secret: optional("ADOBE_CLIENT_SECRET", "Client secret of the Adobe credential, where no secret is named.", ""),
+};
 const ADOBE_SCOPES: Variable = required(
     "ADOBE_SCOPES",
     "Scopes of the Adobe credential, separated by commas, as the Developer Console shows them.",
@@ -83,11 +102,14 @@ impl Uses {
             all.push(BUCKET);
         }
         if self.marketo {
-            all.extend([MARKETO_BASE_URL, MARKETO_CLIENT_ID, MARKETO_CLIENT_SECRET]);
+            all.push(MARKETO_BASE_URL);
+            all.extend(MARKETO.all());
             all.extend([QUOTA_SHARE, QUOTA_CALLS_PER_DAY]);
         }
         if self.adobe {
-            all.extend([ADOBE_IMS_URL, ADOBE_AAM_URL, ADOBE_CLIENT_ID, ADOBE_CLIENT_SECRET, ADOBE_SCOPES]);
+            all.extend([ADOBE_IMS_URL, ADOBE_AAM_URL]);
+            all.extend(ADOBE.all());
+            all.push(ADOBE_SCOPES);
         }
         all
     }
@@ -166,6 +188,14 @@ impl Config {
     pub fn scaled_ms(&self, ms: u64) -> u64 {
         scaled_ms(ms, self.time_scale)
     }
+
+    /// Where the credentials are of the vendors that the function calls.
+    #[must_use]
+    pub fn secrets(&self) -> BTreeMap<Vendor, Source> {
+        let marketo = self.marketo.iter().map(|marketo| (Vendor::Marketo, marketo.credentials.clone()));
+        let adobe = self.adobe.iter().map(|adobe| (Vendor::Adobe, adobe.credentials.clone()));
+        marketo.chain(adobe).collect()
+    }
 }
 
 /// Waiting times are far below 2^52 ms, a scale is above 0, and `as` saturates: nothing is lost here.
@@ -178,10 +208,8 @@ pub(crate) fn scaled_ms(ms: u64, time_scale: f64) -> u64 {
 pub struct Marketo {
     /// Base of the REST API without a slash at its end; empty: by the Munchkin id.
     pub base_url: String,
-    /// Client id of the custom service.
-    pub client_id: SecretString,
-    /// Client secret of the custom service.
-    pub client_secret: SecretString,
+    /// Where the credentials of the custom service are.
+    pub credentials: Source,
     /// Our share of Marketo's quota.
     pub quota: Quota,
 }
@@ -191,8 +219,7 @@ impl Marketo {
         let natural = |text: &str| text.parse().ok().filter(|calls| *calls > 0);
         Ok(Self {
             base_url: env.url(&MARKETO_BASE_URL)?,
-            client_id: env.text(&MARKETO_CLIENT_ID)?.into(),
-            client_secret: env.text(&MARKETO_CLIENT_SECRET)?.into(),
+            credentials: MARKETO.load(env)?,
             quota: Quota {
                 share: env.parse(&QUOTA_SHARE, "a number above 0 and at most 1", |text| {
                     text.parse().ok().filter(|share: &f64| *share > 0.0 && *share <= 1.0)
@@ -219,10 +246,8 @@ pub struct Adobe {
     pub ims_url: String,
     /// Base of Audience Manager's REST API, without a slash at its end.
     pub aam_url: String,
-    /// Client id of the server-to-server credential; also the `x-api-key`.
-    pub client_id: SecretString,
-    /// Client secret of the server-to-server credential.
-    pub client_secret: SecretString,
+    /// Where the server-to-server credential is. Its client id is the `x-api-key`, too.
+    pub credentials: Source,
     /// Scopes, separated by commas.
     pub scopes: String,
 }
@@ -232,8 +257,7 @@ impl Adobe {
         Ok(Self {
             ims_url: env.url(&ADOBE_IMS_URL)?,
             aam_url: env.url(&ADOBE_AAM_URL)?,
-            client_id: env.text(&ADOBE_CLIENT_ID)?.into(),
-            client_secret: env.text(&ADOBE_CLIENT_SECRET)?.into(),
+            credentials: ADOBE.load(env)?,
             scopes: env.text(&ADOBE_SCOPES)?,
         })
     }
@@ -255,6 +279,36 @@ impl std::fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+/// The variables that say where a vendor's credentials are.
+struct CredentialVariables {
+    arn: Variable,
+    id: Variable,
+    secret: Variable,
+}
+
+impl CredentialVariables {
+    const fn all(&self) -> [Variable; 3] {
+        [self.arn, self.id, self.secret]
+    }
+
+    /// Exactly one of the two ways must be taken.
+    fn load<F: Fn(&str) -> Option<String>>(&self, env: &Env<F>) -> Result<Source, ConfigError> {
+        let wrong = |variable: &Variable, expected| Err(ConfigError { name: variable.name, expected });
+        let arn = env.text(&self.arn)?;
+        let id = SecretString::from(env.text(&self.id)?);
+        let secret = SecretString::from(env.text(&self.secret)?);
+        let given = |text: &SecretString| !text.expose_secret().is_empty();
+        match (!arn.is_empty(), given(&id), given(&secret)) {
+            (true, false, false) => Ok(Source::SecretsManager(arn)),
+            (false, true, true) => Ok(Source::Environment(Credentials { id, secret })),
+            (false, false, false) => wrong(&self.arn, "the ARN of a secret, or client id and client secret beside it"),
+            (true, _, _) => wrong(&self.arn, "nothing, since client id or client secret is set as well"),
+            (false, true, false) => wrong(&self.secret, "a value, since the client id is set"),
+            (false, false, true) => wrong(&self.id, "a value, since the client secret is set"),
+        }
+    }
+}
 
 struct Env<F>(F);
 
@@ -287,8 +341,6 @@ impl<F: Fn(&str) -> Option<String>> Env<F> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use secrecy::ExposeSecret;
-
     use super::*;
 
     const ALL: Uses = Uses { tables: &Table::ALL, queues: &Queue::ALL, bucket: true, marketo: true, adobe: true };
@@ -297,7 +349,9 @@ mod tests {
         ALL.variables()
             .into_iter()
             .filter(|variable| variable.default.is_none())
-            .map(|variable| (variable.name, "canary".to_owned()))
+            .map(|variable| variable.name)
+            .chain(["MARKETO_CLIENT_ID", "MARKETO_CLIENT_SECRET", "ADOBE_CLIENT_ID", "ADOBE_CLIENT_SECRET"])
+            .map(|name| (name, "canary".to_owned()))
             .collect()
     }
 
@@ -313,11 +367,41 @@ mod tests {
         let marketo = config.marketo.as_ref().expect("declared");
         assert_eq!(marketo.base_url, "");
         assert_eq!(marketo.quota, Quota { share: 0.5, calls_per_day: 50_000 });
-        assert_eq!(marketo.client_secret.expose_secret(), "canary");
+        assert_eq!(marketo.credentials, Source::Environment(Credentials::new("canary", "canary")));
         let adobe = config.adobe.as_ref().expect("declared");
         assert_eq!(adobe.ims_url, "https://ims-na1.adobelogin.com");
         assert_eq!(adobe.scopes, "canary");
-        assert!(!format!("{marketo:?}").contains("canary"));
+        assert!(!format!("{marketo:?} {:?} {:?}", adobe.credentials, config.secrets()).contains("canary"));
+    }
+
+    #[test]
+    fn credentials_are_in_a_secret_or_in_the_environment_and_never_in_both() {
+        const ARN: &str = "arn:aws:secretsmanager:us-east-1:123456789012:secret:canary-AbCdEf";
+        for names in [MARKETO, ADOBE] {
+            let [arn, id, secret] = names.all().map(|variable| variable.name);
+            let with = |arn_is: &str, id_is: &str, secret_is: &str| {
+                let mut env = complete();
+                for (name, value) in [(arn, arn_is), (id, id_is), (secret, secret_is)] {
+                    env.insert(name, value.to_owned());
+                }
+                load(&env)
+            };
+            let secrets: Vec<Source> = with(ARN, "", "").expect("a secret").secrets().into_values().collect();
+            assert!(secrets.contains(&Source::SecretsManager(ARN.to_owned())), "{arn}");
+            assert_eq!(with("", "canary", "canary").expect("values").secrets().len(), 2);
+            for (wrong, name) in [
+                (with("", "", ""), arn),
+                (with(ARN, "canary", "canary"), arn),
+                (with(ARN, "canary", ""), arn),
+                (with(ARN, "", "canary"), arn),
+                (with("", "canary", ""), secret),
+                (with("", "", "canary"), id),
+            ] {
+                let error = wrong.expect_err("not exactly one of both ways");
+                assert_eq!(error.name, name);
+                assert!(!error.to_string().contains("canary"), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -13,7 +13,8 @@ mod usage;
 
 use domain::MunchkinId;
 use http::{Method, Request, Response};
-use ports::{Failure, PortError};
+use ports::{Credentials, Failure, PortError, Vendor};
+use secrecy::{ExposeSecret as _, SecretString};
 use state::Deps;
 use state::budget::{Permit, Purpose, Pushback, permit, push_back};
 
@@ -219,7 +220,7 @@ impl<'a> Marketo<'a> {
             };
             match error.class() {
                 Some(Class::RenewToken) => {
-                    self.deps.refuse_access_token(&self.deps.settings.marketo.id, &token);
+                    self.deps.refuse_access_token(Vendor::Marketo, &token);
                     if renewed {
                         return Err(self.rest(TOKEN_REST_MS));
                     }
@@ -259,11 +260,11 @@ impl<'a> Marketo<'a> {
         fits
     }
 
-    async fn send(&self, token: &str, call: &Call<'_>) -> Result<Response<Vec<u8>>, CallError> {
+    async fn send(&self, token: &SecretString, call: &Call<'_>) -> Result<Response<Vec<u8>>, CallError> {
         let mut request = Request::builder()
             .method(&call.method)
             .uri(format!("{}{}", self.base(), call.path_and_query))
-            .header("authorization", format!("Bearer {token}"));
+            .header("authorization", format!("Bearer {}", token.expose_secret()));
         let body = match &call.body {
             Some((content_type, bytes)) => {
                 request = request.header("content-type", *content_type);
@@ -286,13 +287,12 @@ impl<'a> Marketo<'a> {
 
     /// A token with some life left. Calls that are under way together ask for it once: Marketo hands out the same
     /// one anyway, with a life that shrinks.
-    async fn token(&self) -> Result<String, CallError> {
-        let id = &self.deps.settings.marketo.id;
-        if let Some(token) = self.deps.access_token(id) {
+    async fn token(&self) -> Result<SecretString, CallError> {
+        if let Some(token) = self.deps.access_token(Vendor::Marketo) {
             return Ok(token);
         }
         let _alone = self.deps.renewal().await;
-        if let Some(token) = self.deps.access_token(id) {
+        if let Some(token) = self.deps.access_token(Vendor::Marketo) {
             return Ok(token);
         }
         for attempt in 1..=TOKEN_ATTEMPTS {
@@ -301,7 +301,7 @@ impl<'a> Marketo<'a> {
             if seconds > 0 {
                 let life = seconds.saturating_mul(1_000);
                 let until = asked_at.saturating_add(life - TOKEN_MARGIN_MS.min(life / 2));
-                self.deps.keep_access_token(id, &token, until);
+                self.deps.keep_access_token(Vendor::Marketo, token.clone(), until);
                 return Ok(token);
             }
             if attempt == TOKEN_ATTEMPTS || !self.pause(TOKEN_EDGE_MS).await {
@@ -311,13 +311,27 @@ impl<'a> Marketo<'a> {
         Err(self.rest(TOKEN_REST_MS))
     }
 
-    async fn ask_for_token(&self) -> Result<(String, u64), CallError> {
-        let credentials = &self.deps.settings.marketo;
+    /// Asks for a token, once more if the credentials were refused and there are others by now.
+    async fn ask_for_token(&self) -> Result<(SecretString, u64), CallError> {
+        let credentials = self.deps.credentials(Vendor::Marketo).await.map_err(Failure::from)?;
+        match self.ask_for_token_with(&credentials).await {
+            Err(error @ CallError::Refused { .. }) => {
+                let other = self.deps.credentials_instead_of(Vendor::Marketo, &credentials).await;
+                match other.map_err(Failure::from)? {
+                    Some(other) => self.ask_for_token_with(&other).await,
+                    None => Err(error),
+                }
+            }
+            asked => asked,
+        }
+    }
+
+    async fn ask_for_token_with(&self, credentials: &Credentials) -> Result<(SecretString, u64), CallError> {
         // As a form: what stands in an address ends up in logs.
         let form = query(&[
             ("grant_type", "client_credentials"),
-            ("client_id", &credentials.id),
-            ("client_secret", &credentials.secret),
+            ("client_id", credentials.id.expose_secret()),
+            ("client_secret", credentials.secret.expose_secret()),
         ]);
         let request = Request::builder()
             .method(Method::POST)
@@ -326,7 +340,7 @@ impl<'a> Marketo<'a> {
             .body(form.into_bytes())
             .map_err(|_| Failure::fail("a request to Marketo cannot be built"))?;
         match self.transport(request).await {
-            Ok(response) => answer::read_token(&response),
+            Ok(response) => answer::read_token(&response).map(|(token, seconds)| (token.into(), seconds)),
             // Asking for a token changes nothing, so an unknown outcome is no doubt.
             Err(CallError::Unknown(reason)) => Err(Failure::retry(reason).into()),
             Err(error) => Err(error),

@@ -1,9 +1,10 @@
-//! What the functions need from the world, as traits: tables, objects, queues, HTTP, time and randomness.
+//! What the functions need from the world, as traits: tables, objects, queues, HTTP, secrets, time and randomness.
 //!
 //! Handlers take a [`Ports`] and nothing else, so that the same code runs over AWS, over the local stack and
 //! over the simulation. Adapters live elsewhere; this crate holds only the contracts, and each comment here is
 //! part of the contract: one suite (`contract` in the adapters' tests) is run against every implementation.
 
+mod credentials;
 mod failure;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use credentials::{Credentials, Vendor};
 pub use failure::Failure;
 
 /// The tables. Each name is the logical one; the real name comes from the environment.
@@ -274,6 +276,14 @@ pub trait Http: Send + Sync {
     async fn send(&self, request: http::Request<Vec<u8>>, timeout_ms: u64) -> PortResult<http::Response<Vec<u8>>>;
 }
 
+/// Where the vendors' credentials are kept.
+#[async_trait]
+pub trait Secrets: Send + Sync {
+    /// The credentials as they stand there now: nothing is remembered from an earlier call.
+    /// [`PortError::Refused`]: there are none, or they are malformed. No error holds a value.
+    async fn read(&self, vendor: Vendor) -> PortResult<Credentials>;
+}
+
 /// Time.
 #[async_trait]
 pub trait Clock: Send + Sync {
@@ -301,6 +311,8 @@ pub struct Ports {
     pub queues: Arc<dyn Queues>,
     /// HTTP to Marketo and Adobe.
     pub http: Arc<dyn Http>,
+    /// The vendors' credentials.
+    pub secrets: Arc<dyn Secrets>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.

@@ -1,10 +1,11 @@
 //! What every handler gets: the ports, the settings, and what a warm process may remember.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::base::Base;
-use ports::Ports;
+use ports::{Credentials, PortResult, Ports, Vendor};
+use secrecy::{ExposeSecret as _, SecretString};
 
 /// Settings of the deployment.
 #[derive(Debug, Clone)]
@@ -17,35 +18,16 @@ pub struct Settings {
     pub quota_per_day: u64,
     /// Marketo's REST host; empty: `https://{munchkinId}.mktorest.com`.
     pub marketo_url: String,
-    /// Marketo's custom service.
-    pub marketo: Credentials,
     /// Adobe's IMS.
     pub ims_url: String,
     /// Audience Manager's API.
     pub aam_url: String,
-    /// Adobe's OAuth server-to-server credential.
-    pub adobe: Credentials,
-    /// Scopes of that credential, separated by commas.
+    /// Scopes of Adobe's credential, separated by commas.
     pub adobe_scopes: String,
     /// Pending rows of an audience above which a whole pass is cheaper than one look-up each.
     pub pass_above: usize,
     /// Identity records that one slice of a pass reads.
     pub slice_records: usize,
-}
-
-/// A client id and its secret.
-#[derive(Clone)]
-pub struct Credentials {
-    /// Client id.
-    pub id: String,
-    /// Client secret; never printed.
-    pub secret: String,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Credentials(..)")
-    }
 }
 
 impl Settings {
@@ -64,11 +46,24 @@ pub struct Deps {
     pub ports: Ports,
     /// The deployment's settings.
     pub settings: Arc<Settings>,
-    /// Access tokens by client id, with the time (ms) until which they are used.
-    tokens: Arc<Mutex<HashMap<String, (String, u64)>>>,
+    /// Access tokens, with the time (ms) until which they are used.
+    tokens: Arc<Mutex<HashMap<Vendor, (SecretString, u64)>>>,
+    credentials: Arc<Mutex<HashMap<Vendor, Kept>>>,
     renewal: Arc<futures::lock::Mutex<()>>,
     bases: Arc<Mutex<Vec<CachedBase>>>,
 }
+
+/// Credentials that this process has read.
+#[derive(Debug, Clone)]
+struct Kept {
+    credentials: Credentials,
+    /// When they were last read because the vendor refused them, in ms.
+    read_again: Option<u64>,
+}
+
+/// After credentials were refused they are read again at most this often, in ms: a rotation is seen soon, and wrong
+/// credentials do not cost a call to Secrets Manager each time. Ours.
+const READ_AGAIN_MS: u64 = 60_000;
 
 type CachedBase = (String, Arc<Base>);
 
@@ -83,6 +78,7 @@ impl Deps {
             ports,
             settings: Arc::new(settings),
             tokens: Arc::default(),
+            credentials: Arc::default(),
             renewal: Arc::default(),
             bases: Arc::default(),
         }
@@ -100,17 +96,62 @@ impl Deps {
         format!("{:016x}", self.ports.random.next_u64())
     }
 
-    /// The access token of a client id that is still good, if this process has one.
-    #[must_use]
-    pub fn access_token(&self, client_id: &str) -> Option<String> {
-        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.get(client_id).filter(|(_, until)| *until > self.now()).map(|(token, _)| token.clone())
+    /// The vendor's credentials: read once, and then remembered.
+    pub async fn credentials(&self, vendor: Vendor) -> PortResult<Credentials> {
+        if let Some(kept) = self.kept().get(&vendor) {
+            return Ok(kept.credentials.clone());
+        }
+        let credentials = self.ports.secrets.read(vendor).await?;
+        // Two that read at once: the first one's count, so that everybody shows the same.
+        let mut kept = self.kept();
+        let kept = kept.entry(vendor).or_insert(Kept { credentials, read_again: None });
+        Ok(kept.credentials.clone())
     }
 
-    /// Remembers an access token of a client id until a time in ms.
-    pub fn keep_access_token(&self, client_id: &str, token: &str, until: u64) {
-        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.insert(client_id.to_owned(), (token.to_owned(), until));
+    /// Other credentials than those that the vendor has just refused, as after a rotation; `None`: there are none.
+    /// They are read again at most once a minute ([`READ_AGAIN_MS`]).
+    pub async fn credentials_instead_of(
+        &self,
+        vendor: Vendor,
+        refused: &Credentials,
+    ) -> PortResult<Option<Credentials>> {
+        let now = self.now();
+        {
+            let mut kept = self.kept();
+            let Some(kept) = kept.get_mut(&vendor) else { return Ok(None) };
+            if kept.credentials != *refused {
+                return Ok(Some(kept.credentials.clone()));
+            }
+            let wait = self.settings.scaled(READ_AGAIN_MS);
+            if kept.read_again.is_some_and(|at| now < at.saturating_add(wait)) {
+                return Ok(None);
+            }
+            // Marked before the call, so that a failing one is not repeated at once either.
+            kept.read_again = Some(now);
+        }
+        let credentials = self.ports.secrets.read(vendor).await?;
+        let other = (credentials != *refused).then(|| credentials.clone());
+        self.kept().insert(vendor, Kept { credentials, read_again: Some(now) });
+        Ok(other)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<Vendor, Kept>> {
+        self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tokens(&self) -> MutexGuard<'_, HashMap<Vendor, (SecretString, u64)>> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The vendor's access token that is still good, if this process has one.
+    #[must_use]
+    pub fn access_token(&self, vendor: Vendor) -> Option<SecretString> {
+        self.tokens().get(&vendor).filter(|(_, until)| *until > self.now()).map(|(token, _)| token.clone())
+    }
+
+    /// Remembers an access token until a time in ms.
+    pub fn keep_access_token(&self, vendor: Vendor, token: SecretString, until: u64) {
+        self.tokens().insert(vendor, (token, until));
     }
 
     /// Waits until nobody in this process asks for an access token, and keeps others from asking until the guard is
@@ -120,16 +161,16 @@ impl Deps {
     }
 
     /// Forgets an access token that was refused. Another one, which somebody has brought meanwhile, is kept.
-    pub fn refuse_access_token(&self, client_id: &str, refused: &str) {
-        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        if tokens.get(client_id).is_some_and(|(token, _)| token == refused) {
-            tokens.remove(client_id);
+    pub fn refuse_access_token(&self, vendor: Vendor, refused: &SecretString) {
+        let mut tokens = self.tokens();
+        if tokens.get(&vendor).is_some_and(|(token, _)| token.expose_secret() == refused.expose_secret()) {
+            tokens.remove(&vendor);
         }
     }
 
     /// Forgets an access token that is not taken any more.
-    pub fn forget_access_token(&self, client_id: &str) {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).remove(client_id);
+    pub fn forget_access_token(&self, vendor: Vendor) {
+        self.tokens().remove(&vendor);
     }
 
     pub(crate) fn cached_base(&self, key: &str) -> Option<Arc<Base>> {

@@ -7,7 +7,7 @@ use doubles::marketo::{Commit, Fault, FaultAnswer, Kind, Which};
 use futures::executor::block_on;
 use marketo::class::{ANSWERS, Class, LATER_MS, RETRY_DELAYS_MS, Row, TOKEN_REST_MS, class_of_person};
 use marketo::{CallError, SEND_WITHIN_MS};
-use ports::Failure;
+use ports::{Failure, Vendor};
 
 use crate::support::{LIST, START, Said, World, lock};
 
@@ -222,7 +222,7 @@ fn a_writing_call_never_leaves_long_after_its_slot() {
     let world = World::new();
     let slot = world.slot();
     // The token is refused to somebody else just then, and Marketo is slow to give another.
-    world.deps.forget_access_token("sample-client");
+    world.deps.forget_access_token(Vendor::Marketo);
     world.outside.identity_takes.store(SEND_WITHIN_MS + 1, std::sync::atomic::Ordering::Relaxed);
     world.sent();
     let error = block_on(world.client().add(slot, LIST, &[3])).expect_err("too late");

@@ -13,11 +13,10 @@ use doubles::marketo::{Marketo as Double, Settings as DoubleSettings};
 use futures::executor::block_on;
 use marketo::{Marketo, Slot};
 use ports::{
-    Clock, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError, PortResult, Ports, Queue, Queues,
-    Random, Read, Table, Tables,
+    Clock, Credentials, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError, PortResult, Ports,
+    Queue, Queues, Random, Read, Secrets, Table, Tables, Vendor,
 };
 use state::budget::Purpose;
-use state::deps::Credentials;
 use state::{Deps, Settings};
 use world::types::{Lead, List, MarketoData};
 
@@ -61,6 +60,10 @@ pub struct Outside {
     /// Remaining lives of the next access tokens, in seconds.
     pub lives: Mutex<VecDeque<u64>>,
     sent: Mutex<Vec<Sent>>,
+    /// The secret that is kept for us. The double takes `sample-secret`.
+    secret: Mutex<String>,
+    /// How often it was read.
+    secrets_read: AtomicU64,
     now: AtomicU64,
     /// Identity takes this long, in ms.
     pub identity_takes: AtomicU64,
@@ -179,6 +182,14 @@ impl Http for Outside {
 }
 
 #[async_trait]
+impl Secrets for Outside {
+    async fn read(&self, _: Vendor) -> PortResult<Credentials> {
+        self.secrets_read.fetch_add(1, Ordering::Relaxed);
+        Ok(Credentials::new("sample-client", lock(&self.secret).clone()))
+    }
+}
+
+#[async_trait]
 impl Clock for Outside {
     fn now_ms(&self) -> u64 {
         self.now.load(Ordering::Relaxed)
@@ -219,20 +230,19 @@ impl World {
             always: Mutex::default(),
             lives: Mutex::default(),
             sent: Mutex::default(),
+            secret: Mutex::new("sample-secret".to_owned()),
+            secrets_read: AtomicU64::new(0),
             now: AtomicU64::new(START),
             identity_takes: AtomicU64::new(0),
             random: AtomicU64::new(0),
         });
-        let credentials = || Credentials { id: "sample-client".into(), secret: "sample-secret".into() };
         let settings = Settings {
             time_scale: 1.0,
             quota_share: 0.5,
             quota_per_day: 50_000,
             marketo_url: "http://marketo.test".into(),
-            marketo: credentials(),
             ims_url: String::new(),
             aam_url: String::new(),
-            adobe: credentials(),
             adobe_scopes: String::new(),
             pass_above: 100,
             slice_records: 1_000,
@@ -242,6 +252,7 @@ impl World {
             objects: outside.clone(),
             queues: outside.clone(),
             http: outside.clone(),
+            secrets: outside.clone(),
             clock: outside.clone(),
             random: outside.clone(),
         };
@@ -272,6 +283,16 @@ impl World {
 
     pub fn pass(&self, ms: u64) {
         self.outside.now.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// What is kept for us as Marketo's secret from now on.
+    pub fn keep_secret(&self, secret: &str) {
+        *lock(&self.outside.secret) = secret.to_owned();
+    }
+
+    /// How often it was read.
+    pub fn secrets_read(&self) -> u64 {
+        self.outside.secrets_read.load(Ordering::Relaxed)
     }
 
     pub fn say(&self, status: u16, body: &str) {

@@ -4,7 +4,8 @@ use futures::executor::block_on;
 use futures::future::join_all;
 use marketo::CallError;
 use marketo::class::TOKEN_REST_MS;
-use ports::Failure;
+use ports::{Failure, Vendor};
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::support::{LIST, START, World, lock};
 
@@ -62,7 +63,7 @@ fn a_token_without_any_life_is_asked_for_again_a_second_later() {
     let world = World::new();
     assert_eq!(asks(&world), 1);
     world.double().token_edge(START, 900);
-    world.deps.forget_access_token("sample-client");
+    world.deps.forget_access_token(Vendor::Marketo);
     assert_eq!(asks(&world), 2);
     assert_eq!(world.now(), START + 1_000);
 }
@@ -78,14 +79,42 @@ fn a_token_that_never_has_any_life_is_asked_for_three_times() {
 
 #[test]
 fn wrong_credentials_are_an_alarm_and_no_call_is_sent() {
-    let mut world = World::new();
-    let mut settings = (*world.deps.settings).clone();
-    settings.marketo.secret = "wrong".to_owned();
-    world.deps.settings = settings.into();
+    let world = World::new();
+    world.keep_secret("wrong");
     let error = without_token(&world);
     assert!(matches!(&error, CallError::Refused { code, .. } if code == "401"), "{error:?}");
+    assert!(!format!("{error:?} {error}").contains("wrong"));
     assert!(matches!(Failure::from(error), Failure::Outage { .. }));
     assert_eq!(world.counted(), (1, 0));
+}
+
+#[test]
+fn a_secret_that_was_rotated_is_read_again_at_once() {
+    let world = World::new();
+    world.keep_secret("old");
+    block_on(world.deps.credentials(Vendor::Marketo)).expect("read at the start");
+    world.keep_secret("sample-secret");
+    world.slot();
+    // Once with the old secret and once with the new one, which is remembered.
+    assert_eq!((world.counted(), world.secrets_read()), ((2, 0), 2));
+    world.deps.forget_access_token(Vendor::Marketo);
+    world.slot();
+    assert_eq!((world.counted(), world.secrets_read()), ((1, 0), 2));
+}
+
+#[test]
+fn a_secret_that_stays_refused_is_read_again_once_a_minute() {
+    let world = World::new();
+    world.keep_secret("wrong");
+    without_token(&world);
+    assert_eq!(world.secrets_read(), 2);
+    world.keep_secret("sample-secret");
+    world.pass(59_999);
+    without_token(&world);
+    assert_eq!(world.secrets_read(), 2);
+    world.pass(1);
+    world.slot();
+    assert_eq!(world.secrets_read(), 3);
 }
 
 #[test]
@@ -99,28 +128,32 @@ fn token_and_secret_stand_nowhere_but_in_their_places() {
     block_on(client.create_list_extract(world.slot(), LIST)).expect("an extract");
     block_on(client.start_import(world.slot(), LIST, &[4].into_iter().collect())).expect("an import");
     block_on(client.use_today(world.slot())).expect("the use");
-    let token = world.deps.access_token("sample-client").expect("a token");
+    let token = world.deps.access_token(Vendor::Marketo).expect("a token");
+    let token = token.expose_secret();
     let sent = world.sent();
     assert_eq!(sent.len(), 8);
     for request in sent {
         let body = String::from_utf8_lossy(&request.body).into_owned();
         let identity = request.asks_for_token();
         assert_eq!(body.contains("sample-secret"), identity, "{}", request.uri);
-        assert!(!request.uri.contains("sample-secret") && !request.uri.contains(&token), "a secret in an address");
-        assert!(!body.contains(&token), "{}", request.uri);
+        assert!(!request.uri.contains("sample-secret") && !request.uri.contains(token), "a secret in an address");
+        assert!(!body.contains(token), "{}", request.uri);
         assert_eq!(request.authorization == format!("Bearer {token}"), !identity, "{}", request.uri);
     }
-    assert!(!format!("{:?}", world.deps.settings).contains("sample-secret"));
+    let shown = format!("{:?}", world.deps);
+    assert!(!shown.contains("sample-secret") && !shown.contains(token), "a secret in debug output");
 }
 
 #[test]
 fn only_the_token_that_was_refused_is_forgotten() {
     let world = World::new();
-    world.deps.keep_access_token("id", "new", START + 1);
-    world.deps.refuse_access_token("id", "old");
-    assert_eq!(world.deps.access_token("id").as_deref(), Some("new"));
-    world.deps.refuse_access_token("other", "new");
-    assert_eq!(world.deps.access_token("id").as_deref(), Some("new"));
-    world.deps.refuse_access_token("id", "new");
-    assert_eq!(world.deps.access_token("id"), None);
+    let kept = || world.deps.access_token(Vendor::Marketo).map(|token| token.expose_secret().to_owned());
+    let (old, new) = (SecretString::from("old"), SecretString::from("new"));
+    world.deps.keep_access_token(Vendor::Marketo, new.clone(), START + 1);
+    world.deps.refuse_access_token(Vendor::Marketo, &old);
+    assert_eq!(kept().as_deref(), Some("new"));
+    world.deps.refuse_access_token(Vendor::Adobe, &new);
+    assert_eq!(kept().as_deref(), Some("new"));
+    world.deps.refuse_access_token(Vendor::Marketo, &new);
+    assert_eq!(kept(), None);
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use serde_yaml_ng::Value;
 use stack::template::{Template, read};
 use stack::{LogLine, Options, Port};
 
@@ -56,6 +57,60 @@ fn the_function_that_faces_browsers_holds_no_secret() {
     let held: Vec<_> =
         ingest.environment.keys().filter(|key| key.starts_with("MARKETO") || key.starts_with("ADOBE")).collect();
     assert!(held.is_empty(), "{held:?}");
+}
+
+#[test]
+fn a_function_may_read_the_secrets_of_the_vendors_that_it_calls_and_no_others() {
+    let yaml: Value = serde_yaml_ng::from_str(&std::fs::read_to_string(path()).expect("template")).expect("YAML");
+    let mut functions = 0;
+    for resource in yaml["Resources"].as_mapping().expect("resources").values() {
+        if resource["Type"] != "AWS::Serverless::Function" {
+            continue;
+        }
+        functions += 1;
+        let environment = &resource["Properties"]["Environment"]["Variables"];
+        let called = ["Marketo", "Adobe"].into_iter().filter(|vendor| {
+            let client = format!("{}_CLIENT_ID", vendor.to_uppercase());
+            let arn = &environment[format!("{}_SECRET_ARN", vendor.to_uppercase())];
+            assert_eq!(environment.get(client).is_some(), !arn.is_null(), "{vendor}");
+            !arn.is_null()
+        });
+        let needed: BTreeSet<String> = called.map(|vendor| format!("{vendor}SecretArn")).collect();
+        let binary = resource["Metadata"]["BuildProperties"]["Binary"].as_str().expect("a binary");
+        assert_eq!(needed.is_empty(), binary == "cookie-ingest", "{binary}");
+        assert_eq!(readable_secrets(resource), needed, "{binary}");
+    }
+    assert_eq!(functions, stack::FUNCTIONS.len());
+}
+
+/// Parameters whose ARNs a function may read as secrets. A secret that is named any other way fails the test.
+fn readable_secrets(function: &Value) -> BTreeSet<String> {
+    let policies = function["Properties"]["Policies"].as_sequence().expect("policies");
+    let statements = policies.iter().flat_map(|policy| policy["Statement"].as_sequence().expect("statements"));
+    let mut found = BTreeSet::new();
+    for statement in statements {
+        let statement = match statement {
+            Value::Tagged(condition) => &condition.value[1],
+            plain => plain,
+        };
+        let actions: Vec<_> = statement["Action"].as_sequence().expect("actions").iter().collect();
+        if !actions.iter().any(|action| action.as_str().is_some_and(|name| name.starts_with("secretsmanager:"))) {
+            continue;
+        }
+        assert_eq!(actions, ["secretsmanager:GetSecretValue"]);
+        for resource in statement["Resource"].as_sequence().expect("resources") {
+            let Value::Tagged(reference) = resource else { panic!("{resource:?}") };
+            assert_eq!(reference.tag, "Ref");
+            found.insert(reference.value.as_str().expect("a name").to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn no_secret_is_resolved_into_the_template() {
+    let text = std::fs::read_to_string(path()).expect("template");
+    assert!(!text.contains("{{resolve:"));
 }
 
 #[test]
