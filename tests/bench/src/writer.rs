@@ -234,6 +234,7 @@ impl Bench {
                 // No extract: it reads every lead once a day, and has nothing to do with the writer.
                 cookie_sync: false,
                 extract_since: None,
+                bulk_import_above: None,
             },
         );
         for list in 0..lists {

@@ -100,6 +100,7 @@ impl World {
             hipaa_ready: false,
             cookie_sync: true,
             extract_since: Some("2025-12-20T00:00:00Z".into()),
+            bulk_import_above: None,
         };
         world.put(Table::Syncs, subscription_key(&world.munchkin), &subscription);
         for (list, ours) in LISTS {

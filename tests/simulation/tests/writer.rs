@@ -289,6 +289,9 @@ impl World {
                     // Taken out by hand, and merged with somebody who may be in the list.
                     if world.out.remove(&loser) || world.out.remove(&winner) || world.either.remove(&loser) {
                         world.either.insert(winner);
+                        // Before the merge is told, a winner who is there by the loser's place looks like one whom
+                        // somebody put back by hand.
+                        world.unknowable.insert(winner);
                     }
                     // Who owned the loser's cookies wants the winner now.
                     for want in &mut world.wants {

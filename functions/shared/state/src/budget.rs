@@ -24,8 +24,8 @@ pub const CALLS_AT_ONCE: f64 = 10.0;
 const SLACK_MS: u64 = 250;
 /// While the day's calls are used evenly, a quiet time is made up for by calls of this time, in ms. Ours.
 const BURST_MS: u64 = 600_000;
-/// Part of the day's calls that is left unplanned. Ours.
-const UNPLANNED: f64 = 0.02;
+/// Part of the day's calls that small writes leave for what nobody planned. Ours.
+const UNPLANNED: f64 = 0.01;
 /// After 606 our rate is multiplied by this. With [`RECOVERY`] it settles where one call in two hundred is refused.
 const BACK_OFF: f64 = 0.9;
 /// Calls in a window that each permitted call wins back.
@@ -227,7 +227,7 @@ impl Rate {
 
     /// Time between two small writes, in ms, before scaling: what is left for them, evenly.
     fn between_writes(&self, deps: &Deps, now: u64) -> f64 {
-        let left = self.left(deps) * (1.0 - UNPLANNED);
+        let left = (self.left(deps) - self.allowance(deps) * UNPLANNED).max(0.0);
         let rest = self.day_ends.saturating_sub(now) as f64;
         let passed = (domain::limits::DAY_MS as f64 - rest).max(domain::limits::HOUR_MS as f64);
         let others: u64 = Purpose::ALL[..3].iter().map(|purpose| self.used[*purpose as usize]).sum();
