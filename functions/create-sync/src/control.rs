@@ -268,15 +268,9 @@ fn read_subscription(body: &Value) -> Answer<Subscription> {
         errors.push(("/bulk_import_above".into(), detail));
     }
     match munchkin_id {
-        Some(munchkin_id) if errors.is_empty() => Ok(Subscription {
-            v: 1,
-            munchkin_id,
-            org_id,
-            hipaa_ready,
-            cookie_sync,
-            extract_since,
-            bulk_import_above,
-        }),
+        Some(munchkin_id) if errors.is_empty() => {
+            Ok(Subscription { v: 1, munchkin_id, org_id, hipaa_ready, cookie_sync, extract_since, bulk_import_above })
+        }
         _ => Err(Problem::fields(errors)),
     }
 }
