@@ -36,8 +36,7 @@ const TIME_SCALE: f64 = 0.05;
 /// Client id and secret of both doubles. They guard nothing.
 const CLIENT_ID: &str = "sample-client";
 const CLIENT_SECRET: &str = "sample-secret";
-/// What `--no-limits` gives for calls in 20 s and a day. The calls of a window are kept in one item of 400 KB.
-const UNLIMITED_PER_WINDOW: &str = "10000";
+/// What `--no-limits` gives for calls a day. The calls in 20 s stay Marketo's 100: on this clock that is 100 a second.
 const UNLIMITED_PER_DAY: &str = "100000000";
 /// Matches of one request (the API's limit), and requests at a time.
 const MATCHES_AT_ONCE: usize = 500;
@@ -233,8 +232,7 @@ impl<'a> Local<'a> {
         let deliver = deliverer(Arc::clone(&stack_cell));
         tasks.spawn(doubles::serve(adobe_listener, doubles::adobe_router(adobe.clone(), deliver)));
 
-        let (per_window, per_day) =
-            if args.no_limits { (UNLIMITED_PER_WINDOW, UNLIMITED_PER_DAY) } else { ("50", "25000") };
+        let (share, per_day) = if args.no_limits { ("1", UNLIMITED_PER_DAY) } else { ("0.5", "50000") };
         let parameters = [
             ("TimeScale", TIME_SCALE.to_string()),
             ("MarketoBaseUrl", marketo_url.clone()),
@@ -244,7 +242,7 @@ impl<'a> Local<'a> {
             ("AdobeAamUrl", adobe_url.clone()),
             ("AdobeClientId", CLIENT_ID.to_owned()),
             ("AdobeClientSecret", CLIENT_SECRET.to_owned()),
-            ("QuotaCallsPerWindow", per_window.to_owned()),
+            ("QuotaShare", share.to_owned()),
             ("QuotaCallsPerDay", per_day.to_owned()),
         ];
         let stack = stack::start(Options {
