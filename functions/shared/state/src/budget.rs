@@ -2,8 +2,8 @@
 //! and the day's calls of all functions together, spreads small writes over the day, and slows down when Marketo says
 //! that somebody else is calling too.
 //!
-//! Who may spend what is decided by [`Purpose`]: each purpose leaves a part of the rest of the day to the others. A
-//! part that nobody uses shrinks as the day passes, and so it is lent.
+//! Who may spend what is decided by [`Purpose`]: each leaves the others their parts of the day. A part that nobody
+//! uses shrinks as the day passes, and so it is lent.
 
 use domain::MunchkinId;
 use jiff::tz::TimeZone;
@@ -64,13 +64,9 @@ impl Purpose {
         }
     }
 
-    /// Part of the rest of the day's calls that it leaves to others.
-    fn leaves(self) -> f64 {
-        let others = Purpose::ALL.into_iter().filter(|other| *other != self);
-        match self {
-            Purpose::Control | Purpose::Poll => 0.0,
-            Purpose::LookUp | Purpose::Write | Purpose::Bulk => others.map(Purpose::kept).sum(),
-        }
+    /// Whose parts it leaves to them.
+    const fn leaves_to(self, other: Purpose) -> bool {
+        matches!(self, Purpose::LookUp | Purpose::Write | Purpose::Bulk) && self as u8 != other as u8
     }
 }
 
@@ -168,7 +164,8 @@ impl Rate {
             };
         }
         rate.sends.retain(|(sent, _)| sent + window > now);
-        rate.waiting.retain(|(since, _)| since + window > now);
+        // Two windows: who waits for the next free place asks again when others do.
+        rate.waiting.retain(|(since, _)| since + 2 * window > now);
         rate
     }
 
@@ -191,18 +188,35 @@ impl Rate {
         self.allowance(deps) - self.ours() as f64
     }
 
+    /// Calls that are kept at a moment for those to whom this purpose leaves theirs: what is left of their part, and
+    /// no more than the rest of the day is worth.
+    fn kept_from(&self, deps: &Deps, purpose: Purpose, at: u64) -> f64 {
+        let (allowance, rest) = (self.allowance(deps), self.rest(at));
+        let others = Purpose::ALL.into_iter().filter(|other| purpose.leaves_to(*other));
+        others
+            .map(|other| {
+                let part = other.kept() * allowance;
+                (part - self.used[other as usize] as f64).clamp(0.0, part * rest)
+            })
+            .sum()
+    }
+
     /// When the day allows one more call for this purpose, in ms; now, or later.
     fn day_allows(&self, deps: &Deps, purpose: Purpose, now: u64) -> u64 {
-        let (left, kept) = (self.left(deps) - 1.0, purpose.leaves() * self.allowance(deps));
+        let left = self.left(deps) - 1.0;
         if left < 0.0 {
             return self.day_ends;
         }
-        if left >= kept * self.rest(now) {
+        if left >= self.kept_from(deps, purpose, now) {
             return now;
         }
-        // What is kept for others shrinks with the day.
-        let wait = (left / kept * domain::limits::DAY_MS as f64) as u64;
-        self.day_ends.saturating_sub(wait).clamp(now + 1, self.day_ends)
+        // What is kept for others shrinks with the day: the first moment at which it is little enough.
+        let (mut early, mut late) = (now, self.day_ends);
+        while early + 1 < late {
+            let middle = early.midpoint(late);
+            if left >= self.kept_from(deps, purpose, middle) { late = middle } else { early = middle }
+        }
+        late
     }
 
     /// Places in the window for this purpose, or when the next is free.
@@ -464,11 +478,5 @@ mod tests {
         ] {
             assert_eq!(day_begins_again(ms(now)), ms(then), "{now}");
         }
-    }
-
-    #[test]
-    fn each_purpose_leaves_the_others_their_part() {
-        let left = |purpose: Purpose| (purpose.leaves() * 100.0).round();
-        assert_eq!(Purpose::ALL.map(left), [0.0, 0.0, 30.0, 25.0, 50.0]);
     }
 }

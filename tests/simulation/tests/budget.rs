@@ -1,0 +1,206 @@
+//! Marketo's limits are shared: what the budget permits, to whom and when, over the real rows.
+
+use domain::MunchkinId;
+use domain::limits::{DAY_MS, HOUR_MS};
+use doubles::adobe::{self, Adobe};
+use doubles::marketo::{self, Marketo};
+use simulation::driver::settings;
+use simulation::fakes::{Sim, run};
+use simulation::scenario::{MUNCHKIN, ORG};
+use state::budget::{Permit, Purpose, Pushback, Standing, book, learn_use, next_midnight, permit, push_back, standing};
+use state::{Deps, Settings};
+use std::collections::BTreeSet;
+use world::types::{Library, MarketoData};
+
+/// 2026-01-20, midnight US Central, in ms: the day has 24 hours.
+const MIDNIGHT: u64 = 1_768_888_800_000;
+
+struct Rig {
+    sim: Sim,
+    deps: Deps,
+    munchkin: MunchkinId,
+}
+
+fn rig(share: f64, quota: u64) -> Rig {
+    let data = MarketoData {
+        munchkin_id: MUNCHKIN.into(),
+        org_id: Some(ORG.into()),
+        hipaa_ready: false,
+        cookie_sync: true,
+        leads: Vec::new(),
+        lists: Vec::new(),
+    };
+    let sim = Sim::new(
+        1,
+        MIDNIGHT,
+        Marketo::new(marketo::Settings::default(), data, MIDNIGHT),
+        Adobe::new(adobe::Settings::default(), Library { folders: Vec::new(), segments: Vec::new() }, MIDNIGHT),
+    );
+    // Only the test turns the clock.
+    sim.lock().port_ms = 0;
+    let deps = Deps::new(sim.ports(), Settings { quota_share: share, quota_per_day: quota, ..settings() });
+    Rig { sim, deps, munchkin: MunchkinId::parse(MUNCHKIN).unwrap() }
+}
+
+impl Rig {
+    fn at(&self, ms: u64) -> &Self {
+        self.sim.lock().now = ms;
+        self
+    }
+
+    fn ask(&self, purpose: Purpose, wanted: usize) -> Permit {
+        run(permit(&self.deps, &self.munchkin, purpose, wanted)).unwrap()
+    }
+
+    /// Takes as many calls as are permitted by the end of this moment.
+    fn take(&self, purpose: Purpose) -> usize {
+        let mut taken = 0;
+        while let Permit::Go(calls) = self.ask(purpose, 10) {
+            taken += calls;
+        }
+        taken
+    }
+
+    fn standing(&self) -> Standing {
+        run(standing(&self.deps, &self.munchkin)).unwrap()
+    }
+
+    fn book(&self, calls: usize) -> u64 {
+        run(book(&self.deps, &self.munchkin, calls)).unwrap()
+    }
+}
+
+#[test]
+fn the_share_applies_to_the_window_to_calls_at_once_and_to_the_day() {
+    for (share, window, at_once, day) in [(0.5, 50, 5, 25_000), (1.0, 100, 10, 50_000), (0.2, 20, 2, 10_000)] {
+        let rig = rig(share, 50_000);
+        assert_eq!(rig.ask(Purpose::Control, 100), Permit::Go(at_once));
+        assert_eq!(rig.standing().left + at_once as u64, day);
+        assert_eq!(at_once + rig.take(Purpose::Control), window);
+        // Not before the first of them is more than 20 s old.
+        rig.at(MIDNIGHT + 20_000);
+        assert!(matches!(rig.ask(Purpose::Control, 1), Permit::Wait(_)));
+        rig.at(MIDNIGHT + 20_250);
+        assert_eq!(rig.take(Purpose::Control), window);
+    }
+}
+
+#[test]
+fn who_looks_up_and_who_polls_get_their_part_of_a_window_that_a_load_fills() {
+    let rig = rig(0.5, 50_000);
+    assert_eq!(rig.take(Purpose::Bulk), 50);
+    assert!(matches!(rig.ask(Purpose::LookUp, 1), Permit::Wait(_)));
+    rig.at(MIDNIGHT + 20_250);
+    // Ten of fifty are kept for the look-ups that wait, and no more than that.
+    assert_eq!(rig.take(Purpose::Bulk), 40);
+    assert_eq!(rig.take(Purpose::LookUp), 10);
+    rig.at(MIDNIGHT + 40_500);
+    // Once nobody waits, everything is lent.
+    assert_eq!(rig.ask(Purpose::LookUp, 1), Permit::Go(1));
+    assert_eq!(rig.take(Purpose::Bulk), 49);
+}
+
+#[test]
+fn a_load_leaves_half_of_the_rest_of_the_day_and_small_writes_leave_a_quarter() {
+    let rig = rig(0.5, 4_000);
+    let mut taken = [0; 2];
+    let mut now = MIDNIGHT;
+    for (index, purpose) in [Purpose::Bulk, Purpose::Write].into_iter().enumerate() {
+        loop {
+            now += 21_000;
+            let some = rig.at(now).take(purpose);
+            if some == 0 {
+                break;
+            }
+            taken[index] += some;
+        }
+    }
+    // Of 2,000 calls; a little more is free because the day has begun to pass.
+    assert!((1_000..1_030).contains(&taken[0]), "{taken:?}");
+    assert!((500..530).contains(&taken[1]), "{taken:?}");
+    // The look-ups' fifth is there, and the polls' twentieth after it.
+    now += 21_000;
+    assert!(rig.at(now).take(Purpose::LookUp) > 0);
+    assert!(rig.at(now + 21_000).take(Purpose::Poll) > 0);
+    // What nobody uses is lent as the day passes.
+    let Permit::Wait(at) = rig.at(now + 42_000).ask(Purpose::Write, 1) else { panic!("too much") };
+    assert!(at > now && at < MIDNIGHT + DAY_MS);
+    assert!(matches!(rig.at(at + 1).ask(Purpose::Write, 1), Permit::Go(1)));
+    assert!(rig.at(MIDNIGHT + DAY_MS - 60_000).take(Purpose::Bulk) > 0);
+}
+
+#[test]
+fn what_other_tools_use_is_not_ours() {
+    let rig = rig(0.5, 50_000);
+    rig.take(Purpose::Control);
+    rig.at(MIDNIGHT + HOUR_MS);
+    // 45,000 of 50,000 are gone: we have what is left, not our half.
+    run(learn_use(&rig.deps, &rig.munchkin, 45_050, MIDNIGHT + HOUR_MS)).unwrap();
+    let found = rig.standing();
+    assert_eq!((found.ours, found.others, found.left), (50, 45_000, 4_950));
+    // A word of yesterday does not count today.
+    rig.at(MIDNIGHT + DAY_MS + 1);
+    run(learn_use(&rig.deps, &rig.munchkin, 49_000, MIDNIGHT + DAY_MS - 1)).unwrap();
+    let found = rig.standing();
+    assert_eq!((found.ours, found.others, found.left), (0, 0, 25_000));
+}
+
+#[test]
+fn a_607_parks_everybody_until_midnight_also_on_the_days_of_23_and_25_hours() {
+    // Noon US Central on a usual day, and on both days on which the clocks change.
+    for (noon, hours) in [(MIDNIGHT + 12 * HOUR_MS, 12), (1_772_989_200_000, 12), (1_793_556_000_000, 12)] {
+        let rig = rig(0.5, 50_000);
+        rig.at(noon);
+        let until = run(push_back(&rig.deps, &rig.munchkin, Pushback::Day)).unwrap();
+        assert_eq!(until, noon + hours * HOUR_MS);
+        assert_eq!(until, next_midnight(noon));
+        for purpose in [Purpose::Control, Purpose::Poll, Purpose::LookUp, Purpose::Write, Purpose::Bulk] {
+            assert_eq!(rig.at(until - 1).ask(purpose, 1), Permit::Wait(until));
+        }
+        assert_eq!(rig.at(until).ask(Purpose::Bulk, 1), Permit::Go(1));
+    }
+}
+
+#[test]
+fn a_606_closes_the_window_for_everybody_lowers_the_rate_and_is_forgotten_slowly() {
+    let rig = rig(0.5, 50_000);
+    let until = run(push_back(&rig.deps, &rig.munchkin, Pushback::Rate)).unwrap();
+    // Of calls that were under way together all are refused: that is one refusal.
+    run(push_back(&rig.deps, &rig.munchkin, Pushback::Rate)).unwrap();
+    assert_eq!(rig.ask(Purpose::Control, 1), Permit::Wait(until));
+    assert_eq!(rig.at(until).take(Purpose::Control), 45);
+    let mut now = until;
+    let mut windows = 0;
+    loop {
+        now += 21_000;
+        windows += 1;
+        if rig.at(now).take(Purpose::Control) == 50 {
+            break;
+        }
+        assert!(windows < 20, "the rate does not come back");
+    }
+    assert!(windows > 3, "the rate came back at once");
+}
+
+#[test]
+fn a_615_halves_the_calls_at_once_for_a_while() {
+    let rig = rig(1.0, 50_000);
+    let until = run(push_back(&rig.deps, &rig.munchkin, Pushback::AtOnce)).unwrap();
+    assert!((MIDNIGHT + 1_000..MIDNIGHT + 2_000).contains(&until), "jittered");
+    assert_eq!(rig.at(until).ask(Purpose::Bulk, 10), Permit::Go(5));
+}
+
+#[test]
+fn small_visits_come_in_order_at_the_pace_of_the_day_and_never_outlast_it() {
+    let rig = rig(0.5, 50_000);
+    // A quiet time is made up for; then each waits for those before it.
+    let due: Vec<u64> = (0..400).map(|_| rig.book(2)).collect();
+    assert!(due.is_sorted());
+    assert!(due[..80].iter().all(|due| *due <= MIDNIGHT));
+    let steps: BTreeSet<u64> = due.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    // 24,750 calls a day, two at a time: every 7 s.
+    assert!(steps.iter().all(|step| (6_900..7_100).contains(step)), "{steps:?}");
+    let last = (0..30_000).map(|_| rig.book(2)).last().unwrap();
+    assert_eq!(last, MIDNIGHT + DAY_MS, "what does not fit waits for the next day and no longer");
+    assert!(rig.at(MIDNIGHT + DAY_MS).book(2) <= MIDNIGHT + DAY_MS);
+}
