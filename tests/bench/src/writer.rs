@@ -135,10 +135,26 @@ fn lock(facts: &SharedFacts) -> std::sync::MutexGuard<'_, Facts> {
     facts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs one scenario, or all of them.
+/// Runs one scenario, or all of them, two at a time.
 #[must_use]
 pub fn run(only: Option<&str>) -> Vec<Measured> {
-    SCENARIOS.iter().filter(|scenario| only.is_none_or(|only| only == scenario.name)).map(measure).collect()
+    let scenarios: Vec<&Scenario> =
+        SCENARIOS.iter().filter(|scenario| only.is_none_or(|only| only == scenario.name)).collect();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let found = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let Some(scenario) = scenarios.get(index) else { return };
+                    let measured = measure(scenario);
+                    found.lock().unwrap_or_else(PoisonError::into_inner).insert(index, measured);
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
 struct Bench {
@@ -498,4 +514,44 @@ async fn stop_when_loaded(bench: Rc<Bench>) {
         bench.timed.sleep_ms(500).await;
     }
     bench.timed.stop();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts and virtual times, as `cargo run --release -p bench -- writer --json` printed them. Whoever changes one
+    /// on purpose writes the file anew with that command.
+    const RECORDED: &str = include_str!("../writer.jsonl");
+
+    #[test]
+    fn the_writer_is_as_fast_as_recorded_and_within_the_bars() {
+        let recorded: Vec<Measured> =
+            RECORDED.lines().map(|line| serde_json::from_str(line).expect("a line of writer.jsonl")).collect();
+        let measured = run(None);
+        assert_eq!(measured, recorded);
+        for one in &measured {
+            let name = one.scenario.as_str();
+            let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name).expect("a scenario");
+            let calls = one.used_calls as f64;
+            assert_eq!(one.missing, 0, "{name}");
+            assert!(one.most_in_20_seconds <= (marketo::RATE_CALLS as f64 * scenario.share) as u64, "{name}");
+            assert!(f64::from(one.most_at_once) <= marketo::CONCURRENT_CALLS as f64 * scenario.share, "{name}");
+            let refused = (one.answers_606 + one.answers_615) as f64;
+            assert!(refused <= if scenario.other { 0.01 * calls } else { 0.0 }, "{name}");
+            if scenario.trickle == 0 {
+                assert!(one.people_per_call.full >= 0.99, "{name}");
+                assert!(scenario.other || calls >= 0.98 * one.allowed_calls as f64, "{name}");
+            }
+            // Design, bar P6, and a large load beside a trickle does not slow it.
+            let bar = match scenario.trickle {
+                8 => 120.0,
+                40 => 360.0,
+                300 => 2_700.0,
+                _ => f64::INFINITY,
+            };
+            assert!(one.p95_seconds <= bar, "{name}");
+            assert!(one.used_calls < one.allowed_calls || scenario.trickle == 0, "{name}: the share is spent");
+        }
+    }
 }
