@@ -8,7 +8,7 @@
 use domain::LeadSet;
 use domain::limits::{DAY_MS, MARKETO_BATCH};
 use domain::list::{Plan, State};
-use marketo::class::Class;
+use marketo::class::{Class, LATER_MS};
 use marketo::{CallError, IMPORT_LEADS, Import, ImportId, ImportState, MARGIN_MS};
 use state::budget::Purpose;
 use state::lists::OpenList;
@@ -73,7 +73,7 @@ impl Writer<'_> {
         let slot = match marketo.slot().await {
             Ok(slot) => slot,
             // Removals and small changes need not wait for that.
-            Err(CallError::Wait(until)) => return Ok(Some(until)),
+            Err(CallError::Wait(until)) => return Ok(Some(self.soon(until))),
             Err(error) => return Err(error),
         };
         let now = deps.now();
@@ -100,13 +100,18 @@ impl Writer<'_> {
         };
         open.state.take_back_import();
         match error {
-            CallError::Wait(until) => Ok(Some(until)),
+            CallError::Wait(until) => Ok(Some(self.soon(until))),
             error if is_refused(&error) && error.class() != Some(Class::StopSync) => {
                 self.without_imports(open, &error.to_string());
                 Ok(None)
             }
             error => Err(error),
         }
+    }
+
+    /// What is left for big loads may be used up for the day: the list is looked at before that all the same.
+    fn soon(&self, until: u64) -> u64 {
+        until.min(self.deps.now() + self.deps.settings.scaled(LATER_MS))
     }
 
     /// Asks how the job goes. Returns when to ask again; `None`: it is over.
@@ -124,11 +129,11 @@ impl Writer<'_> {
             }
             Err(error) => return Err(error),
         };
+        let now = self.deps.now();
+        if let Some(import) = &mut open.state.import {
+            import.polled_at = now;
+        }
         if status.state == ImportState::Running {
-            let now = self.deps.now();
-            if let Some(import) = &mut open.state.import {
-                import.polled_at = now;
-            }
             return Ok(Some(now + self.deps.settings.scaled(POLL_MS)));
         }
         let unsure = self.unsure(open, id, status).await?;

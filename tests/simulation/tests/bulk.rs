@@ -12,9 +12,11 @@ use domain::{AudienceId, LeadId, LeadSet, ListId, MunchkinId, OrgId};
 use doubles::adobe::{self, Adobe};
 use doubles::marketo::{self, Commit, Fault, FaultAnswer, Kind, Marketo, Which};
 use ports::{Http, PortResult, Queue, Table};
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 use simulation::driver::{Driver, VISIBILITY_MS, settings};
-use simulation::fakes::{Sim, run};
+use simulation::fakes::{Faults, Sim, run};
 use simulation::scenario::{BEGIN, MUNCHKIN, ORG};
 use state::bell::{self, BellKey, Ring};
 use state::lists::{AudienceReport, Left, ListHead, Report, Want, head_key, report_key, want_key};
@@ -108,6 +110,11 @@ impl World {
     fn row<T: serde::de::DeserializeOwned>(&self, key: ports::Key) -> Option<T> {
         let item = self.driver.sim.lock().tables.get(&(Table::Lists, key)).cloned()?;
         Some(doc::read(item).expect("a row").value)
+    }
+
+    fn sync(&self) -> Sync {
+        let key = (Table::Syncs, sync_key(&self.munchkin, SYNC));
+        doc::read(self.driver.sim.lock().tables[&key].clone()).expect("a sync").value
     }
 
     /// Publishes what is wanted, under a fresh key, and rings.
@@ -434,6 +441,64 @@ fn a_full_queue_is_waited_for_while_removals_go_on() {
     assert!(second >= first + 5 * MINUTE && removed < second, "{first} {removed} {second}");
     // Those of the first load were added by one call, all others by the job.
     assert_eq!(world.how_many([Kind::ListAdd]), [1]);
+}
+
+#[test]
+fn a_mass_change_is_held_before_it_goes_by_import_and_goes_by_it_once_it_is_applied() {
+    let mut world = World::new(6_000, Some(300), true, double(MINUTE));
+    world.want(&set(1..=10));
+    world.minutes_until(|world| world.state().loaded.contains(SYNC));
+    world.want(&set(1..=6_000));
+    world.minutes(10);
+    assert_eq!((world.how_many([Kind::ImportCreate]), world.members().len()), ([0], 10));
+    let held = world.state().held.expect("it is held").id;
+    let note = Note::Decide { held, apply: true };
+    run(notes::leave(&world.driver.deps(), &world.munchkin, LIST, &note)).expect("a note");
+    world.minutes_until(|world| world.state().sure.len() == 6_000);
+    assert_eq!(world.how_many([Kind::ImportCreate, Kind::ListAdd]), [1, 1]);
+}
+
+/// One random life of a list, with deaths, silence and throttling, and a day of peace at its end.
+fn life(seed: u64) -> Result<bool, String> {
+    let mut rng = SmallRng::seed_from_u64(seed ^ 0xb01c);
+    let mut world = World::new(700, Some(300), true, double(rng.random_range(10_000..20 * MINUTE)));
+    world.driver.sim.lock().rng = SmallRng::seed_from_u64(seed);
+    // Every change is meant.
+    let mut sync: Sync = world.sync();
+    sync.guard = GuardSettings { removals_percent: 100, removals_at_least: 1_000_000, additions_at_least: 1_000_000 };
+    world.put(Table::Syncs, sync_key(&world.munchkin, SYNC), &sync);
+    let mut wanted = LeadSet::new();
+    let faults = Faults { kill: 0.01, marketo_silence: 0.1, unavailable: 0.01, unknown: 0.01, ..Faults::NONE };
+    for _ in 0..rng.random_range(2..7) {
+        let share = [0.02, 0.5, 0.95][rng.random_range(0..3)];
+        wanted = (1..=700).filter(|lead| *lead < 6 || rng.random_bool(share)).collect();
+        world.driver.sim.lock().faults = Faults::NONE;
+        world.want(&wanted);
+        world.driver.sim.lock().faults = faults;
+        world.minutes(rng.random_range(0..40));
+    }
+    world.driver.sim.lock().faults = Faults::NONE;
+    world.minutes(DAY_MS / MINUTE + 120);
+    let (state, members) = (world.state(), world.members());
+    // One that can do no more is forgotten when somebody looks next.
+    let over = state.import.as_ref().is_none_or(|import| import.id.is_none());
+    let right = members == wanted && state.sure == wanted && state.may == wanted && over;
+    let in_time = world.driver.sim.lock().marketo.calls().iter().all(|call| !call.early_poll && call.code != 606);
+    if right && in_time {
+        return Ok(!world.calls(Kind::ImportCreate).is_empty());
+    }
+    Err(format!("wanted {}, members {}, in time {in_time}, {state:?}", wanted.len(), members.len()))
+}
+
+#[test]
+fn random_lives_with_imports_end_with_the_right_list() {
+    let seeds = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).map_or(0..60, |seed| seed..seed + 1);
+    let mut imports = 0;
+    for seed in seeds.clone() {
+        let imported = life(seed).unwrap_or_else(|fault| panic!("SEED={seed}: {fault}"));
+        imports += usize::from(imported);
+    }
+    assert!(imports > 0, "no life of {seeds:?} has an import");
 }
 
 /// A list of 31,000 of our people, loaded long ago.
