@@ -467,7 +467,10 @@ fn life(seed: u64) -> Result<bool, String> {
     let mut sync: Sync = world.sync();
     sync.guard = GuardSettings { removals_percent: 100, removals_at_least: 1_000_000, additions_at_least: 1_000_000 };
     world.put(Table::Syncs, sync_key(&world.munchkin, SYNC), &sync);
-    let mut wanted = LeadSet::new();
+    // A few who always stay: nobody asks whether everybody is to leave.
+    let mut wanted = set(1..6);
+    world.want(&wanted);
+    world.minutes(5);
     let faults = Faults { kill: 0.01, marketo_silence: 0.1, unavailable: 0.01, unknown: 0.01, ..Faults::NONE };
     for _ in 0..rng.random_range(2..7) {
         let share = [0.02, 0.5, 0.95][rng.random_range(0..3)];
