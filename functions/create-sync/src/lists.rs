@@ -21,7 +21,7 @@ const NAMESAKES: usize = 20;
 /// the folder where ours is or would be.
 pub(crate) async fn named(marketo: &Marketo<'_>, name: &str, folder: u64) -> Result<Vec<ListAsset>, CallError> {
     if name.contains(',') {
-        return Ok(marketo.list_in_folder(marketo.slot().await?, folder, name).await?.into_iter().collect());
+        return marketo.lists_in_folder(marketo.slot().await?, folder, name).await;
     }
     let mut found = Vec::new();
     for (place, row) in marketo.lists_named(marketo.slot().await?, name).await?.into_iter().enumerate() {

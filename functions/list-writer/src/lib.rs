@@ -2,17 +2,19 @@
 //! list is read from the audiences' *want* and from the syncs.
 
 mod bulk;
+mod reading;
 mod report;
 mod verify;
 mod write;
 
 use std::collections::BTreeSet;
 
-use domain::limits::{LATE_EFFECT_MS, MARKETO_BATCH};
+use domain::limits::LATE_EFFECT_MS;
 use domain::list::{GuardSettings, MassChange, Mode, Plan, Wish, Wishes};
 use domain::{LeadSet, ListId, MunchkinId, Token};
 use marketo::{CallError, LeadRow, Marketo};
 use ports::{Failure, Table};
+use reading::Asking;
 use state::bell::{Next, Ring};
 use state::budget::Purpose;
 use state::lists::{Held, Left, OpenList, Want, departures, read_leads, want_key, write_leads};
@@ -75,7 +77,7 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
         }
         verify::sample(deps, marketo, &mut open, &wishes).await?;
         let whole = verify::whole(deps, marketo, &mut open).await?;
-        let report = report::Reporting { deps, marketo, syncs: &syncs, wishes: &wishes, wants: &wants };
+        let report = report::Reporting { deps, marketo, syncs: &syncs, wishes: &wishes, wants: &wants, deadline };
         let next = report.write(&mut open, lists.len(), whole == Whole::ByPages).await?;
         Ok(match (whole, next) {
             (Whole::At(at), Next::Done(wake_at)) => Next::Done(Some(wake_at.map_or(at, |wake_at| wake_at.min(at)))),
@@ -213,16 +215,15 @@ async fn learn_departures(deps: &Deps, open: &mut OpenList) -> Step<bool> {
     Ok(no_ecids)
 }
 
-/// Reads the members of an adopted list: who was there before us, and who of them is tied to an ECID.
-async fn adopt(marketo: &Marketo<'_>, deps: &Deps, open: &mut OpenList, no_ecids: bool) -> Result<(), CallError> {
-    let rows = marketo.members_with_cookies(open.head.list, !no_ecids).await?;
-    open.state.were_there(rows.iter().map(|row| row.id));
-    open.state.tied = LeadSet::new();
-    for rows in rows.chunks(MARKETO_BATCH) {
-        open.state.tied.add_all(&tied(deps, &open.munchkin, rows).await?);
-    }
+/// Reads the members of an adopted list: who was there before us, and who of them is tied to an ECID. `false`: there is
+/// more to read.
+async fn adopt(asking: Asking<'_>, open: &mut OpenList, no_ecids: bool) -> Result<bool, CallError> {
+    let fields = if no_ecids { "id,email,cookies" } else { "id,email,cookies,ecids" };
+    let Some(members) = asking.read_on(&mut open.head.adopting, fields).await? else { return Ok(false) };
+    open.state.were_there(members.all.iter());
+    open.state.tied = members.tied;
     open.state.members_read = true;
-    Ok(())
+    Ok(true)
 }
 
 /// Those of the leads who are known and tied to an ECID, by Marketo's own word or by a token that we have seen.

@@ -12,6 +12,8 @@ use state::lists::{OpenList, REFUSED_NAMED, RefusedPerson, Report, Want, read_le
 use state::syncs::Sync;
 use state::{Deps, Step, update};
 
+use crate::reading::Asking;
+
 /// A list rests this long between two reports for each call that reading it takes, in ms: under two per cent of half a
 /// day's quota, whatever the list's size.
 const REST_PER_CALL_MS: u64 = 180_000;
@@ -26,6 +28,7 @@ pub(crate) struct Reporting<'a> {
     pub(crate) syncs: &'a [Sync],
     pub(crate) wishes: &'a Wishes,
     pub(crate) wants: &'a [Option<Want>],
+    pub(crate) deadline: u64,
 }
 
 impl Reporting<'_> {
@@ -36,7 +39,10 @@ impl Reporting<'_> {
         let deps = self.deps;
         let mut members = None;
         if verify_all {
-            members = Some(self.read_members(open).await?);
+            members = self.read_members(open).await?;
+            if members.is_none() {
+                return Ok(Next::Again);
+            }
         }
         let mut waiting = false;
         for (sync, want) in self.syncs.iter().zip(self.wants) {
@@ -48,7 +54,10 @@ impl Reporting<'_> {
             }
             let members = match &members {
                 Some(members) => members,
-                None => members.insert(self.read_members(open).await?),
+                None => match self.read_members(open).await? {
+                    Some(all) => members.insert(all),
+                    None => return Ok(Next::Again),
+                },
             };
             let report = self.report(open, want, members, lists).await?;
             let key = report_key(&open.munchkin, &sync.id);
@@ -62,15 +71,24 @@ impl Reporting<'_> {
         Ok(Next::Done(waiting.then_some(open.head.report_at)))
     }
 
-    /// Reads all members; who is missing or too many is doubted.
-    async fn read_members(&self, open: &mut OpenList) -> Result<LeadSet, CallError> {
+    /// Reads all members; who is missing or too many is doubted. `None`: there is more to read.
+    async fn read_members(&self, open: &mut OpenList) -> Result<Option<LeadSet>, CallError> {
         let deps = self.deps;
-        let members = self.marketo.calling_for(Purpose::Bulk).members(open.head.list).await?;
+        let munchkin = open.munchkin.clone();
+        let asking = Asking {
+            deps,
+            marketo: self.marketo.calling_for(Purpose::Bulk),
+            munchkin: &munchkin,
+            list: open.head.list,
+            deadline: self.deadline,
+        };
+        let Some(members) = asking.read_on(&mut open.head.reading, "id").await? else { return Ok(None) };
+        let members = members.all;
         open.state.compared(&members, deps.settings.scaled(LATE_EFFECT_MS), deps.now());
         if open.state.comparison.as_ref().is_some_and(|comparison| comparison.job.is_none()) {
             open.state.comparison = None;
         }
-        Ok(members)
+        Ok(Some(members))
     }
 
     async fn report(&self, open: &OpenList, want: &Want, members: &LeadSet, lists: usize) -> Step<Report> {

@@ -11,6 +11,7 @@ use state::bell::Next;
 use state::budget::{Purpose, book, writes_at_once};
 use state::lists::{Booked, OpenList};
 
+use crate::reading::Asking;
 use crate::{adopt, tied};
 
 /// Calls to one list before the next dirty list of the subscription has its turn.
@@ -44,7 +45,17 @@ impl Writer<'_> {
     /// Does what the plan says, wave by wave. `None`: nothing is left that may be done now.
     pub(crate) async fn turn(&self, open: &mut OpenList) -> Result<Option<Next>, CallError> {
         if self.wishes.adopt && (self.fresh || !open.state.members_read) {
-            adopt(&self.marketo.calling_for(Purpose::Bulk), self.deps, open, self.no_ecids).await?;
+            let munchkin = open.munchkin.clone();
+            let asking = Asking {
+                deps: self.deps,
+                marketo: self.marketo.calling_for(Purpose::Bulk),
+                munchkin: &munchkin,
+                list: open.head.list,
+                deadline: self.deadline,
+            };
+            if !adopt(asking, open, self.no_ecids).await? {
+                return Ok(Some(Next::Again));
+            }
         }
         let look_again = self.import(open).await?;
         match (self.by_calls(open, look_again).await, look_again) {
@@ -203,8 +214,15 @@ impl Writer<'_> {
         }
         if !holds(Guard::AskBeforeFirstAdd) && !asked.is_empty() {
             // As if the list were looked at once, at the beginning.
-            let all = marketo.members(list).await?;
-            open.state.were_there(all.iter());
+            let mut next = None;
+            loop {
+                let page = marketo.members_page(marketo.slot().await?, list, "id", next.as_deref()).await?;
+                open.state.were_there(page.0.iter().map(|row| row.id));
+                next = page.1;
+                if next.is_none() {
+                    break;
+                }
+            }
             open.state.members_read = true;
         }
         let state = &open.state;

@@ -9,6 +9,7 @@ use domain::planted::{Guard, holds};
 use domain::{Ecid, LeadId, LeadSet, ListId, MunchkinId, Token};
 use futures::FutureExt as _;
 use jiff::Timestamp;
+use marketo::class::Class;
 use marketo::{CallError, DELETE, ExtractStatus, LeadRow, MARGIN_MS, MERGE, Marketo, parse_extract};
 use ports::{Expect, Failure, Item, Table};
 use state::bell::{BellKey, Next};
@@ -193,8 +194,8 @@ impl Worker<'_> {
                     continue;
                 }
                 match self.look_up(&part).await {
-                    // One bad cookie, or too many leads behind the values: in halves.
-                    Err(CallError::Refused { code, .. }) if code == "1012" || code == "1003" => {
+                    // One bad cookie, too many leads behind the values, or too large a request: in halves.
+                    Err(error) if error.class() == Some(Class::Split) => {
                         if let [token] = part.as_slice() {
                             self.answered(token.clone(), None).await?;
                         } else {

@@ -512,6 +512,14 @@ impl<'a> Local<'a> {
             self.screen.say(&format!("\n{}", report.table(&name(&sync.body["audience_name"]), &list_name).trim_end()));
             reports.push(report);
         }
+        let status = self.api.get("/status").await?;
+        for held in status.body["held"].as_array().into_iter().flatten() {
+            self.screen.say(&format!(
+                "\nHELD: list {} waits for an operator: {}",
+                held["list_id"],
+                held["why"].as_str().unwrap_or_default()
+            ));
+        }
         self.screen.say("");
         let reports = lines(&reports)?;
         if let Some(dir) = &self.args.data {

@@ -21,6 +21,12 @@ pub(crate) struct Report {
     pub(crate) people: u64,
     pub(crate) in_list: InList,
     pub(crate) waiting: u64,
+    /// Taken out of the list by hand; not in the file, whose world has no hands.
+    #[serde(skip)]
+    pub(crate) kept_out: u64,
+    /// Not added because an operator dropped a mass change; not in the file either.
+    #[serde(skip)]
+    pub(crate) dropped: u64,
     /// By Marketo's code; 1004 is always there.
     pub(crate) failed: BTreeMap<String, u64>,
     pub(crate) members_in_marketo: u64,
@@ -55,6 +61,8 @@ impl Report {
                 before_us: answer["in_list"]["before_us"].as_u64()?,
             },
             waiting: number("waiting")?,
+            kept_out: number("kept_out").unwrap_or(0),
+            dropped: number("dropped").unwrap_or(0),
             failed,
             members_in_marketo: number("members_in_marketo").unwrap_or(members),
         })
@@ -76,9 +84,15 @@ impl Report {
             ("  in the list, put there by us", self.in_list.ours, String::new()),
             ("  in the list, there before us", self.in_list.before_us, String::new()),
             ("  waiting", self.waiting, String::new()),
+            ("  taken out of it by hand", self.kept_out, String::new()),
+            ("  dropped by an operator", self.dropped, String::new()),
             ("  refused by Marketo", failed, codes),
             ("members that Marketo shows", self.members_in_marketo, String::new()),
         ] {
+            let rare = what.starts_with("  taken") || what.starts_with("  dropped");
+            if rare && number == 0 {
+                continue;
+            }
             _ = writeln!(out, "    {what:<36}{:>10}{more}", grouped(number));
         }
         out
@@ -106,6 +120,11 @@ mod tests {
         );
         let table = report.table("Cart abandoners", "VIP");
         assert!(table.contains("refused by Marketo") && table.contains("(1003: 1)"), "{table}");
+        assert!(!table.contains("by hand"), "{table}");
+        let mut answer = answer;
+        answer["kept_out"] = json!(1);
+        let table = Report::read(&answer, 7).expect("report").table("Cart abandoners", "VIP");
+        assert!(table.contains("taken out of it by hand"), "{table}");
         assert_eq!(Report::read(&json!({"audience_id": "aam:1"}), 0), None);
     }
 }

@@ -11,12 +11,7 @@ use world::types::{Lead, List, MarketoData};
 
 /// People of whom Marketo itself knows an ECID: lead n owns ECID n.
 fn world(people: u64) -> Scenario {
-    let lead = |id| Lead {
-        id,
-        email: Some(format!("p{id}@example.com")),
-        cookies: Vec::new(),
-        ecids: vec![ecid(id)],
-    };
+    let lead = |id| Lead { id, email: Some(format!("p{id}@example.com")), cookies: Vec::new(), ecids: vec![ecid(id)] };
     let data = MarketoData {
         munchkin_id: MUNCHKIN.into(),
         org_id: Some(ORG.into()),
@@ -191,4 +186,32 @@ fn a_refused_person_is_named_with_code_request_and_sentence_and_tried_again_when
     scenario.driver.run_for(10 * 60_000);
     scenario.settle().expect("rest");
     assert_eq!(members(&scenario), (1..=3).collect());
+}
+
+#[test]
+fn a_list_of_many_pages_is_read_over_several_turns_and_reported_whole() {
+    // 50 pages of 300: more than one turn reads.
+    let many = 15_000;
+    let lead = |id: u64| Lead {
+        id,
+        email: Some(format!("p{id}@example.com")),
+        cookies: Vec::new(),
+        ecids: if id <= 2 { vec![ecid(id)] } else { Vec::new() },
+    };
+    let data = MarketoData {
+        munchkin_id: MUNCHKIN.into(),
+        org_id: Some(ORG.into()),
+        hipaa_ready: false,
+        cookie_sync: true,
+        leads: (1..=many).map(lead).collect(),
+        lists: vec![List { id: LIST, name: "VIP".into(), members: (2..=many).collect() }],
+    };
+    let mut scenario = Scenario::with(1, SmallRng::seed_from_u64(1), data);
+    let id = sync(&mut scenario, &json!({}));
+    deliver(&mut scenario, 1..=2);
+    let found = report(&mut scenario, &id);
+    assert_eq!(found["members_in_marketo"], many, "{found}");
+    assert_eq!(found["in_list"], json!({"ours": 1, "before_us": 1}));
+    adds_up(&found);
+    assert!(scenario.driver.sim.lock().objects.keys().all(|key| !key.starts_with("sets/reading/")), "left behind");
 }

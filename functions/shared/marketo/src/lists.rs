@@ -135,46 +135,19 @@ impl Marketo<'_> {
         Ok(membership(&self.get(slot, &path).await?))
     }
 
-    /// Those of the people, at most 300, who are in the list now.
-    pub async fn who_is_member(
+    /// A page of a list's members, at most 300, and the token of the next; with their tokens and, where the instance has
+    /// them and `fields` says so, their ECIDs. Whoever moves between pages may come twice, or not at all.
+    pub async fn members_page(
         &self,
         slot: Slot,
         list: ListId,
-        leads: &[LeadId],
-    ) -> Result<BTreeSet<LeadId>, CallError> {
-        Ok(self.membership(slot, list, leads).await?.members.iter().collect())
-    }
-
-    /// All members of a list.
-    pub async fn members(&self, list: ListId) -> Result<LeadSet, CallError> {
-        let rows = self.member_rows(list, "id").await?;
-        Ok(rows.iter().filter_map(|row| number(&row["id"])).collect())
-    }
-
-    /// All members of a list with their tokens and, where the instance has them, their ECIDs.
-    pub async fn members_with_cookies(&self, list: ListId, ecids: bool) -> Result<Vec<LeadRow>, CallError> {
-        let fields = if ecids { "id,email,cookies,ecids" } else { "id,email,cookies" };
-        let rows = self.member_rows(list, fields).await?;
-        Ok(rows.iter().filter_map(LeadRow::read).collect())
-    }
-
-    /// Page by page; whoever moves between pages may come twice.
-    async fn member_rows(&self, list: ListId, fields: &str) -> Result<Vec<Value>, CallError> {
-        let mut rows = Vec::new();
-        let mut next: Option<String> = None;
-        loop {
-            let mut pairs = vec![("batchSize", "300"), ("fields", fields)];
-            if let Some(token) = &next {
-                pairs.push(("nextPageToken", token));
-            }
-            let path = format!("/rest/v1/lists/{list}/leads.json?{}", query(&pairs));
-            let answer = self.get(self.slot().await?, &path).await?;
-            rows.extend(answer.result);
-            next = answer.next;
-            if next.is_none() {
-                return Ok(rows);
-            }
-        }
+        fields: &str,
+        next: Option<&str>,
+    ) -> Result<(Vec<LeadRow>, Option<String>), CallError> {
+        let mut pairs = vec![("batchSize", "300"), ("fields", fields)];
+        pairs.extend(next.map(|token| ("nextPageToken", token)));
+        let answer = self.get(slot, &format!("/rest/v1/lists/{list}/leads.json?{}", query(&pairs))).await?;
+        Ok((answer.result.iter().filter_map(LeadRow::read).collect(), answer.next))
     }
 
     /// A list by its id.
@@ -197,7 +170,7 @@ impl Marketo<'_> {
     }
 
     /// Every list of exactly this name, in any folder and workspace that the API user may see. A name with a comma
-    /// is not found this way: see [`Marketo::list_in_folder`] and [`Marketo::lists_page`].
+    /// is not found this way: see [`Marketo::lists_in_folder`] and [`Marketo::lists_page`].
     pub async fn lists_named(&self, slot: Slot, name: &str) -> Result<Vec<ListAsset>, CallError> {
         let mut found = Vec::new();
         let mut page = self.lists_where(slot, &[("name", name)]).await?;
@@ -208,11 +181,12 @@ impl Marketo<'_> {
         }
     }
 
-    /// The list of exactly this name in a folder, by browsing: the way to find a name with a comma.
-    pub async fn list_in_folder(&self, slot: Slot, folder: u64, name: &str) -> Result<Option<ListAsset>, CallError> {
+    /// The lists of exactly this name in a folder and below it, by browsing: the way to find a name with a comma.
+    pub async fn lists_in_folder(&self, slot: Slot, folder: u64, name: &str) -> Result<Vec<ListAsset>, CallError> {
         let folder = json!({"id": folder, "type": "Folder"}).to_string();
         let mut slot = slot;
         let mut offset = 0;
+        let mut found = Vec::new();
         loop {
             let (from, size) = (offset.to_string(), FOLDER_PAGE.to_string());
             let pairs = [("folder", folder.as_str()), ("offset", &from), ("maxReturn", &size)];
@@ -221,8 +195,8 @@ impl Marketo<'_> {
                 Err(error) if error.class() == Some(Class::NothingFound) => Vec::new(),
                 Err(error) => return Err(error),
             };
-            let found = rows.iter().filter_map(ListAsset::read).find(|list| list.name == name);
-            if found.is_some() || rows.len() < FOLDER_PAGE {
+            found.extend(rows.iter().filter_map(ListAsset::read).filter(|list| list.name == name));
+            if rows.len() < FOLDER_PAGE {
                 return Ok(found);
             }
             offset += rows.len();
@@ -250,22 +224,6 @@ impl Marketo<'_> {
             Ok(answer) => Ok((answer.result.iter().filter_map(ListAsset::read).collect(), answer.next)),
             Err(error) if error.class() == Some(Class::NothingFound) => Ok((Vec::new(), None)),
             Err(error) => Err(error),
-        }
-    }
-
-    /// Lists whose name contains `search`, without regard to case; at most `limit`.
-    pub async fn lists(&self, search: &str, limit: usize) -> Result<Vec<ListAsset>, CallError> {
-        let search = search.to_lowercase();
-        let mut found = Vec::new();
-        let mut next: Option<String> = None;
-        loop {
-            let (lists, token) = self.lists_page(self.slot().await?, next.as_deref()).await?;
-            found.extend(lists.into_iter().filter(|list| list.name.to_lowercase().contains(&search)));
-            next = token;
-            if next.is_none() || found.len() >= limit {
-                found.truncate(limit);
-                return Ok(found);
-            }
         }
     }
 

@@ -40,6 +40,25 @@ pub struct ListHead {
     /// When members were last compared with what we know, in ms.
     #[serde(default)]
     pub verified_at: u64,
+    /// A reading of all members that takes more than one turn: for a report, and of an adopted list.
+    #[serde(default)]
+    pub reading: Option<Reading>,
+    #[serde(default)]
+    /// The same, with what ties the members to ECIDs.
+    pub adopting: Option<Reading>,
+}
+
+/// How far a reading of all members is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// When it began, in ms: Marketo's paging tokens do not last for ever.
+    pub began_at: u64,
+    /// Marketo's token of the next page.
+    pub next: String,
+    /// Object key of the members so far.
+    pub members: String,
+    /// Object key of those of them who are tied to an ECID, where that was asked.
+    pub tied: String,
 }
 
 /// A visit to a list that gathers small changes.
@@ -264,6 +283,8 @@ impl OpenList {
                 held: None,
                 booked: None,
                 verified_at: 0,
+                reading: None,
+                adopting: None,
             },
             |doc| doc.value,
         );
