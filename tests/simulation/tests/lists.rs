@@ -74,7 +74,7 @@ impl World {
             lists: vec![list(1001, members.clone()), list(1002, BTreeSet::new())],
         };
         // In a third of the worlds the day's calls are few.
-        let quota: u32 = if seed % 3 == 0 { 240 } else { 50_000 };
+        let quota: u32 = if seed.is_multiple_of(3) { 240 } else { 50_000 };
         let double = marketo::Settings { daily_quota: quota, ..marketo::Settings::default() };
         let library = Library { folders: Vec::new(), segments: Vec::new() };
         let sim = Sim::new(
