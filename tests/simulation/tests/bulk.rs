@@ -19,7 +19,7 @@ use simulation::driver::{Driver, VISIBILITY_MS, settings};
 use simulation::fakes::{Faults, Sim, run};
 use simulation::scenario::{BEGIN, MUNCHKIN, ORG};
 use state::bell::{self, BellKey, Ring};
-use state::lists::{AudienceReport, Left, ListHead, Report, Want, head_key, report_key, want_key};
+use state::lists::{AudienceReport, ListHead, OpenList, Report, Want, head_key, report_key, want_key};
 use state::notes::{self, Note};
 use state::syncs::{Leaving, MembersBefore, Start, Status, Subscription, Sync, Target, subscription_key, sync_key};
 use state::{Deps, doc};
@@ -511,26 +511,19 @@ fn long_list(export_ms: u64) -> World {
     let sure = set(1..=31_000);
     let mut state = State { v: 1, sure: sure.clone(), may: sure.clone(), ..State::default() };
     state.loaded.insert(SYNC.into());
-    let head = ListHead {
-        v: 1,
-        list: LIST,
-        state_key: Some("state".into()),
-        left: Left::default(),
-        handled_at: BEGIN,
-        reported: BTreeMap::from([(SYNC.into(), 1)]),
-        report_at: 0,
-        held: None,
-        booked: None,
-        verified_at: BEGIN,
-    };
-    world.put(Table::Lists, head_key(&world.munchkin, LIST), &head);
     {
         let mut store = world.driver.sim.lock();
-        store.objects.insert("state".into(), serde_json::to_vec(&state).expect("a state").into());
         (1..=31_000).for_each(|lead| {
             store.marketo.add_by_hand(BEGIN, LIST, lead);
         });
     }
+    let deps = world.driver.deps();
+    let mut open = run(OpenList::open(&deps, &world.munchkin, LIST)).expect("the list");
+    open.state = state;
+    open.head.verified_at = BEGIN;
+    // No report is due: the audience has had no pass since.
+    open.head.reported.insert(SYNC.into(), 1);
+    run(open.publish(&deps)).expect("published");
     world.want(&sure);
     world.minutes(1);
     world
