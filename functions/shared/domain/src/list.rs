@@ -991,6 +991,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::reversed_empty_ranges, reason = "nobody is wanted")]
     fn removals_of_a_third_or_of_everybody_are_a_mass_change_and_few_are_not() {
         let guard = GuardSettings::default();
         for (many, want, held) in [
