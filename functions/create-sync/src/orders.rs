@@ -43,6 +43,9 @@ fn unknown(body: &Value, known: &[&str], pointer: &str) -> Vec<(String, String)>
     unknown.map(|field| (format!("{pointer}/{field}"), format!("expected one of {}", known.join(", ")))).collect()
 }
 
+/// People of one request to put somebody back: their ids fit into one row of 400 KB. Ours.
+const LEAD_IDS: usize = 10_000;
+
 /// `POST /syncs/{id}/put-back`: who was taken out by hand, or whose addition was dropped, may be added again.
 pub(crate) async fn put_back(deps: &Deps, sync: Sync, request: &Request) -> Answer<Value> {
     let list = kept(deps, &sync, "told to put people back").await?;
@@ -50,11 +53,11 @@ pub(crate) async fn put_back(deps: &Deps, sync: Sync, request: &Request) -> Answ
     let mut errors = unknown(&body, &["lead_ids"], "");
     let leads = &body["lead_ids"];
     let ids = |ids: &Vec<Value>| ids.iter().map(|id| id.as_u64().filter(|id| *id > 0)).collect::<Option<Vec<LeadId>>>();
-    let ids = leads.as_array().and_then(ids).filter(|ids| !ids.is_empty());
+    let ids = leads.as_array().and_then(ids).filter(|ids| !ids.is_empty() && ids.len() <= LEAD_IDS);
     if ids.is_none() && !leads.is_null() {
         errors.push((
             "/lead_ids".into(),
-            "expected Marketo's ids as numbers, such as [1, 2]; without lead_ids everybody is put back".into(),
+            format!("expected Marketo's ids as numbers, such as [1, 2], at most {LEAD_IDS}; without lead_ids everybody is put back"),
         ));
     }
     if !errors.is_empty() {

@@ -22,7 +22,7 @@ use state::notes::{self, Note};
 use state::syncs::{IdentityHead, Leaving, MembersBefore, Start, Status, Sync};
 use state::{Deps, Step, bell, identity, load, syncs};
 use verify::Whole;
-use write::Writer;
+use write::{SHORT_MS, Writer};
 
 /// What the function reads from its environment.
 pub const USES: lambda::Uses = lambda::Uses {
@@ -58,36 +58,43 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     let no_ecids = learn_departures(deps, &mut open).await?;
     let notes = notes::read(deps, munchkin, list).await?;
     let (wishes, wants) = read_wishes(deps, munchkin, &syncs).await?;
-    take_in(deps, &mut open, notes.iter().map(|(_, note)| note));
+    let ours = syncs.iter().any(|sync| sync.list.ours);
+    take_in(deps, &mut open, ours, notes.found.iter().map(|(_, note)| note));
     open.state.settle(&wishes);
     guard(deps, &mut open, &syncs, &wishes);
 
-    let ours = syncs.iter().any(|sync| sync.list.ours);
     let marketo = Marketo::new(deps, munchkin, deadline, Purpose::Write);
-    let fresh = syncs
-        .iter()
-        .zip(&wants)
-        .any(|(sync, want)| want.as_ref().is_some_and(|want| open.head.report_is_due(sync, want, deps.now())));
+    let due = |(sync, want): (&Sync, &Option<Want>)| {
+        want.as_ref().filter(|want| open.head.report_is_due(sync, want, deps.now())).map(|want| want.pass)
+    };
+    let pass = syncs.iter().zip(&wants).filter_map(due).max().unwrap_or(0);
     let import_above = subscription.bulk_import_above;
-    let writer = Writer { deps, marketo, ours, wishes: &wishes, fresh, no_ecids, import_above, deadline };
+    let writer = Writer { deps, marketo, ours, wishes: &wishes, pass, no_ecids, import_above, deadline };
     let outcome = async {
         verify::doubts(deps, marketo, &mut open, &wishes).await?;
         if let Some(next) = writer.turn(&mut open).await? {
             return Ok(next);
         }
-        verify::sample(deps, marketo, &mut open, &wishes).await?;
-        let whole = verify::whole(deps, marketo, &mut open).await?;
-        let report = report::Reporting { deps, marketo, syncs: &syncs, wishes: &wishes, wants: &wants, deadline };
-        let next = report.write(&mut open, lists.len(), whole == Whole::ByPages).await?;
-        Ok(match (whole, next) {
-            (Whole::At(at), Next::Done(wake_at)) => Next::Done(Some(wake_at.map_or(at, |wake_at| wake_at.min(at)))),
-            (_, next) => next,
-        })
+        let looks = async {
+            verify::sample(deps, marketo, &mut open, &wishes).await?;
+            let whole = verify::whole(deps, marketo, &mut open).await?;
+            let report = report::Reporting { deps, marketo, syncs: &syncs, wishes: &wishes, wants: &wants, deadline };
+            let next = report.write(&mut open, lists.len(), whole == Whole::ByPages).await?;
+            Ok(match (whole, next) {
+                (Whole::At(at), Next::Done(wake_at)) => Next::Done(Some(wake_at.map_or(at, |wake_at| wake_at.min(at)))),
+                (_, next) => next,
+            })
+        };
+        match looks.await {
+            // Nothing is left to write: what comes meanwhile need not wait for the next look.
+            Err(CallError::Wait(until)) if !is_short(deps, until) => Ok(Next::Done(Some(until))),
+            other => other,
+        }
     };
     let next = match outcome.await {
         Ok(next) => next,
         // The window frees places within seconds: another invocation sleeps through that.
-        Err(CallError::Wait(until)) if until <= deps.now() + deps.settings.scaled(SHORT_MS) => Next::Again,
+        Err(CallError::Wait(until)) if is_short(deps, until) => Next::Again,
         Err(CallError::Wait(until)) => Next::Rest(until),
         Err(CallError::Refused { code, .. }) if code == "1013" => {
             list_is_gone(deps, munchkin, &syncs, &wants).await?;
@@ -99,15 +106,15 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
         }
     };
     let plan = close(deps, &mut open, &wishes).await?;
-    for (key, _) in &notes {
+    for key in notes.found.iter().map(|(key, _)| key).chain(&notes.unreadable) {
         notes::burn(deps, key).await?;
     }
-    if notes.len() == notes::NOTES {
+    if notes.more {
         return Ok(Next::Again);
     }
     Ok(match next {
         Next::Done(wake_at) => {
-            let doubts = open.state.next_doubt();
+            let doubts = if wishes.rests() { None } else { open.state.next_doubt() };
             let sample = verify::sample_at(deps, &open, &wishes);
             Next::Done([wake_at, plan.next_at, doubts, sample].into_iter().flatten().min())
         }
@@ -115,16 +122,21 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     })
 }
 
-/// A wait of up to this, in ms, is a wait for the window.
-const SHORT_MS: u64 = 25_000;
+/// Whether a wait is one for a place in the window.
+fn is_short(deps: &Deps, until: u64) -> bool {
+    until <= deps.now() + deps.settings.scaled(SHORT_MS)
+}
 
 /// Takes in what operators and the activity log say.
-fn take_in<'a>(deps: &Deps, open: &mut OpenList, notes: impl Iterator<Item = &'a Note>) {
+fn take_in<'a>(deps: &Deps, open: &mut OpenList, ours: bool, notes: impl Iterator<Item = &'a Note>) {
     let (now, late) = (deps.now(), deps.settings.scaled(LATE_EFFECT_MS));
     for note in notes {
         match note {
             Note::Seen { added, removed, touched } => {
                 open.state.seen(added, removed, late, now);
+                if ours {
+                    open.state.came_by_hand(added, late, now);
+                }
                 open.state.touched(touched);
             }
             Note::PutBack { leads } => open.state.put_back(leads.as_deref()),
@@ -170,7 +182,7 @@ fn why(change: &MassChange) -> String {
     let MassChange { remove, add, of, recent } = change;
     let recent = if *recent > 0 { format!(", after {recent} within the last 24 hours") } else { String::new() };
     if add.is_empty() {
-        format!("{} of the {of} people whom we put into the list would leave it{recent}", remove.len())
+        format!("{} of the {of} people whom we may take out of the list would leave it{recent}", remove.len())
     } else {
         format!("{} people would join a list of {of}{recent}", add.len())
     }
@@ -205,7 +217,9 @@ async fn close(deps: &Deps, open: &mut OpenList, wishes: &Wishes) -> Step<Plan> 
 async fn learn_departures(deps: &Deps, open: &mut OpenList) -> Step<bool> {
     let head: Option<state::Doc<IdentityHead>> = load(deps, Table::Syncs, &syncs::identity_key(&open.munchkin)).await?;
     let (upto, no_ecids) = head.map_or((0, false), |head| (head.value.departures, head.value.extract.no_ecids));
-    for line in departures(deps, &open.munchkin, open.state.merges_seen, upto).await? {
+    // What happened before a list was first written concerns nobody whom we know of.
+    let seen = if open.head.state_key.is_none() { upto } else { open.state.merges_seen };
+    for line in departures(deps, &open.munchkin, seen, upto).await? {
         match line.winner {
             Some(winner) => open.state.merged(winner, &line.gone),
             None => line.gone.iter().for_each(|lead| open.state.deleted(*lead)),

@@ -1,10 +1,11 @@
 //! The calls that change a list: in waves of as many as may be in flight, each intent stored before its call.
 
 use domain::limits::{LATE_EFFECT_MS, MARKETO_BATCH};
-use domain::list::{Answer, Plan, Wishes};
+use domain::list::{Answer, Plan, Refusal, Wishes};
 use domain::planted::{Guard, holds};
 use domain::{LeadId, LeadSet};
 use futures::future::join_all;
+use marketo::class::Class;
 use marketo::{CallError, Marketo, RowAnswer, Slot};
 use state::Deps;
 use state::bell::Next;
@@ -16,6 +17,10 @@ use crate::{adopt, tied};
 
 /// Calls to one list before the next dirty list of the subscription has its turn.
 const CALLS_PER_TURN: usize = 40;
+/// A wait of up to this, in ms, is a wait for the window.
+pub(crate) const SHORT_MS: u64 = 25_000;
+/// Stands where Marketo gives no code: it named everybody but this person.
+const NO_ANSWER: &str = "none";
 /// After a wave of which no call was answered Marketo is left alone for this time, in ms. Ours.
 const SILENCE_MS: u64 = 30_000;
 
@@ -25,8 +30,8 @@ pub(crate) struct Writer<'a> {
     /// We made the list, so nobody was there before us.
     pub(crate) ours: bool,
     pub(crate) wishes: &'a Wishes,
-    /// A report is due: an audience of the list has had a pass.
-    pub(crate) fresh: bool,
+    /// The latest pass of the audiences whose report is due; 0: none is.
+    pub(crate) pass: u64,
     /// The instance lacks the field `ecids`.
     pub(crate) no_ecids: bool,
     /// More additions than this go by bulk import; `None`: never.
@@ -44,7 +49,7 @@ struct Call {
 impl Writer<'_> {
     /// Does what the plan says, wave by wave. `None`: nothing is left that may be done now.
     pub(crate) async fn turn(&self, open: &mut OpenList) -> Result<Option<Next>, CallError> {
-        if self.wishes.adopt && (self.fresh || !open.state.members_read) {
+        if self.wishes.adopt && (open.head.adopted < self.pass || !open.state.members_read) {
             let munchkin = open.munchkin.clone();
             let asking = Asking {
                 deps: self.deps,
@@ -53,9 +58,11 @@ impl Writer<'_> {
                 list: open.head.list,
                 deadline: self.deadline,
             };
-            if !adopt(asking, open, self.no_ecids).await? {
-                return Ok(Some(Next::Again));
+            if adopt(asking, open, self.no_ecids).await? {
+                open.head.adopted = self.pass;
             }
+            // Read on; or look first whether it is a mass change now.
+            return Ok(Some(Next::Again));
         }
         let look_again = self.import(open).await?;
         match (self.by_calls(open, look_again).await, look_again) {
@@ -71,6 +78,10 @@ impl Writer<'_> {
     async fn by_calls(&self, open: &mut OpenList, look_again: Option<u64>) -> Result<Option<Next>, CallError> {
         let mut calls = 0;
         let mut visiting = false;
+        // Halved where Marketo finds a call too large, or one value in it bad.
+        let mut size = MARKETO_BATCH;
+        // The rest of the day allows no large load for now: it goes on at the pace of small visits.
+        let mut bulk_waits = false;
         while calls < CALLS_PER_TURN {
             let now = self.deps.now();
             if now + self.deps.settings.scaled(marketo::MARGIN_MS) > self.deadline {
@@ -84,18 +95,35 @@ impl Writer<'_> {
                 plan.add = LeadSet::new();
             }
             if plan.is_empty() {
+                open.head.booked = None;
                 return Ok(None);
             }
             let full = |leads: &LeadSet| leads.len() >= MARKETO_BATCH as u64;
-            let bulk = full(&plan.add) || full(&plan.remove);
+            let bulk = !bulk_waits && (full(&plan.add) || full(&plan.remove));
             if !bulk && !visiting {
                 if let Some(due) = self.pace(open, &plan).await? {
                     return Ok(Some(Next::Rest(due)));
                 }
                 visiting = true;
             }
-            let wave = self.wave(open, &plan, bulk).await?;
+            let wave = match self.wave(open, &plan, bulk, size).await {
+                Err(CallError::Wait(until)) if bulk && self.is_long(until) => {
+                    bulk_waits = true;
+                    continue;
+                }
+                other => other?,
+            };
             calls += wave.calls.max(1);
+            if wave.split {
+                size = (size / 2).max(1);
+            }
+            if wave.answered > 0 && visiting {
+                open.head.booked = None;
+            }
+            if bulk_waits {
+                // One visit's worth; then the next is booked.
+                visiting = false;
+            }
             if wave.calls > 0 && wave.answered == 0 {
                 return Ok(Some(Next::Rest(self.deps.now() + self.deps.settings.scaled(SILENCE_MS))));
             }
@@ -119,16 +147,24 @@ impl Writer<'_> {
             // More has come since, which others pay for by waiting longer.
             book(self.deps, &open.munchkin, calls - booked.calls).await?;
         }
-        open.head.booked = None;
+        // It is spent when a call was answered.
+        open.head.booked = Some(Booked { calls: calls.max(booked.calls), ..booked });
         Ok(None)
     }
 
-    /// As many calls as may be in flight. Of a bulk only full calls go: the rest gathers.
-    async fn wave(&self, open: &mut OpenList, plan: &Plan, bulk: bool) -> Result<Wave, CallError> {
+    /// Whether a wait is for more than a place in the window.
+    fn is_long(&self, until: u64) -> bool {
+        until > self.deps.now() + self.deps.settings.scaled(SHORT_MS)
+    }
+
+    /// As many calls as may be in flight, of at most `size` people. Of a bulk only full calls go: the rest gathers; of
+    /// what is no bulk one call adds and one removes.
+    async fn wave(&self, open: &mut OpenList, plan: &Plan, bulk: bool, size: usize) -> Result<Wave, CallError> {
         let at_once = writes_at_once(self.deps);
+        let each = if bulk { at_once } else { 1 };
         let cut = |leads: &LeadSet| -> Vec<Vec<LeadId>> {
-            let leads: Vec<LeadId> = leads.iter().take(at_once * MARKETO_BATCH).collect();
-            let batches = leads.chunks(MARKETO_BATCH).filter(|batch| !bulk || batch.len() == MARKETO_BATCH);
+            let leads: Vec<LeadId> = leads.iter().take(each * size).collect();
+            let batches = leads.chunks(size).filter(|batch| !bulk || batch.len() == size);
             batches.map(<[LeadId]>::to_vec).collect()
         };
         let mut batches: Vec<(bool, Vec<LeadId>)> = cut(&plan.add).into_iter().map(|batch| (true, batch)).collect();
@@ -139,7 +175,7 @@ impl Writer<'_> {
         let batches = self.without_strangers(open, marketo, batches).await?;
         let batches = self.without_untied(open, marketo, batches).await?;
         if batches.is_empty() {
-            return Ok(Wave { calls: 0, answered: 0 });
+            return Ok(Wave::default());
         }
         let slots = marketo.slots(batches.len()).await?;
         // The client sends within a while of its slot, and Marketo may act as much later.
@@ -155,13 +191,15 @@ impl Writer<'_> {
             };
             calls.push(Call { adding, batch, newly });
         }
+        // Whoever was read before this call is not there by others' doing alone any more.
+        open.head.adopting = None;
         // A sync that keeps its people keeps them from the moment of the intent.
         open.state.settle(self.wishes);
         open.publish(self.deps).await?;
         let list = open.head.list;
         let sent = calls.iter().zip(slots).map(|(call, slot)| send(marketo, slot, list, call));
         let answers: Vec<Result<RowAnswer, CallError>> = join_all(sent).await;
-        let mut wave = Wave { calls: calls.len(), answered: 0 };
+        let mut wave = Wave { calls: calls.len(), ..Wave::default() };
         let mut failure = None;
         for (call, answer) in calls.into_iter().zip(answers) {
             match answer {
@@ -180,15 +218,21 @@ impl Writer<'_> {
                 Err(error) => {
                     wave.answered += 1;
                     open.state.take_back(&call.batch, &call.newly);
-                    failure = Some(error);
+                    match (error.class(), call.batch.as_slice(), error) {
+                        (Some(Class::Split), [lead], CallError::Refused { code, request_id }) => {
+                            open.state.refuse(*lead, Refusal { code, at: self.deps.now(), request_id });
+                        }
+                        (Some(Class::Split), ..) => wave.split = true,
+                        (_, _, error) => failure = Some(error),
+                    }
                 }
             }
         }
         failure.map_or(Ok(wave), Err)
     }
 
-    /// Who is about to be added for the first time is asked for first: members are not ours. Not on a list that we
-    /// made.
+    /// Who is about to be added for the first time is asked for first: members are not ours. On a list that we made only
+    /// those whom somebody seems to have added by hand. Of whom Marketo says nothing is left alone for a day.
     async fn without_strangers(
         &self,
         open: &mut OpenList,
@@ -196,8 +240,9 @@ impl Writer<'_> {
         batches: Vec<(bool, Vec<LeadId>)>,
     ) -> Result<Vec<(bool, Vec<LeadId>)>, CallError> {
         let mut asked = Vec::new();
-        for (_, batch) in batches.iter().filter(|(adding, _)| *adding && !self.ours) {
-            let strangers = open.state.strangers(batch);
+        for (_, batch) in batches.iter().filter(|(adding, _)| *adding) {
+            let mut strangers = open.state.strangers(batch);
+            strangers.retain(|lead| !self.ours || open.state.newcomers.contains_key(lead));
             if !strangers.is_empty() && (holds(Guard::AskBeforeFirstAdd) || !open.state.members_read) {
                 asked.push(strangers);
             }
@@ -209,8 +254,19 @@ impl Writer<'_> {
         }
         let answers =
             join_all(asked.iter().zip(slots).map(|(strangers, slot)| marketo.membership(slot, list, strangers)));
-        for found in answers.await {
-            open.state.were_there(found?.members.iter());
+        let answers = answers.await;
+        let mut silent = LeadSet::new();
+        for (strangers, found) in asked.iter().zip(answers) {
+            let found = found?;
+            open.state.were_there(found.members.iter());
+            let told = |lead: LeadId| {
+                found.members.contains(lead) || found.not_members.contains(lead) || found.gone.contains(lead)
+            };
+            for lead in strangers.iter().copied().filter(|lead| !told(*lead)) {
+                let (code, request_id) = (NO_ANSWER.to_owned(), String::new());
+                open.state.refuse(lead, Refusal { code, at: self.deps.now(), request_id });
+                silent.insert(lead);
+            }
         }
         if !holds(Guard::AskBeforeFirstAdd) && !asked.is_empty() {
             // As if the list were looked at once, at the beginning.
@@ -226,7 +282,8 @@ impl Writer<'_> {
             open.state.members_read = true;
         }
         let state = &open.state;
-        let may_be_added = |lead: &LeadId| !state.theirs.contains(*lead) || state.restore.contains(*lead);
+        let may_be_added =
+            |lead: &LeadId| (!state.theirs.contains(*lead) || state.restore.contains(*lead)) && !silent.contains(*lead);
         Ok(batches
             .into_iter()
             .map(|(adding, batch)| (adding, batch.into_iter().filter(|lead| !adding || may_be_added(lead)).collect()))
@@ -261,9 +318,12 @@ impl Writer<'_> {
     }
 }
 
+#[derive(Default)]
 struct Wave {
     calls: usize,
     answered: usize,
+    /// Marketo found a call too large, or one value in it bad.
+    split: bool,
 }
 
 async fn send(marketo: Marketo<'_>, slot: Slot, list: u64, call: &Call) -> Result<RowAnswer, CallError> {

@@ -56,7 +56,8 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, deadline: u64) -> S
     match worker.run().await {
         Ok(next) => Ok(next),
         // A timer, and not a rest: what needs no call to Marketo goes on meanwhile.
-        Err(CallError::Wait(until)) => Ok(Next::Done(Some(until))),
+        // Nor do look-ups that wait for their part of the day hold up the activity log.
+        Err(CallError::Wait(until)) => Ok(Next::Done(Some(until.min(worker.next_poll())))),
         Err(error) => Err(error.into()),
     }
 }
@@ -96,7 +97,18 @@ impl Worker<'_> {
             return Ok(Next::Again);
         }
         self.learn_use().await?;
-        self.read_changes().await?;
+        if let Err(error) = self.read_changes().await {
+            match error {
+                CallError::Wait(_) => return Err(error),
+                // What was done by hand is found by comparing members, too; the rest of this work does not wait for it.
+                error => {
+                    tracing::warn!(munchkin.id = %self.munchkin, error = %error, "what was done to lists cannot be read")
+                }
+            }
+            self.head.changes_cursor = None;
+            self.head.changes_at = self.deps.now();
+            self.save().await?;
+        }
         if !self.ask().await? {
             return Ok(Next::Again);
         }
@@ -117,6 +129,11 @@ impl Worker<'_> {
         }
         self.rev = Some(self.rev.unwrap_or(0) + 1);
         Ok(())
+    }
+
+    /// When the activity log is read next, in ms.
+    fn next_poll(&self) -> u64 {
+        self.head.polled_at.max(self.deps.now()) + self.deps.settings.scaled(POLL_MS)
     }
 
     /// The same client, for calls that look what is new.
@@ -243,7 +260,7 @@ impl Worker<'_> {
             .collect();
         if !lost.is_empty() {
             let lost: Vec<LeadId> = lost.into_iter().collect();
-            self.read_again(&lost).await?;
+            self.read_again(&lost, Purpose::LookUp).await?;
         }
         Ok(())
     }
@@ -302,7 +319,7 @@ impl Worker<'_> {
             }
             let touched: Vec<LeadId> = touched.into_iter().collect();
             for leads in touched.chunks(MARKETO_BATCH) {
-                self.read_again(leads).await?;
+                self.read_again(leads, Purpose::Poll).await?;
             }
             self.tell_refused(&touched).await?;
             self.head.cursor = Some(page.next);
@@ -329,13 +346,13 @@ impl Worker<'_> {
         if asked_at < budget::use_learned_at(self.deps, self.munchkin).await? + self.deps.settings.scaled(USE_MS) {
             return Ok(());
         }
-        let everybody = match self.polling().use_today(self.polling().slot().await?).await {
-            Ok(calls) => calls,
+        let used = match self.polling().use_today(self.polling().slot().await?).await {
+            Ok(used) => used,
             // A role that may not read it: what others use is felt as 606 and 607.
-            Err(CallError::Refused { .. }) => 0,
+            Err(CallError::Refused { .. }) => None,
             Err(error) => return Err(error),
         };
-        Ok(budget::learn_use(self.deps, self.munchkin, everybody, asked_at).await?)
+        Ok(budget::learn_use(self.deps, self.munchkin, used, asked_at).await?)
     }
 
     /// Reads on in the log of what was done to lists, by us and by others, and tells the writers.
@@ -457,7 +474,8 @@ impl Worker<'_> {
     }
 
     /// Reads leads again, of which something was heard.
-    async fn read_again(&mut self, ids: &[LeadId]) -> Result<(), CallError> {
+    async fn read_again(&mut self, ids: &[LeadId], purpose: Purpose) -> Result<(), CallError> {
+        let marketo = self.marketo.calling_for(purpose);
         let mut before: BTreeMap<LeadId, Vec<Doc<TokenRecord>>> = BTreeMap::new();
         for &lead in ids {
             let hints = hints_of_lead(self.deps, self.munchkin, lead).await?;
@@ -467,12 +485,12 @@ impl Worker<'_> {
         }
         let asked_at = self.deps.now();
         let with_ecids = !self.head.extract.no_ecids;
-        let slot = self.marketo.slot().await?;
-        let rows = match self.marketo.leads_by_id(slot, ids, with_ecids).await {
+        let slot = marketo.slot().await?;
+        let rows = match marketo.leads_by_id(slot, ids, with_ecids).await {
             Err(CallError::Refused { code, .. }) if code == "1006" && with_ecids => {
                 self.head.extract.no_ecids = true;
                 self.save().await?;
-                self.marketo.leads_by_id(self.marketo.slot().await?, ids, false).await?
+                marketo.leads_by_id(marketo.slot().await?, ids, false).await?
             }
             other => other?,
         };

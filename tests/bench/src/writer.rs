@@ -326,6 +326,7 @@ impl Bench {
                 booked: None,
                 // The daily samples come one after the other.
                 verified_at: BEGIN - DAY_MS + number * DAY_MS / lists,
+                adopted: 0,
                 reading: None,
                 adopting: None,
             },

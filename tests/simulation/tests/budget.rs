@@ -135,12 +135,14 @@ fn what_other_tools_use_is_not_ours() {
     rig.take(Purpose::Control);
     rig.at(MIDNIGHT + HOUR_MS);
     // 45,000 of 50,000 are gone: we have what is left, not our half.
-    run(learn_use(&rig.deps, &rig.munchkin, 45_050, MIDNIGHT + HOUR_MS)).unwrap();
+    let today = || "2026-01-20".to_owned();
+    run(learn_use(&rig.deps, &rig.munchkin, Some((today(), 45_050)), MIDNIGHT + HOUR_MS)).unwrap();
     let found = rig.standing();
     assert_eq!((found.ours, found.others, found.left), (50, 45_000, 4_950));
-    // A word of yesterday does not count today.
+    // A word of yesterday does not count today, whether it was asked for then or only now.
     rig.at(MIDNIGHT + DAY_MS + 1);
-    run(learn_use(&rig.deps, &rig.munchkin, 49_000, MIDNIGHT + DAY_MS - 1)).unwrap();
+    run(learn_use(&rig.deps, &rig.munchkin, Some((today(), 49_000)), MIDNIGHT + DAY_MS - 1)).unwrap();
+    run(learn_use(&rig.deps, &rig.munchkin, Some((today(), 50_000)), MIDNIGHT + DAY_MS + 1)).unwrap();
     let found = rig.standing();
     assert_eq!((found.ours, found.others, found.left), (0, 0, 25_000));
 }

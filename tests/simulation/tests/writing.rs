@@ -215,3 +215,46 @@ fn a_list_of_many_pages_is_read_over_several_turns_and_reported_whole() {
     adds_up(&found);
     assert!(scenario.driver.sim.lock().objects.keys().all(|key| !key.starts_with("sets/reading/")), "left behind");
 }
+
+#[test]
+fn an_adopted_list_is_guarded_too_and_before_anybody_leaves() {
+    let mut scenario = world(40);
+    {
+        let mut store = scenario.driver.sim.lock();
+        let now = store.now;
+        (1..=40).for_each(|lead| assert!(store.marketo.add_by_hand(now, LIST, lead)));
+    }
+    let guard = json!({"members_before": "adopt", "guard": {"removals_percent": 30, "removals_at_least": 10}});
+    let id = sync(&mut scenario, &guard);
+    deliver(&mut scenario, 1..=5);
+    assert_eq!(members(&scenario).len(), 40, "nobody leaves");
+    let held = get(&mut scenario, &format!("/syncs/{id}"))["held"].clone();
+    assert_eq!((&held["removals"], &held["of"]), (&json!(35), &json!(40)), "{held}");
+    let body = json!({"held": held["id"], "decision": "apply"});
+    assert_eq!(scenario.request("POST", &format!("/syncs/{id}/held"), &body).0, 202);
+    scenario.settle().expect("rest");
+    assert_eq!(members(&scenario), (1..=5).collect());
+}
+
+#[test]
+fn somebody_added_by_hand_to_a_list_that_we_made_never_leaves_either() {
+    let mut scenario = world(4);
+    let (status, answer) =
+        scenario.request("POST", "/syncs", &json!({"audience_id": "aam:101", "list": {"name": "Fresh"}}));
+    assert_eq!(status, 201, "{answer}");
+    deliver(&mut scenario, [1, 2]);
+    let list = get(&mut scenario, &format!("/syncs/{}", answer["id"].as_str().expect("an id")))["list"]["id"]
+        .as_u64()
+        .expect("a list");
+    {
+        let mut store = scenario.driver.sim.lock();
+        let now = store.now;
+        assert!(store.marketo.add_by_hand(now, list, 3));
+    }
+    // The activity log tells within minutes.
+    scenario.driver.run_for(30 * 60_000);
+    deliver(&mut scenario, [1, 2, 3]);
+    deliver(&mut scenario, [1]);
+    let members = scenario.driver.sim.lock().marketo.members(list).cloned();
+    assert_eq!(members, Some(BTreeSet::from([1, 3])));
+}

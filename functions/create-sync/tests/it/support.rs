@@ -491,7 +491,7 @@ impl World {
     /// The notes to the writer of a list.
     pub fn notes(&self, list: u64) -> Vec<Note> {
         let notes = block_on(notes::read(&self.deps, &munchkin(), list)).expect("notes");
-        notes.into_iter().map(|(_, note)| note).collect()
+        notes.found.into_iter().map(|(_, note)| note).collect()
     }
 
     /// Marketo's double.

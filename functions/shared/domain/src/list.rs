@@ -67,6 +67,10 @@ pub struct State {
     /// ours, and whatever made us doubt, is over by then.
     #[serde(default)]
     pub doubts: BTreeMap<LeadId, u64>,
+    /// People whom somebody seems to have added by hand to a list that we made, with the time (ms) from which Marketo is
+    /// asked about them.
+    #[serde(default)]
+    pub newcomers: BTreeMap<LeadId, u64>,
     /// A bulk import into the list.
     #[serde(default)]
     pub import: Option<Import>,
@@ -302,9 +306,11 @@ impl State {
                 }
                 Mode::StoppedLeaving => {
                     self.kept_by.remove(&wish.sync);
-                    // Whoever stops a sync so that its people leave has decided just that.
-                    let leaving = self.may.and(&wish.want);
-                    self.approved.add_all(&leaving);
+                    // Whoever stops a sync so that its people leave has decided just that, and once.
+                    if self.stopped.insert(format!("{}/leaving", wish.sync)) {
+                        let leaving = self.may.and(&wish.want);
+                        self.approved.add_all(&leaving);
+                    }
                 }
                 Mode::ActiveKeeping => {
                     let ours = self.may.and(&wish.want);
@@ -398,7 +404,9 @@ impl State {
         if !remove.is_empty() {
             let recent = union(&self.left).minus(&self.sure).minus(&remove);
             let leaving = remove.len() + recent.len();
-            let mut ours = self.sure.clone();
+            // Who may be there counts too: an outcome in doubt makes a list no smaller.
+            let mut ours = self.may.clone();
+            ours.add_all(&self.sure);
             ours.add_all(&recent);
             ours.add_all(&remove);
             if wishes.adopt {
@@ -426,8 +434,8 @@ impl State {
     }
 
     /// Holds a mass change, or keeps it held, or lets it go when it is none any more. `id`: a fresh one. What is shown
-    /// to the operator does not move under their hand: the people stay as they were when it was held, unless it grows
-    /// by more than a tenth.
+    /// to the operator does not grow under their hand: nobody is added to what is held, unless it grows by more than a
+    /// tenth; then it is another change.
     pub fn hold(&mut self, change: Option<MassChange>, id: String, now: u64) {
         let Some(change) = change else {
             self.held = None;
@@ -438,7 +446,12 @@ impl State {
             let new = change.remove.minus(&held.change.remove).len() + change.add.minus(&held.change.add).len();
             new * 10 <= size(&held.change)
         });
-        if !same {
+        if let Some(held) = self.held.as_mut().filter(|_| same) {
+            // What is not asked for any more is not held any more.
+            held.change.remove = held.change.remove.and(&change.remove);
+            held.change.add = held.change.add.and(&change.add);
+            (held.change.of, held.change.recent) = (change.of, change.recent);
+        } else {
             let since = self.held.as_ref().map_or(now, |held| held.since);
             self.held = Some(Held { id, since, change });
         }
@@ -493,6 +506,14 @@ impl State {
         self.doubt(doubtful.iter().collect::<Vec<LeadId>>(), late_effect, now);
     }
 
+    /// People who are said to be in a list that we made, and not by our doing as far as we know: Marketo is asked about
+    /// them in a while (`later`, ms).
+    pub fn came_by_hand(&mut self, leads: &LeadSet, later: u64, now: u64) {
+        for lead in leads.minus(&self.may).minus(&self.theirs).iter() {
+            self.newcomers.entry(lead).or_insert(now + later);
+        }
+    }
+
     /// Marketo's activity log names people as added and removed: of whom it contradicts what we know is doubted.
     pub fn seen(&mut self, added: &LeadSet, removed: &LeadSet, late_effect: u64, now: u64) {
         let mut known = self.sure.clone();
@@ -505,14 +526,16 @@ impl State {
     /// Those whose membership is to be asked now, at most `limit`; nobody who is on hold.
     #[must_use]
     pub fn doubtful(&self, now: u64, limit: usize) -> Vec<LeadId> {
-        let due = self.doubts.iter().filter(|(lead, from)| **from <= now && self.changes_until(**lead).is_none());
+        let doubts = self.doubts.iter().chain(&self.newcomers);
+        let due = doubts.filter(|(lead, from)| **from <= now && self.changes_until(**lead).is_none());
         due.map(|(lead, _)| *lead).take(limit).collect()
     }
 
     /// When the next doubt may be settled, in ms.
     #[must_use]
     pub fn next_doubt(&self) -> Option<u64> {
-        self.doubts.iter().map(|(lead, from)| (*from).max(self.changes_until(*lead).unwrap_or(0))).min()
+        let doubts = self.doubts.iter().chain(&self.newcomers);
+        doubts.map(|(lead, from)| (*from).max(self.changes_until(*lead).unwrap_or(0))).min()
     }
 
     /// Until when, in ms, a call or an import of ours may still change somebody's membership, if so.
@@ -525,6 +548,10 @@ impl State {
     /// log tells in its own time.
     pub fn asked(&mut self, asked: &[LeadId], members: &LeadSet, not_members: &LeadSet, wanted: &LeadSet) {
         for &lead in asked {
+            let newcomer = self.newcomers.remove(&lead).is_some();
+            if newcomer && members.contains(lead) && !self.may.contains(lead) {
+                self.theirs.insert(lead);
+            }
             // An own call is under way, or due: this answer says nothing.
             let changing = self.changes_until(lead).is_some();
             if self.doubts.remove(&lead).is_none() || changing || self.restore.contains(lead) {
@@ -577,6 +604,7 @@ impl State {
             self.hold.insert(lead, hold_until);
             self.failed.remove(&lead);
             self.doubts.remove(&lead);
+            self.newcomers.remove(&lead);
             self.touch(lead);
         }
         newly
@@ -705,6 +733,11 @@ impl State {
         }
     }
 
+    /// Marketo has no answer for this person alone: left alone for a day.
+    pub fn refuse(&mut self, lead: LeadId, refusal: Refusal) {
+        self.failed.insert(lead, refusal);
+    }
+
     /// Marketo merged `losers` into `winner`, who inherits *may* and *theirs* and never *sure*.
     pub fn merged(&mut self, winner: LeadId, losers: &BTreeSet<LeadId>) {
         for &loser in losers {
@@ -749,6 +782,7 @@ impl State {
         self.hold.remove(&lead);
         self.failed.remove(&lead);
         self.doubts.remove(&lead);
+        self.newcomers.remove(&lead);
         if let Some(import) = &mut self.import {
             import.leads.remove(lead);
             import.newly.remove(lead);

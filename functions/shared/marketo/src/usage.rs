@@ -6,17 +6,17 @@ use crate::answer::{number, text};
 use crate::{CallError, Marketo, Slot};
 
 impl Marketo<'_> {
-    /// Calls of the instance today, all tools together, as Marketo counts them (US Central's day).
-    pub async fn use_today(&self, slot: Slot) -> Result<u64, CallError> {
+    /// Calls of the instance on Marketo's present day, all tools together, with the day's date; `None`: it shows none.
+    pub async fn use_today(&self, slot: Slot) -> Result<Option<(String, u64)>, CallError> {
         let answer = self.get(slot, "/rest/v1/stats/usage.json").await?;
         Ok(total(&answer.result))
     }
 }
 
 /// The total of the newest date; dates are written so that their order is that of their text.
-fn total(rows: &[Value]) -> u64 {
-    let newest = rows.iter().max_by_key(|row| text(&row["date"]).unwrap_or_default());
-    newest.and_then(|row| number(&row["total"])).unwrap_or(0)
+fn total(rows: &[Value]) -> Option<(String, u64)> {
+    let dated = rows.iter().filter_map(|row| Some((text(&row["date"])?, number(&row["total"])?)));
+    dated.max_by(|one, other| one.0.cmp(&other.0))
 }
 
 #[cfg(test)]
@@ -28,9 +28,10 @@ mod tests {
     #[test]
     fn the_newest_day_counts() {
         let day = |date: &str, total: Value| json!({"date": date, "total": total, "users": []});
-        assert_eq!(total(&[day("2026-11-20", json!(100))]), 100);
-        assert_eq!(total(&[day("2026-11-20", json!("7")), day("2026-11-19", json!(100))]), 7);
-        assert_eq!(total(&[day("2026-10-31", json!(1)), day("2026-11-01", json!(2))]), 2);
-        assert_eq!(total(&[]), 0);
+        let of = |date: &str, total: u64| Some((date.to_owned(), total));
+        assert_eq!(total(&[day("2026-11-20", json!(100))]), of("2026-11-20", 100));
+        assert_eq!(total(&[day("2026-11-20", json!("7")), day("2026-11-19", json!(100))]), of("2026-11-20", 7));
+        assert_eq!(total(&[day("2026-10-31", json!(1)), day("2026-11-01", json!(2))]), of("2026-11-01", 2));
+        assert_eq!(total(&[]), None);
     }
 }

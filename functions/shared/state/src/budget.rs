@@ -141,7 +141,7 @@ fn key(munchkin: &MunchkinId) -> Key {
 
 /// Our calls at once over all functions together, and how many of them the list-writer makes: one is the identity
 /// worker's, one the control plane's. Bounded statically, since a count of calls in flight would be wrong after a
-/// death.
+/// death. So with a share below 0.3 the three of them may still have three calls in flight together.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 pub fn writes_at_once(deps: &Deps) -> usize {
@@ -230,7 +230,8 @@ impl Rate {
             .filter(|(_, other)| *other < purpose)
             .map(|(_, other)| ((other.kept().max(0.05) * ours).ceil() as usize).saturating_sub(sent(*other)))
             .sum();
-        let taken = self.sends.len() + kept;
+        // However small our share, not all of it is kept for those who wait.
+        let taken = self.sends.len() + kept.min((ours as usize).saturating_sub(1));
         let free = (ours as usize).saturating_sub(taken);
         if free > 0 {
             return Ok(free);
@@ -385,8 +386,10 @@ pub async fn book(deps: &Deps, munchkin: &MunchkinId, calls: usize) -> Step<u64>
     .await
 }
 
-/// Marketo told how many calls were made today, by everybody. `asked_at`: just before it was asked, in ms.
-pub async fn learn_use(deps: &Deps, munchkin: &MunchkinId, everybody: u64, asked_at: u64) -> Step<()> {
+/// Marketo told how many calls were made on a day (`2026-11-22`, US Central), by everybody; `None`: it would not tell.
+/// `asked_at`: just before it was asked, in ms. The word of another day says nothing of today: Marketo's count may lag,
+/// and its day may follow standard time.
+pub async fn learn_use(deps: &Deps, munchkin: &MunchkinId, used: Option<(String, u64)>, asked_at: u64) -> Step<()> {
     let window = windows(deps);
     update(
         deps,
@@ -395,9 +398,10 @@ pub async fn learn_use(deps: &Deps, munchkin: &MunchkinId, everybody: u64, asked
         |found: Option<Rate>| {
             let now = deps.now();
             let mut rate = Rate::at(found, now, window);
-            // Of the day before, or of a day that is not ours.
             if next_midnight(asked_at) == rate.day_ends {
-                rate.others = everybody.saturating_sub(rate.ours()).max(rate.others);
+                if let Some((_, everybody)) = used.as_ref().filter(|(date, _)| *date == central_date(asked_at)) {
+                    rate.others = everybody.saturating_sub(rate.ours());
+                }
                 rate.others_at = now;
             }
             Ok((Some(rate), ()))
@@ -431,6 +435,12 @@ pub async fn standing(deps: &Deps, munchkin: &MunchkinId) -> Step<Standing> {
 async fn read(deps: &Deps, munchkin: &MunchkinId) -> Step<Rate> {
     let found = crate::load::<Rate>(deps, Table::Syncs, &key(munchkin)).await?;
     Ok(Rate::at(found.map(|doc| doc.value), deps.now(), windows(deps)))
+}
+
+/// The date in US Central at a time in ms.
+fn central_date(at: u64) -> String {
+    let time = Timestamp::from_millisecond(i64::try_from(at).unwrap_or(0)).unwrap_or_default();
+    time.to_zoned(TimeZone::get("America/Chicago").unwrap_or(TimeZone::UTC)).date().to_string()
 }
 
 /// The next midnight US Central after `now`, both in ms: when Marketo's daily quota begins anew.

@@ -40,6 +40,9 @@ pub struct ListHead {
     /// When members were last compared with what we know, in ms.
     #[serde(default)]
     pub verified_at: u64,
+    /// The latest pass for which the members of an adopted list have been read.
+    #[serde(default)]
+    pub adopted: u64,
     /// A reading of all members that takes more than one turn: for a report, and of an adopted list.
     #[serde(default)]
     pub reading: Option<Reading>,
@@ -283,6 +286,7 @@ impl OpenList {
                 held: None,
                 booked: None,
                 verified_at: 0,
+                adopted: 0,
                 reading: None,
                 adopting: None,
             },

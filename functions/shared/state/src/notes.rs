@@ -63,14 +63,32 @@ pub async fn leave(deps: &Deps, munchkin: &MunchkinId, list: ListId, note: &Note
     }
 }
 
-/// The oldest notes of a list, and the keys to [`burn`] once they have been taken in.
-pub async fn read(deps: &Deps, munchkin: &MunchkinId, list: ListId) -> Step<Vec<(Key, Note)>> {
+/// The oldest notes of a list.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// The notes, and the keys to [`burn`] once they have been taken in.
+    pub found: Vec<(Key, Note)>,
+    /// Rows of another version, which can only be burnt.
+    pub unreadable: Vec<Key>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// The oldest notes of a list. One that cannot be read is said so in the log, and hinders nobody.
+pub async fn read(deps: &Deps, munchkin: &MunchkinId, list: ListId) -> Step<Notes> {
     let page = deps.ports.tables.query(Table::Lists, &pk(munchkin, list), "", None, NOTES, Read::Consistent).await?;
-    let row = |item: ports::Item| {
+    let mut notes = Notes { more: page.next.is_some(), ..Notes::default() };
+    for item in page.items {
         let key = item.key.clone();
-        Ok((key, doc::read::<Row>(item)?.value.note))
-    };
-    page.items.into_iter().map(row).collect()
+        match doc::read::<Row>(item) {
+            Ok(row) => notes.found.push((key, row.value.note)),
+            Err(_) => {
+                tracing::error!(list.id = list, "a note to a list cannot be read by this version and is forgotten");
+                notes.unreadable.push(key);
+            }
+        }
+    }
+    Ok(notes)
 }
 
 /// Forgets a note, after the state that has taken it in was published.
