@@ -6,7 +6,7 @@ use domain::report::{AudienceCounts, MemberCounts, PeopleCounts};
 use domain::{AudienceId, MunchkinId};
 use jiff::Timestamp;
 use marketo::Marketo;
-use ports::{Read, Table};
+use ports::{Failure, Read, Table};
 use serde_json::{Value, json};
 use state::audience::{Head, head_key};
 use state::bell::{Bell, BellKey};
@@ -19,6 +19,8 @@ use crate::problem::{Answer, Problem};
 
 /// Imports of one answer.
 const IMPORTS: usize = 100;
+/// Refused people of one answer: an answer of Lambda's has at most 6 MB. The counts by code are whole.
+const REFUSED_SHOWN: usize = 15_000;
 /// Due tokens that are counted, at most.
 const DUE: usize = 1_000;
 
@@ -136,6 +138,7 @@ impl Seen {
             people,
             members: None,
             refused: Vec::new(),
+            refused_key: None,
             freshness_seconds: 0,
         };
         if self.head.is_none() {
@@ -175,6 +178,7 @@ impl Seen {
             "kept_out": people.kept_out,
             "dropped": people.dropped,
             "failed": failed,
+            "held": self.held().map(held),
             "refused": report.refused.iter().map(refused).collect::<Vec<_>>(),
             "members_in_marketo": members.as_ref().map(MemberCounts::total),
             "members": members,
@@ -226,7 +230,16 @@ pub(crate) async fn in_order(deps: &Deps, munchkin: &MunchkinId) -> Answer<Vec<S
 
 /// `GET /syncs/{id}/report`.
 pub(crate) async fn report(deps: &Deps, sync: &Sync) -> Answer<Value> {
-    Seen::read(deps, sync).await?.report(deps.now()).ok_or_else(|| {
+    let seen = Seen::read(deps, sync).await?;
+    let mut found = seen.report(deps.now());
+    if let (Some(found), Some(key)) = (&mut found, seen.report.as_ref().and_then(|report| report.refused_key.as_ref()))
+        && let Some(bytes) = deps.ports.objects.get(key).await.map_err(Failure::from)?
+    {
+        let all: Vec<RefusedPerson> =
+            serde_json::from_slice(&bytes).map_err(|_| Failure::fail("a report's object is damaged"))?;
+        found["refused"] = all.iter().take(REFUSED_SHOWN).map(refused).collect();
+    }
+    found.ok_or_else(|| {
         let detail = match sync.status {
             Status::Creating => "there is no report yet: the list of this sync is being made",
             Status::Active => "there is no report yet: the first pass is under way",

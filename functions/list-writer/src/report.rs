@@ -5,7 +5,7 @@ use domain::list::{Refusal, Wishes};
 use domain::report::account;
 use domain::{LeadId, LeadSet};
 use marketo::{CallError, Marketo};
-use ports::Table;
+use ports::{Failure, Table};
 use state::bell::Next;
 use state::budget::{self, Purpose};
 use state::lists::{OpenList, REFUSED_NAMED, RefusedPerson, Report, Want, read_leads, report_key};
@@ -61,7 +61,17 @@ impl Reporting<'_> {
             };
             let report = self.report(open, want, members, lists).await?;
             let key = report_key(&open.munchkin, &sync.id);
-            update(deps, Table::Lists, &key, |_: Option<Report>| Ok((Some(report.clone()), ())), |_| None).await?;
+            let replaced = update(
+                deps,
+                Table::Lists,
+                &key,
+                |found: Option<Report>| Ok((Some(report.clone()), found.and_then(|found| found.refused_key))),
+                |_| None,
+            )
+            .await?;
+            if let Some(replaced) = replaced.filter(|key| Some(key) != report.refused_key.as_ref()) {
+                deps.ports.objects.delete(&replaced).await.map_err(Failure::from)?;
+            }
             open.head.reported.insert(sync.id.clone(), want.pass);
         }
         if let Some(members) = &members {
@@ -95,12 +105,20 @@ impl Reporting<'_> {
         let deps = self.deps;
         let people = read_leads(deps, &want.report.people_key).await?;
         let of_audience = |lead: &&LeadId| people.contains(**lead) && !members.contains(**lead);
-        let refused = open.state.failed.keys().filter(of_audience).take(REFUSED_NAMED).filter_map(|lead| {
+        let refused = open.state.failed.keys().filter(of_audience).filter_map(|lead| {
             let Refusal { code, at, request_id } = open.state.failed.get(lead)?.clone();
             let sentence = marketo::class::sentence(&code).to_owned();
             Some(RefusedPerson { lead: *lead, code, request_id, at, sentence })
         });
-        let refused = refused.collect();
+        let mut refused: Vec<RefusedPerson> = refused.collect();
+        let mut refused_key = None;
+        if refused.len() > REFUSED_NAMED {
+            let key = format!("sets/refused/{}", deps.fresh_id());
+            let bytes = serde_json::to_vec(&refused).map_err(|_| Failure::fail("a report cannot be written"))?;
+            deps.ports.objects.put(&key, bytes.into()).await?;
+            refused_key = Some(key);
+            refused.truncate(REFUSED_NAMED);
+        }
         let (people, members) = account(&people, members, &open.state, self.wishes);
         let standing = budget::standing(deps, &open.munchkin).await?;
         let visit = standing.between_writes_ms * CALLS_PER_VISIT * lists.max(1) as u64;
@@ -112,6 +130,7 @@ impl Reporting<'_> {
             people,
             members: Some(members),
             refused,
+            refused_key,
             freshness_seconds: visit.max(standing.next_write_in_ms) / 1_000,
         })
     }

@@ -258,3 +258,18 @@ fn somebody_added_by_hand_to_a_list_that_we_made_never_leaves_either() {
     let members = scenario.driver.sim.lock().marketo.members(list).cloned();
     assert_eq!(members, Some(BTreeSet::from([1, 3])));
 }
+
+#[test]
+fn every_refused_person_is_named_however_many_they_are() {
+    let mut scenario = world(700);
+    let id = sync(&mut scenario, &json!({}));
+    (1..=600).for_each(|lead| scenario.driver.sim.lock().marketo.refuse_lead(lead, Some(1_008)));
+    deliver(&mut scenario, 1..=700);
+    for _ in 0..2 {
+        let found = report(&mut scenario, &id);
+        adds_up(&found);
+        assert_eq!(found["refused"].as_array().map(Vec::len), Some(600));
+    }
+    let objects = scenario.driver.sim.lock().objects.keys().filter(|key| key.starts_with("sets/refused/")).count();
+    assert_eq!(objects, 1, "what was replaced is left behind");
+}

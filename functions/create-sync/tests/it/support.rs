@@ -468,6 +468,7 @@ impl World {
                 at: START,
                 sentence: "Several <people> match.".into(),
             }],
+            refused_key: None,
             freshness_seconds: 120,
         };
         self.store(Table::Lists, report_key(&munchkin(), sync), &report);

@@ -105,7 +105,7 @@ pub struct RefusedPerson {
     pub sentence: String,
 }
 
-/// Refused people that a report names; beyond it they are only counted. Ours: it keeps a row below 400 KB.
+/// Refused people that stand in a report's row, which must stay below 400 KB; all of them stand in an object. Ours.
 pub const REFUSED_NAMED: usize = 500;
 
 impl ListHead {
@@ -200,6 +200,9 @@ pub struct Report {
     /// People of the audience whom Marketo refused, at most [`REFUSED_NAMED`].
     #[serde(default)]
     pub refused: Vec<RefusedPerson>,
+    /// Object key of all of them, as JSON, where they are more.
+    #[serde(default)]
+    pub refused_key: Option<String>,
     /// A small change that comes now waits about this long for its call, in seconds: what the rest of the day's calls
     /// affords.
     #[serde(default)]
