@@ -59,7 +59,7 @@ impl Writer<'_> {
                 deadline: self.deadline,
             };
             if adopt(asking, open, self.no_ecids).await? {
-                open.head.adopted = self.pass;
+                open.head.adopted = open.head.adopted.max(self.pass);
             }
             // Read on; or look first whether it is a mass change now.
             return Ok(Some(Next::Again));

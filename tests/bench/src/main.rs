@@ -4,6 +4,10 @@
 //! leads takes to settle, Marketo's limits lifted (issue 2 asks for two minutes on two cores with the profile of
 //! `cargo run`: leave `--release` out for that one). The lists are compared with the reference model; a difference
 //! is an error.
+//!
+//! `cargo run --release -p bench -- writer [SCENARIO] [--json]`: the list-writer at the full speed that Marketo allows, on
+//! a virtual clock ([`writer`]). What it prints with `--json` is kept in `writer.jsonl`, and a test compares it; whoever
+//! changes a figure on purpose writes that file anew with this command.
 
 mod writer;
 

@@ -475,3 +475,8 @@ fn d_a_loser_who_was_there_before_us_is_found_if_the_winner_inherits_nothing() {
 fn k_somebody_added_by_hand_after_our_first_look_is_found_without_asking_again() {
     found_without(Guard::AskBeforeFirstAdd);
 }
+
+#[test]
+fn m_somebody_taken_out_by_hand_is_found_if_they_are_put_back() {
+    found_without(Guard::OutStaysOut);
+}

@@ -350,7 +350,8 @@ impl State {
 
     /// Who is to be added: `W − sure − theirs − kept out`.
     fn to_add(&self, wanted: &LeadSet) -> LeadSet {
-        wanted.minus(&self.sure).minus(&self.theirs).minus(&self.kept_out).minus(&self.dropped)
+        let add = wanted.minus(&self.sure).minus(&self.theirs).minus(&self.dropped);
+        if holds(Guard::OutStaysOut) { add.minus(&self.kept_out) } else { add }
     }
 
     /// Who is to be removed: `may − W − theirs`.

@@ -26,6 +26,8 @@ pub enum Guard {
     ClearBeforeRead,
     /// k: who is in a list is asked just before each first add.
     AskBeforeFirstAdd,
+    /// m: whoever was taken out of a list by hand stays out.
+    OutStaysOut,
     /// l: a sync's row is written before its list is made, and the list bears its id.
     RowBeforeList,
 }
