@@ -22,7 +22,7 @@ use state::notes::{self, Note};
 use state::syncs::{IdentityHead, Leaving, MembersBefore, Start, Status, Sync};
 use state::{Deps, Step, bell, identity, load, syncs};
 use verify::Whole;
-use write::{SHORT_MS, Writer};
+use write::Writer;
 
 /// What the function reads from its environment.
 pub const USES: lambda::Uses = lambda::Uses {
@@ -121,6 +121,9 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
         other => other,
     })
 }
+
+/// A wait of up to this, in ms, is a wait for the window.
+const SHORT_MS: u64 = 25_000;
 
 /// Whether a wait is one for a place in the window.
 fn is_short(deps: &Deps, until: u64) -> bool {

@@ -13,12 +13,10 @@ use state::budget::{Purpose, book, writes_at_once};
 use state::lists::{Booked, OpenList};
 
 use crate::reading::Asking;
-use crate::{adopt, tied};
+use crate::{adopt, is_short, tied};
 
 /// Calls to one list before the next dirty list of the subscription has its turn.
 const CALLS_PER_TURN: usize = 40;
-/// A wait of up to this, in ms, is a wait for the window.
-pub(crate) const SHORT_MS: u64 = 25_000;
 /// Stands where Marketo gives no code: it named everybody but this person.
 const NO_ANSWER: &str = "none";
 /// After a wave of which no call was answered Marketo is left alone for this time, in ms. Ours.
@@ -107,7 +105,7 @@ impl Writer<'_> {
                 visiting = true;
             }
             let wave = match self.wave(open, &plan, bulk, size).await {
-                Err(CallError::Wait(until)) if bulk && self.is_long(until) => {
+                Err(CallError::Wait(until)) if bulk && !is_short(self.deps, until) => {
                     bulk_waits = true;
                     continue;
                 }
@@ -150,11 +148,6 @@ impl Writer<'_> {
         // It is spent when a call was answered.
         open.head.booked = Some(Booked { calls: calls.max(booked.calls), ..booked });
         Ok(None)
-    }
-
-    /// Whether a wait is for more than a place in the window.
-    fn is_long(&self, until: u64) -> bool {
-        until > self.deps.now() + self.deps.settings.scaled(SHORT_MS)
     }
 
     /// As many calls as may be in flight, of at most `size` people. Of a bulk only full calls go: the rest gathers; of

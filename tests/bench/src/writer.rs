@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::limits::{DAY_MS, FUNCTION_MS};
-use domain::list::{GuardSettings, State};
+use domain::list::State;
 use domain::report::AudienceCounts;
 use domain::{AudienceId, LeadId, LeadSet, ListId, MunchkinId, OrgId};
 use doubles::adobe::{self, Adobe};
@@ -22,17 +22,16 @@ use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use simulation::driver;
 use simulation::fakes::{Message, Sim};
+use simulation::scenario::{MUNCHKIN, ORG, active_sync};
 use simulation::timed::Timed;
 use state::bell::{self, BellKey, Ring};
 use state::lists::{AudienceReport, Left, ListHead, Want, head_key, want_key};
-use state::syncs::{Leaving, MembersBefore, Start, Status, Subscription, Sync, Target, subscription_key, sync_key};
+use state::syncs::{Subscription, Sync, subscription_key, sync_key};
 use state::{Deps, Settings, doc};
 use world::types::{Lead, Library, List, MarketoData};
 
 /// Midnight US Central on 2026-01-20, in ms: a day of 24 hours begins.
 const BEGIN: u64 = 1_768_888_800_000;
-const MUNCHKIN: &str = "123-ABC-456";
-const ORG: &str = "0123456789ABCDEF01234567@AdobeOrg";
 /// Issue 3: the double's latency, in ms.
 const LATENCY_MS: u64 = 450;
 /// Issue 3: pending additions of a large load.
@@ -266,25 +265,7 @@ impl Bench {
 
     /// A list that we made, with people whom we put there.
     fn make(&self, list: ListId, members: LeadSet, number: u64, lists: u64) {
-        let sync = Sync {
-            v: 1,
-            id: format!("{list:016x}"),
-            munchkin: self.munchkin.clone(),
-            audience: audience(list),
-            audience_name: format!("Audience {list}"),
-            list: Target { id: Some(list), name: format!("List {list}"), folder_id: None, ours: true },
-            leaving: Leaving::Remove,
-            members_before: MembersBefore::Keep,
-            start: Start::Now,
-            status: Status::Active,
-            why: None,
-            from_pass: None,
-            run_pass: None,
-            frozen: None,
-            guard: GuardSettings::default(),
-            generation: 0,
-            created_at: BEGIN,
-        };
+        let sync = Sync { created_at: BEGIN, ..active_sync(&self.munchkin, audience(list), list, true) };
         self.put(Table::Syncs, sync_key(&self.munchkin, &sync.id), &sync);
         self.put(
             Table::Lists,

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use create_sync::{Request, handle};
 use domain::limits::FUNCTION_MS;
+use domain::list::GuardSettings;
+use domain::{AudienceId, ListId, MunchkinId};
 use doubles::adobe::{self, Adobe};
 use doubles::marketo::{self, Marketo};
 use ports::{Outgoing, Queue};
@@ -11,6 +13,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use scheduled_incremental_sync::{Arrival, arrived};
 use serde_json::{Value, json};
+use state::syncs::{Leaving, MembersBefore, Start, Status, Sync, Target};
 use world::types::{Folder, Lead, Library, List, MarketoData, Segment};
 
 use crate::driver::{Driver, settings};
@@ -39,6 +42,30 @@ pub fn ecid(n: u64) -> String {
 #[must_use]
 pub fn token(n: u64) -> String {
     format!("_mch-example.com-{}-{n}", 1_700_000_000_000u64 + n)
+}
+
+/// The row of an active sync that feeds a list, as `POST /syncs` writes it with every choice left to its default.
+#[must_use]
+pub fn active_sync(munchkin: &MunchkinId, audience: AudienceId, list: ListId, ours: bool) -> Sync {
+    Sync {
+        v: 1,
+        id: format!("{list:016x}"),
+        munchkin: munchkin.clone(),
+        audience_name: format!("Audience {audience}"),
+        audience,
+        list: Target { id: Some(list), name: format!("List {list}"), folder_id: None, ours },
+        leaving: Leaving::Remove,
+        members_before: MembersBefore::Keep,
+        start: Start::Now,
+        status: Status::Active,
+        why: None,
+        from_pass: None,
+        run_pass: None,
+        frozen: None,
+        guard: GuardSettings::default(),
+        generation: 0,
+        created_at: BEGIN,
+    }
 }
 
 /// A world in which things happen.

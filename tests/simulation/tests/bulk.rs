@@ -17,11 +17,11 @@ use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 use simulation::driver::{Driver, VISIBILITY_MS, settings};
 use simulation::fakes::{Faults, Sim, run};
-use simulation::scenario::{BEGIN, MUNCHKIN, ORG};
+use simulation::scenario::{BEGIN, MUNCHKIN, ORG, active_sync};
 use state::bell::{self, BellKey, Ring};
 use state::lists::{AudienceReport, ListHead, OpenList, Report, Want, head_key, report_key, want_key};
 use state::notes::{self, Note};
-use state::syncs::{Leaving, MembersBefore, Start, Status, Subscription, Sync, Target, subscription_key, sync_key};
+use state::syncs::{Subscription, Sync, subscription_key, sync_key};
 use state::{Deps, doc};
 use world::types::{Lead, Library, List, MarketoData};
 
@@ -77,25 +77,7 @@ impl World {
             bulk_import_above: above,
         };
         world.put(Table::Syncs, subscription_key(&world.munchkin), &subscription);
-        let sync = Sync {
-            v: 1,
-            id: SYNC.into(),
-            munchkin: world.munchkin.clone(),
-            audience: audience(),
-            audience_name: "Carts".into(),
-            list: Target { id: Some(LIST), name: "VIP".into(), folder_id: None, ours },
-            leaving: Leaving::Remove,
-            members_before: MembersBefore::Keep,
-            start: Start::Now,
-            status: Status::Active,
-            why: None,
-            from_pass: None,
-            run_pass: None,
-            frozen: None,
-            guard: GuardSettings::default(),
-            generation: 0,
-            created_at: BEGIN,
-        };
+        let sync = Sync { id: SYNC.into(), ..active_sync(&world.munchkin, audience(), LIST, ours) };
         world.put(Table::Syncs, sync_key(&world.munchkin, SYNC), &sync);
         world
     }

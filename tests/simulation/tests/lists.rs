@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::list::{GuardSettings, State};
+use domain::list::State;
 use domain::planted::{Guard, take_out};
 use domain::report::AudienceCounts;
 use domain::{AudienceId, LeadId, LeadSet, ListId, MunchkinId, OrgId};
@@ -16,10 +16,10 @@ use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 use simulation::driver::{Driver, settings};
 use simulation::fakes::{Faults, Sim};
-use simulation::scenario::{BEGIN, MUNCHKIN, ORG};
+use simulation::scenario::{BEGIN, MUNCHKIN, ORG, active_sync};
 use state::bell::{self, BellKey};
 use state::lists::{AudienceReport, Want, want_key};
-use state::syncs::{Leaving, MembersBefore, Start, Status, Subscription, Sync, Target, subscription_key, sync_key};
+use state::syncs::{Subscription, subscription_key, sync_key};
 use state::{Settings, doc};
 use world::types::{Lead, Library, List, MarketoData};
 
@@ -106,7 +106,7 @@ impl World {
         for (list, ours) in LISTS {
             let theirs = if ours { BTreeSet::new() } else { members.clone() };
             world.lists.insert(list, Truth { theirs, ..Truth::default() });
-            let sync = sync(&world.munchkin, list, ours);
+            let sync = active_sync(&world.munchkin, audience(list), list, ours);
             world.put(Table::Syncs, sync_key(&world.munchkin, &sync.id), &sync);
             world.want(list);
         }
@@ -459,28 +459,6 @@ impl World {
             Some(calls) => Err(format!("{calls} calls in a day of {allowed}")),
             None => Ok(()),
         }
-    }
-}
-
-fn sync(munchkin: &MunchkinId, list: ListId, ours: bool) -> Sync {
-    Sync {
-        v: 1,
-        id: format!("{list:016x}"),
-        munchkin: munchkin.clone(),
-        audience: audience(list),
-        audience_name: format!("Audience {list}"),
-        list: Target { id: Some(list), name: format!("List {list}"), folder_id: None, ours },
-        leaving: Leaving::Remove,
-        members_before: MembersBefore::Keep,
-        start: Start::Now,
-        status: Status::Active,
-        why: None,
-        from_pass: None,
-        run_pass: None,
-        frozen: None,
-        guard: GuardSettings::default(),
-        generation: 0,
-        created_at: BEGIN,
     }
 }
 

@@ -664,8 +664,9 @@ impl State {
     /// Counts an addition or removal for the guard against mass changes; before the intent. Additions of a first load
     /// count for nothing, nor does what an operator has applied.
     pub fn count(&mut self, batch: &[LeadId], adding: bool, wishes: &Wishes, now: u64) {
-        let first = wishes.union(|wish| wish.is_active() && !self.loaded.contains(&wish.sync));
-        let exempt = |lead: LeadId| self.approved.contains(lead) || (adding && first.contains(lead));
+        let first = |wish: &&Wish| wish.is_active() && !self.loaded.contains(&wish.sync);
+        let loading = |lead: LeadId| wishes.syncs.iter().filter(first).any(|wish| wish.want.contains(lead));
+        let exempt = |lead: LeadId| self.approved.contains(lead) || (adding && loading(lead));
         let counted: Vec<LeadId> = batch.iter().copied().filter(|lead| !exempt(*lead)).collect();
         if counted.is_empty() {
             return;

@@ -251,63 +251,15 @@ impl Rate {
         let ours = (left - others).max(left * Purpose::Write.kept());
         if ours < 1.0 { rest } else { rest / ours }
     }
-}
 
-fn windows(deps: &Deps) -> u64 {
-    deps.settings.scaled(WINDOW_MS + SLACK_MS)
-}
+    /// How many of the calls that have a place go at once.
+    fn going(&self, deps: &Deps, wanted: usize) -> usize {
+        let share = CALLS_AT_ONCE * deps.settings.quota_share;
+        let day = self.left(deps).max(1.0) as usize;
+        wanted.min(self.at_once.unwrap_or(share).max(1.0) as usize).min(day).max(1)
+    }
 
-/// Asks for up to `wanted` calls to Marketo, and counts those that may go.
-pub async fn permit(deps: &Deps, munchkin: &MunchkinId, purpose: Purpose, wanted: usize) -> Step<Permit> {
-    let window = windows(deps);
-    update(
-        deps,
-        Table::Syncs,
-        &key(munchkin),
-        |found: Option<Rate>| {
-            let now = deps.now();
-            let mut rate = Rate::at(found, now, window);
-            if rate.closed_until > now {
-                return Ok((None, Permit::Wait(rate.closed_until)));
-            }
-            let day = rate.day_allows(deps, purpose, now);
-            if day > now {
-                return Ok((None, Permit::Wait(day)));
-            }
-            let free = match rate.places(deps, purpose, window) {
-                Ok(free) => free,
-                Err(at) => {
-                    let at = at.clamp(now + 1, now + window);
-                    if purpose == Purpose::Bulk || rate.waiting.iter().any(|(_, other)| *other == purpose) {
-                        return Ok((None, Permit::Wait(at)));
-                    }
-                    rate.waiting.push((now, purpose));
-                    return Ok((Some(rate), Permit::Wait(at)));
-                }
-            };
-            let going = going(&rate, deps, wanted.min(free));
-            rate.waiting.retain(|(_, other)| *other != purpose);
-            for _ in 0..going {
-                rate.sends.push((now, purpose));
-                rate.used[purpose as usize] += 1;
-            }
-            rate.recover(deps, going);
-            Ok((Some(rate), Permit::Go(going)))
-        },
-        |_| None,
-    )
-    .await
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn going(rate: &Rate, deps: &Deps, wanted: usize) -> usize {
-    let share = CALLS_AT_ONCE * deps.settings.quota_share;
-    let day = rate.left(deps).max(1.0) as usize;
-    wanted.min(rate.at_once.unwrap_or(share).max(1.0) as usize).min(day).max(1)
-}
-
-impl Rate {
-    #[expect(clippy::cast_precision_loss)]
+    /// Wins back what 606 and 615 took.
     fn recover(&mut self, deps: &Deps, calls: usize) {
         let won = |cap: Option<f64>, share: f64| {
             cap.map(|cap| cap + RECOVERY * calls as f64).filter(|cap| *cap < share * deps.settings.quota_share)
@@ -317,41 +269,86 @@ impl Rate {
     }
 }
 
-/// Marketo refused a call as one too many: everybody keeps away for a while. Returns until when, in ms.
-pub async fn push_back(deps: &Deps, munchkin: &MunchkinId, pushback: Pushback) -> Step<u64> {
-    let window = windows(deps);
+fn windows(deps: &Deps) -> u64 {
+    deps.settings.scaled(WINDOW_MS + SLACK_MS)
+}
+
+/// Changes the row as of now. `change` says whether it is to be written, and answers.
+async fn change<R>(deps: &Deps, munchkin: &MunchkinId, mut change: impl FnMut(&mut Rate, u64) -> (bool, R)) -> Step<R> {
     update(
         deps,
         Table::Syncs,
         &key(munchkin),
         |found: Option<Rate>| {
             let now = deps.now();
-            let mut rate = Rate::at(found, now, window);
-            let share = deps.settings.quota_share;
-            // Several calls that were under way together are refused together: that is one refusal.
-            let first = rate.closed_until <= now;
-            let until = match pushback {
-                Pushback::Rate => {
-                    if first {
-                        rate.window = Some((rate.window.unwrap_or(WINDOW_CALLS * share) * BACK_OFF).max(1.0));
-                    }
-                    now + window
-                }
-                Pushback::AtOnce => {
-                    if first {
-                        rate.at_once = Some((rate.at_once.unwrap_or(CALLS_AT_ONCE * share) / 2.0).max(1.0));
-                    }
-                    let jitter = deps.ports.random.next_u64() % CROWDED_MS;
-                    now + deps.settings.scaled(CROWDED_MS + jitter)
-                }
-                Pushback::Day => day_begins_again(now),
-            };
-            rate.closed_until = rate.closed_until.max(until);
-            let until = rate.closed_until;
-            Ok((Some(rate), until))
+            let mut rate = Rate::at(found, now, windows(deps));
+            let (changed, answer) = change(&mut rate, now);
+            Ok((changed.then_some(rate), answer))
         },
         |_| None,
     )
+    .await
+}
+
+/// Asks for up to `wanted` calls to Marketo, and counts those that may go.
+pub async fn permit(deps: &Deps, munchkin: &MunchkinId, purpose: Purpose, wanted: usize) -> Step<Permit> {
+    let window = windows(deps);
+    change(deps, munchkin, |rate, now| {
+        if rate.closed_until > now {
+            return (false, Permit::Wait(rate.closed_until));
+        }
+        let day = rate.day_allows(deps, purpose, now);
+        if day > now {
+            return (false, Permit::Wait(day));
+        }
+        let free = match rate.places(deps, purpose, window) {
+            Ok(free) => free,
+            Err(at) => {
+                let at = at.clamp(now + 1, now + window);
+                let noted = purpose == Purpose::Bulk || rate.waiting.iter().any(|(_, other)| *other == purpose);
+                if !noted {
+                    rate.waiting.push((now, purpose));
+                }
+                return (!noted, Permit::Wait(at));
+            }
+        };
+        let going = rate.going(deps, wanted.min(free));
+        rate.waiting.retain(|(_, other)| *other != purpose);
+        for _ in 0..going {
+            rate.sends.push((now, purpose));
+            rate.used[purpose as usize] += 1;
+        }
+        rate.recover(deps, going);
+        (true, Permit::Go(going))
+    })
+    .await
+}
+
+/// Marketo refused a call as one too many: everybody keeps away for a while. Returns until when, in ms.
+pub async fn push_back(deps: &Deps, munchkin: &MunchkinId, pushback: Pushback) -> Step<u64> {
+    let share = deps.settings.quota_share;
+    change(deps, munchkin, |rate, now| {
+        // Several calls that were under way together are refused together: that is one refusal.
+        let first = rate.closed_until <= now;
+        let until = match pushback {
+            Pushback::Rate => {
+                if first {
+                    rate.window = Some((rate.window.unwrap_or(WINDOW_CALLS * share) * BACK_OFF).max(1.0));
+                }
+                now + windows(deps)
+            }
+            Pushback::AtOnce => {
+                if first {
+                    rate.at_once = Some((rate.at_once.unwrap_or(CALLS_AT_ONCE * share) / 2.0).max(1.0));
+                }
+                let jitter = deps.ports.random.next_u64() % CROWDED_MS;
+                now + deps.settings.scaled(CROWDED_MS + jitter)
+            }
+            Pushback::Day => day_begins_again(now),
+        };
+        rate.closed_until = rate.closed_until.max(until);
+        (true, rate.closed_until)
+    })
     .await
 }
 
@@ -367,22 +364,12 @@ fn day_begins_again(now: u64) -> u64 {
 /// at once. Visits come at the pace that the rest of the day affords, in the order in which they were booked.
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 pub async fn book(deps: &Deps, munchkin: &MunchkinId, calls: usize) -> Step<u64> {
-    let window = windows(deps);
-    update(
-        deps,
-        Table::Syncs,
-        &key(munchkin),
-        |found: Option<Rate>| {
-            let now = deps.now();
-            let mut rate = Rate::at(found, now, window);
-            let due = rate.next_write.max(now.saturating_sub(deps.settings.scaled(BURST_MS)));
-            let step = rate.between_writes(deps, now) * calls as f64 * deps.settings.time_scale;
-            rate.next_write = due + step as u64;
-            let due = due.min(rate.day_ends);
-            Ok((Some(rate), due))
-        },
-        |_| None,
-    )
+    change(deps, munchkin, |rate, now| {
+        let due = rate.next_write.max(now.saturating_sub(deps.settings.scaled(BURST_MS)));
+        let step = rate.between_writes(deps, now) * calls as f64 * deps.settings.time_scale;
+        rate.next_write = due + step as u64;
+        (true, due.min(rate.day_ends))
+    })
     .await
 }
 
@@ -390,24 +377,16 @@ pub async fn book(deps: &Deps, munchkin: &MunchkinId, calls: usize) -> Step<u64>
 /// `asked_at`: just before it was asked, in ms. The word of another day says nothing of today: Marketo's count may lag,
 /// and its day may follow standard time.
 pub async fn learn_use(deps: &Deps, munchkin: &MunchkinId, used: Option<(String, u64)>, asked_at: u64) -> Step<()> {
-    let window = windows(deps);
-    update(
-        deps,
-        Table::Syncs,
-        &key(munchkin),
-        |found: Option<Rate>| {
-            let now = deps.now();
-            let mut rate = Rate::at(found, now, window);
-            if next_midnight(asked_at) == rate.day_ends {
-                if let Some((_, everybody)) = used.as_ref().filter(|(date, _)| *date == central_date(asked_at)) {
-                    rate.others = everybody.saturating_sub(rate.ours());
-                }
-                rate.others_at = now;
+    change(deps, munchkin, |rate, now| {
+        let today = next_midnight(asked_at) == rate.day_ends;
+        if today {
+            if let Some((_, everybody)) = used.as_ref().filter(|(date, _)| *date == central_date(asked_at)) {
+                rate.others = everybody.saturating_sub(rate.ours());
             }
-            Ok((Some(rate), ()))
-        },
-        |_| None,
-    )
+            rate.others_at = now;
+        }
+        (today, ())
+    })
     .await
 }
 
