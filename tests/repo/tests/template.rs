@@ -105,3 +105,40 @@ fn those_and_only_those_that_ring_themselves_may_do_so() {
     // cookie-ingest sends to a queue that it reads, but never while it reads it.
     assert_eq!(allowed, BTreeSet::from(["list-writer", "scheduled-incremental-sync"]));
 }
+
+/// What anybody may call: browsers and webhooks have no token. The functions behind them trust nobody.
+const PUBLIC: [&str; 4] = ["GET /tag.js", "GET /tag/{file}", "POST /beacon", "POST /hints"];
+
+#[test]
+fn these_routes_are_public_and_no_others() {
+    let routes = template().functions.into_iter().flat_map(|function| function.routes);
+    let (public, guarded): (Vec<_>, Vec<_>) = routes.partition(|route| route.public);
+    let public: BTreeSet<String> = public.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+    assert_eq!(public, PUBLIC.map(str::to_owned).into());
+    assert!(guarded.len() > 20, "{}", guarded.len());
+}
+
+#[test]
+fn public_posts_are_throttled_by_route() {
+    let throttles = template().api.throttles;
+    for route in PUBLIC.iter().filter(|route| route.starts_with("POST ")) {
+        let throttle = throttles.get(*route).unwrap_or_else(|| panic!("{route} has no throttle"));
+        assert!(throttle.rate >= 1.0 && throttle.burst >= 1, "{route}");
+    }
+}
+
+#[test]
+fn the_access_log_holds_nothing_personal() {
+    let log = template().api.access_log;
+    let variables: BTreeSet<&str> = log.values().map(String::as_str).collect();
+    // Everything else that API Gateway offers may name a person: addresses, paths, queries, headers, claims.
+    let harmless = [
+        "$context.integrationLatency",
+        "$context.requestId",
+        "$context.requestTimeEpoch",
+        "$context.responseLength",
+        "$context.routeKey",
+        "$context.status",
+    ];
+    assert_eq!(variables, harmless.into());
+}

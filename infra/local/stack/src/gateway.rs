@@ -289,7 +289,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_function_that_does_not_answer_within_30_s_is_a_503() {
-        let route = Route { method: "GET".into(), path: "/".into() };
+        let route = Route { method: "GET".into(), path: "/".into(), public: true };
         let gateway = Gateway::new(vec![(route, Arc::new(Never))]);
         let began = tokio::time::Instant::now();
         let Ok(answer) = gateway.handle(Request::new(http_body_util::Empty::<Bytes>::new())).await;

@@ -12,11 +12,10 @@ use serde_json::{Map, Value, json};
 use crate::{ACCOUNT, REGION, STACK_NAME};
 
 /// Resource types that have no meaning here and are skipped.
-const IGNORED_TYPES: [&str; 6] = [
+const IGNORED_TYPES: [&str; 5] = [
     "AWS::Logs::LogGroup",
     "AWS::SQS::QueuePolicy",
     "AWS::S3::BucketPolicy",
-    "AWS::Serverless::HttpApi",
     "AWS::CloudWatch::Alarm",
     "AWS::IAM::Role",
 ];
@@ -41,6 +40,27 @@ pub struct Template {
     pub buckets: Vec<Bucket>,
     /// Functions.
     pub functions: Vec<Function>,
+    /// The HTTP API.
+    pub api: Api,
+}
+
+/// What the HTTP API says beside its routes, which stand at the functions.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Api {
+    /// Throttles by route, such as `POST /matches`. The local stack throttles nobody.
+    pub throttles: BTreeMap<String, Throttle>,
+    /// A line of the access log: names, and the variables of API Gateway (`$context.status`) whose values they get.
+    /// Empty: no access log.
+    pub access_log: BTreeMap<String, String>,
+}
+
+/// A throttle of a route.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Throttle {
+    /// Requests a second.
+    pub rate: f64,
+    /// Requests at once.
+    pub burst: u64,
 }
 
 /// A DynamoDB table.
@@ -136,6 +156,8 @@ pub struct Route {
     pub method: String,
     /// Path with `{name}` and `{name+}` parts.
     pub path: String,
+    /// Anybody may call it: the API's authorizer does not stand before it.
+    pub public: bool,
 }
 
 /// A schedule.
@@ -239,6 +261,7 @@ impl<'a> Reader<'a> {
     }
 
     fn template(&self) -> anyhow::Result<Template> {
+        let mut authorized = false;
         let time_scale = match self.parameters.get("TimeScale") {
             None => 1.0,
             Some(text) => text
@@ -247,7 +270,14 @@ impl<'a> Reader<'a> {
                 .filter(|scale| *scale > 0.0 && scale.is_finite())
                 .with_context(|| "parameter TimeScale must be a positive number")?,
         };
-        let mut template = Template { time_scale, tables: vec![], queues: vec![], buckets: vec![], functions: vec![] };
+        let mut template = Template {
+            time_scale,
+            tables: vec![],
+            queues: vec![],
+            buckets: vec![],
+            functions: vec![],
+            api: Api::default(),
+        };
         for (logical, resource) in self.resources {
             let in_resource = || format!("resource {logical}");
             if let Some(condition) = resource.get("Condition").and_then(Value::as_str)
@@ -270,12 +300,36 @@ impl<'a> Reader<'a> {
                 "AWS::Serverless::Function" => {
                     template.functions.push(self.function(resource, properties).with_context(in_resource)?);
                 }
+                "AWS::Serverless::HttpApi" => {
+                    template.api = self.api(properties).with_context(in_resource)?;
+                    authorized = properties.get("Auth").is_some_and(|auth| auth.get("DefaultAuthorizer").is_some());
+                }
                 _ if IGNORED_TYPES.contains(&kind) => {}
                 _ => bail!("resource {logical}: the local stack does not know the type {kind}"),
             }
         }
+        for route in template.functions.iter_mut().flat_map(|function| &mut function.routes) {
+            route.public |= !authorized;
+        }
         check(&mut template)?;
         Ok(template)
+    }
+
+    fn api(&self, properties: &Map<String, Value>) -> anyhow::Result<Api> {
+        let mut api = Api::default();
+        for (route, settings) in object_at_key(properties, "RouteSettings").unwrap_or(empty()) {
+            let in_route = || format!("RouteSettings of {route}");
+            let (rate, burst) = (settings.get("ThrottlingRateLimit"), settings.get("ThrottlingBurstLimit"));
+            let (Some(rate), Some(burst)) = (rate, burst) else { continue };
+            let rate = self.text(rate).with_context(in_route)?.parse().with_context(in_route)?;
+            let burst = self.number(burst).with_context(in_route)?;
+            api.throttles.insert(route.clone(), Throttle { rate, burst });
+        }
+        if let Some(format) = properties.get("AccessLogSettings").and_then(|settings| settings.get("Format")) {
+            let format = self.text(format).context("AccessLogSettings.Format")?;
+            api.access_log = serde_json::from_str(&format).context("AccessLogSettings.Format must be JSON of texts")?;
+        }
+        Ok(api)
     }
 
     fn table(&self, logical: &str, properties: &Map<String, Value>) -> anyhow::Result<Table> {
@@ -412,7 +466,15 @@ impl<'a> Reader<'a> {
                 let path = self.text(properties.get("Path").context("Path")?)?;
                 let method =
                     if method == "*" || method == "X-AMAZON-APIGATEWAY-ANY-METHOD" { "ANY".into() } else { method };
-                function.routes.push(Route { method, path });
+                let public = match properties.get("Auth") {
+                    None => false,
+                    Some(auth) => {
+                        let authorizer = self.text(auth.get("Authorizer").context("Auth.Authorizer")?)?;
+                        ensure!(authorizer == "NONE", "the local stack knows the authorizer NONE only");
+                        true
+                    }
+                };
+                function.routes.push(Route { method, path, public });
             }
             "Schedule" | "ScheduleV2" => {
                 let scheduler = kind == "ScheduleV2";
@@ -745,6 +807,10 @@ fn object_at<'a>(value: &'a Value, key: &str) -> Option<&'a Map<String, Value>> 
     value.get(key)?.as_object()
 }
 
+fn object_at_key<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Map<String, Value>> {
+    object.get(key)?.as_object()
+}
+
 fn empty() -> &'static Map<String, Value> {
     static EMPTY: std::sync::OnceLock<Map<String, Value>> = std::sync::OnceLock::new();
     EMPTY.get_or_init(Map::new)
@@ -767,6 +833,7 @@ Parameters:
   TickRate: {Type: String, Default: rate(1 minute)}
   Secret: {Type: String, Default: ""}
   Needed: {Type: String}
+  Rate: {Type: Number, Default: 2.5}
 Conditions:
   HasSecret: !Not [!Equals [!Ref Secret, ""]]
 Globals:
@@ -776,6 +843,16 @@ Globals:
       Variables:
         EVERYWHERE: "yes"
 Resources:
+  Api:
+    Type: AWS::Serverless::HttpApi
+    Properties:
+      Auth: {DefaultAuthorizer: Jwt}
+      RouteSettings: {"POST /seen": {ThrottlingRateLimit: !Ref Rate, ThrottlingBurstLimit: 20}}
+      AccessLogSettings:
+        DestinationArn: !GetAtt Log.Arn
+        Format: >-
+          {"status":"$context.status",
+          "route":"$context.routeKey"}
   Log: {Type: AWS::Logs::LogGroup, Properties: {LogGroupName: !ImportValue something}}
   Things:
     Type: AWS::DynamoDB::Table
@@ -805,6 +882,7 @@ Resources:
       Events:
         Work: {Type: SQS, Properties: {Queue: !GetAtt Work.Arn, BatchSize: 1, FunctionResponseTypes: [ReportBatchItemFailures]}}
         Get: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: get, Path: "/things/{id}"}}
+        Seen: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: POST, Path: "/seen", Auth: {Authorizer: NONE}}}
         Tick: {Type: ScheduleV2, Properties: {ScheduleExpression: !Ref TickRate}}
 "#;
 
@@ -826,10 +904,23 @@ Resources:
         assert_eq!(function.environment["SECRET"], "<a-us-east-1>");
         assert_eq!(function.environment["EVERYWHERE"], "yes");
         assert_eq!((function.timeout_s, function.memory_mb), (30, 128));
-        assert_eq!(function.routes, [Route { method: "GET".into(), path: "/things/{id}".into() }]);
+        let route = |method: &str, path: &str, public| Route { method: method.into(), path: path.into(), public };
+        assert_eq!(function.routes, [route("GET", "/things/{id}", false), route("POST", "/seen", true)]);
         assert_eq!(function.schedules[0].every_s, 7_200);
         assert!(function.sources[0].report_item_failures);
         assert_eq!(template.tables[0].ttl.as_deref(), Some("expires_at"));
+    }
+
+    #[test]
+    fn the_api_is_read() {
+        let api = read(SMALL, &[]).expect("template").api;
+        assert_eq!(api.throttles["POST /seen"], Throttle { rate: 2.5, burst: 20 });
+        assert_eq!(api.access_log["status"], "$context.status");
+        assert_eq!(api.access_log["route"], "$context.routeKey");
+        let open =
+            read(&SMALL.replace("Auth: {DefaultAuthorizer: Jwt}", "FailOnWarnings: true"), &[]).expect("template");
+        assert!(open.functions[0].routes.iter().all(|route| route.public), "without an authorizer all are public");
+        assert!(error(&SMALL.replace("Authorizer: NONE", "Authorizer: Other"), &[]).contains("event Seen"));
     }
 
     #[test]
