@@ -11,6 +11,7 @@ pub const USES: lambda::Uses = lambda::Uses {
     tables: &[ports::Table::Syncs, ports::Table::Identity, ports::Table::Doorbells],
     queues: &[ports::Queue::Matches, ports::Queue::IdentityWork],
     bucket: false,
+    matches: true,
     marketo: false,
     adobe: false,
 };

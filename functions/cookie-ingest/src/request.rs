@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use domain::cookie::parse_mkto_trk;
+use domain::identity::Sight;
 use domain::limits::MATCHES_PER_REQUEST;
 use domain::{Ecid, MunchkinId, OrgId, Token};
 use jiff::Timestamp;
@@ -87,7 +88,9 @@ pub async fn post_matches(deps: &Deps, body: &[u8]) -> Step<Answer> {
             }
             Ok(found) => {
                 let record = records.get(&token_key(&found.munchkin_id, &found.token));
-                if record.is_some_and(|record| record.is_repeat(found.ecid, found.seen_at)) {
+                if record
+                    .is_some_and(|record| !matches!(record.look(found.ecid, found.seen_at), Sight::New | Sight::Later))
+                {
                     json!({"index": index, "status": "known"})
                 } else {
                     let body = serde_json::to_string(&found)

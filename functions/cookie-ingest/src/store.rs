@@ -10,7 +10,7 @@ use futures::future::join_all;
 use ports::{Failure, Table};
 use serde::{Deserialize, Serialize};
 use state::bell::BellKey;
-use state::identity::{ecid_to_token, save_token, token_key};
+use state::identity::{ecid_to_token, put_hints, save_token, token_key};
 use state::syncs::subscriptions;
 use state::{Deps, Step, V1, bell, load};
 
@@ -71,7 +71,7 @@ async fn store_token(deps: &Deps, munchkin: &MunchkinId, token: &Token, sights: 
         let mut changed = false;
         for sight in sights {
             match record.sight(sight.ecid, sight.seen_at) {
-                Sight::Repeat => {}
+                Sight::Repeat | Sight::SetAside | Sight::Erased => {}
                 Sight::Later => changed = true,
                 Sight::New => {
                     changed = true;
@@ -84,7 +84,7 @@ async fn store_token(deps: &Deps, munchkin: &MunchkinId, token: &Token, sights: 
         }
         // Hints first: whoever sees the edge must find it from its other end.
         if !hints.is_empty() {
-            deps.ports.tables.put_all(Table::Identity, hints).await?;
+            put_hints(deps, hints).await?;
         }
         if save_token(deps, munchkin, &record, rev).await? || !holds(Guard::TokenRevision) {
             return Ok(());

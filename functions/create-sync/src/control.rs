@@ -2,7 +2,8 @@
 //!
 //! Each of these may be asked again: a row that stands as asked is left alone, and everybody is rung again.
 
-use domain::limits::MARKETO_BATCH;
+use domain::limits::{MARKETO_BATCH, NEW_PAIRS_PER_DAY};
+use domain::origin::OriginPattern;
 use domain::{LeadSet, MunchkinId, OrgId};
 use jiff::Timestamp;
 use marketo::Marketo;
@@ -267,10 +268,34 @@ fn read_subscription(body: &Value) -> Answer<Subscription> {
         let detail = format!("expected a number of people such as 20000, at least {MARKETO_BATCH}, or null for never");
         errors.push(("/bulk_import_above".into(), detail));
     }
-    match munchkin_id {
-        Some(munchkin_id) if errors.is_empty() => {
-            Ok(Subscription { v: 1, munchkin_id, org_id, hipaa_ready, cookie_sync, extract_since, bulk_import_above })
-        }
+    let origins = match &body["origins"] {
+        Value::Null => Some(Vec::new()),
+        Value::Array(origins) => origins
+            .iter()
+            .map(|origin| origin.as_str().filter(|text| OriginPattern::parse(text).is_some()).map(str::to_owned))
+            .collect(),
+        _ => None,
+    };
+    if origins.is_none() {
+        errors.push(("/origins".into(), format!("expected a list; each entry {}", OriginPattern::EXPECTED)));
+    }
+    let new_pairs = &body["new_pairs_per_day"];
+    let new_pairs_per_day = if new_pairs.is_null() { Some(NEW_PAIRS_PER_DAY) } else { new_pairs.as_u64() };
+    if new_pairs_per_day.is_none() {
+        errors.push(("/new_pairs_per_day".into(), format!("expected a whole number, or null for {NEW_PAIRS_PER_DAY}")));
+    }
+    match (munchkin_id, origins, new_pairs_per_day) {
+        (Some(munchkin_id), Some(origins), Some(new_pairs_per_day)) if errors.is_empty() => Ok(Subscription {
+            v: 1,
+            munchkin_id,
+            org_id,
+            hipaa_ready,
+            cookie_sync,
+            extract_since,
+            bulk_import_above,
+            origins,
+            new_pairs_per_day,
+        }),
         _ => Err(Problem::fields(errors)),
     }
 }

@@ -21,6 +21,7 @@ pub const USES: lambda::Uses = lambda::Uses {
     tables: &ports::Table::ALL,
     queues: &[ports::Queue::IdentityWork, ports::Queue::AudienceWork, ports::Queue::ListWrites],
     bucket: true,
+    matches: false,
     marketo: true,
     adobe: true,
 };

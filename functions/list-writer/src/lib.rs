@@ -29,6 +29,7 @@ pub const USES: lambda::Uses = lambda::Uses {
     tables: &[Table::Syncs, Table::Identity, Table::Lists, Table::Doorbells],
     queues: &[ports::Queue::ListWrites],
     bucket: true,
+    matches: false,
     marketo: true,
     adobe: false,
 };
@@ -150,6 +151,7 @@ fn take_in<'a>(deps: &Deps, open: &mut OpenList, ours: bool, notes: impl Iterato
             Note::VerifyAll => {
                 open.state.comparison.get_or_insert_default();
             }
+            Note::Erase { .. } => {}
         }
     }
 }

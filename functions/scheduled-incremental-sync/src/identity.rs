@@ -15,7 +15,7 @@ use ports::{Expect, Failure, Item, Table};
 use state::bell::{BellKey, Next};
 use state::budget::{self, Purpose};
 use state::identity::{
-    ask_pk, ecid_to_lead, hints_of_lead, lead_to_token, leads, save_lead, save_token, tell_pk, tokens,
+    ask_pk, ecid_to_lead, hints_of_lead, lead_to_token, leads, put_hints, save_lead, save_token, tell_pk, tokens,
 };
 use state::lists::{Departure, departure_key, heads};
 use state::notes::{self, Note};
@@ -244,7 +244,7 @@ impl Worker<'_> {
                 hints.push(lead_to_token(self.munchkin, row.id, &token.value.token));
             }
         }
-        self.put_hints(hints).await?;
+        put_hints(self.deps, hints).await?;
         let owner = |token: &Doc<TokenRecord>| match owners.get(&token.value.token).map(Vec::as_slice) {
             Some([row]) => Some((row.id, row.known)),
             // Two owners cannot be: Marketo is in the middle of something, and is asked again.
@@ -280,13 +280,6 @@ impl Worker<'_> {
         // Changed since the call: the answer is old, and Marketo is asked again.
         save_token(self.deps, self.munchkin, &token.value, Some(token.rev)).await?;
         Ok(())
-    }
-
-    async fn put_hints(&self, hints: Vec<Item>) -> Step<()> {
-        if hints.is_empty() {
-            return Ok(());
-        }
-        Ok(self.deps.ports.tables.put_all(Table::Identity, hints).await?)
     }
 
     /// Reads on in the activity log. `false`: there is more, and no time.
@@ -451,10 +444,8 @@ impl Worker<'_> {
                 break;
             }
             if let Some(winner) = winner {
-                self.put_hints(
-                    mine.iter().map(|token| lead_to_token(self.munchkin, winner, &token.value.token)).collect(),
-                )
-                .await?;
+                let hints = mine.iter().map(|token| lead_to_token(self.munchkin, winner, &token.value.token));
+                put_hints(self.deps, hints).await?;
             }
             for mut token in mine {
                 let known = token.value.known;
@@ -546,7 +537,7 @@ impl Worker<'_> {
                     changed.push((record, rev));
                 }
             }
-            self.put_hints(hints).await?;
+            put_hints(self.deps, hints).await?;
             let (deps, munchkin) = (self.deps, self.munchkin);
             let saved = many(changed.iter().map(|(record, rev)| save_lead(deps, munchkin, record, *rev).boxed()));
             if saved.await?.contains(&false) {

@@ -20,6 +20,7 @@ pub const USES: lambda::Uses = lambda::Uses {
     tables: &ports::Table::ALL,
     queues: &[ports::Queue::IdentityWork, ports::Queue::AudienceWork, ports::Queue::ListWrites],
     bucket: true,
+    matches: true,
     marketo: true,
     adobe: true,
 };

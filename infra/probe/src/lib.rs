@@ -58,6 +58,7 @@ pub async fn probe(
         time_scale: instance.time_scale,
         quota_share: 0.5,
         quota_per_day: 50_000,
+        match_lifetime_ms: 0,
         marketo_url: url,
         ims_url: String::new(),
         aam_url: String::new(),

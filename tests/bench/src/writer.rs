@@ -250,6 +250,8 @@ impl Bench {
                 cookie_sync: false,
                 extract_since: None,
                 bulk_import_above: None,
+                origins: Vec::new(),
+                new_pairs_per_day: 1_000,
             },
         );
         for list in 0..lists {

@@ -56,6 +56,7 @@ pub fn settings() -> Settings {
         time_scale: 1.0,
         quota_share: 0.5,
         quota_per_day: 50_000,
+        match_lifetime_ms: 396 * 86_400_000,
         marketo_url: "http://marketo".into(),
         ims_url: "http://adobe".into(),
         aam_url: "http://adobe".into(),

@@ -75,6 +75,8 @@ impl World {
             cookie_sync: true,
             extract_since: None,
             bulk_import_above: above,
+            origins: Vec::new(),
+            new_pairs_per_day: 1_000,
         };
         world.put(Table::Syncs, subscription_key(&world.munchkin), &subscription);
         let sync = Sync { id: SYNC.into(), ..active_sync(&world.munchkin, audience(), LIST, ours) };

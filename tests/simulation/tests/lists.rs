@@ -101,6 +101,8 @@ impl World {
             cookie_sync: true,
             extract_since: Some("2025-12-20T00:00:00Z".into()),
             bulk_import_above: None,
+            origins: Vec::new(),
+            new_pairs_per_day: 1_000,
         };
         world.put(Table::Syncs, subscription_key(&world.munchkin), &subscription);
         for (list, ours) in LISTS {

@@ -311,6 +311,7 @@ impl World {
             time_scale: 1.0,
             quota_share: 0.5,
             quota_per_day: 50_000,
+            match_lifetime_ms: 0,
             marketo_url: "http://marketo.test".into(),
             ims_url: "http://adobe.test".into(),
             aam_url: "http://adobe.test".into(),

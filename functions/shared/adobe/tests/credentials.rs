@@ -129,6 +129,7 @@ fn world(secret: &'static str, refusal: u16) -> (Deps, Arc<Outside>) {
         time_scale: 1.0,
         quota_share: 0.5,
         quota_per_day: 50_000,
+        match_lifetime_ms: 396 * 86_400_000,
         marketo_url: String::new(),
         ims_url: "http://adobe.test".into(),
         aam_url: "http://adobe.test".into(),

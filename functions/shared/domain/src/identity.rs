@@ -8,6 +8,38 @@ use crate::limits::{DAY_MS, ECIDS_PER_LEAD, ECIDS_PER_TOKEN, HOUR_MS, SIGHT_GRAI
 use crate::planted::{Guard, holds};
 use crate::{Ecid, LeadId, Token};
 
+/// When an ECID was seen beside a token, in ms. Stored as `[first, last]`; a bare number of an earlier version is both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredSight", into = "(u64, u64)")]
+pub struct Seen {
+    /// The first sight.
+    pub first: u64,
+    /// The last sight that was written (grain: 30 days).
+    pub last: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredSight {
+    Both(u64, u64),
+    Last(u64),
+}
+
+impl From<StoredSight> for Seen {
+    fn from(stored: StoredSight) -> Self {
+        match stored {
+            StoredSight::Both(first, last) => Self { first, last },
+            StoredSight::Last(last) => Self { first: last, last },
+        }
+    }
+}
+
+impl From<Seen> for (u64, u64) {
+    fn from(seen: Seen) -> Self {
+        (seen.first, seen.last)
+    }
+}
+
 /// What we know of a Munchkin token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRecord {
@@ -15,8 +47,17 @@ pub struct TokenRecord {
     pub v: u8,
     /// The token.
     pub token: Token,
-    /// ECIDs seen beside it, each with its last sight in ms (grain: 30 days). At most one above the cap.
-    pub ecids: BTreeMap<Ecid, u64>,
+    /// ECIDs seen beside it. At most one above the cap.
+    pub ecids: BTreeMap<Ecid, Seen>,
+    /// ECIDs that it had, and the audiences have not been told.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub former_ecids: BTreeSet<Ecid>,
+    /// When it was erased, in ms: no sight up to then counts (design, invariant 11).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased_at: Option<u64>,
+    /// ECIDs that were erased, and when, in ms: no sight of them up to then counts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub erased: BTreeMap<Ecid, u64>,
     /// The lead that Marketo says owns it.
     pub lead: Option<LeadId>,
     /// Whether that lead has an email.
@@ -41,12 +82,16 @@ pub struct TokenRecord {
     pub hinted: bool,
 }
 
-/// What a sight did to a record.
+/// What a sight does to a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {
     /// Known and fresh: nothing to write.
     Repeat,
-    /// Known: only the time of the last sight moved.
+    /// The token is over its cap already: the ECID is not stored.
+    SetAside,
+    /// It was seen before it, or its token, was erased: it does not count.
+    Erased,
+    /// Known: only the time of the last sight moves.
     Later,
     /// A new ECID.
     New,
@@ -60,6 +105,9 @@ impl TokenRecord {
             v: 1,
             token,
             ecids: BTreeMap::new(),
+            former_ecids: BTreeSet::new(),
+            erased_at: None,
+            erased: BTreeMap::new(),
             lead: None,
             known: false,
             former: BTreeSet::new(),
@@ -72,28 +120,76 @@ impl TokenRecord {
         }
     }
 
-    /// Whether seeing this ECID at this time would change anything.
+    /// What seeing this ECID at this time (ms) does.
     #[must_use]
-    pub fn is_repeat(&self, ecid: Ecid, seen_at: u64) -> bool {
-        if self.ecids.len() > ECIDS_PER_TOKEN && !self.ecids.contains_key(&ecid) {
-            return true;
+    pub fn look(&self, ecid: Ecid, seen_at: u64) -> Sight {
+        let erased_at = self.erased_at.max(self.erased.get(&ecid).copied());
+        if erased_at.is_some_and(|at| seen_at <= at) {
+            return Sight::Erased;
         }
-        self.ecids.get(&ecid).is_some_and(|last| seen_at < last.saturating_add(SIGHT_GRAIN_MS))
+        match self.ecids.get(&ecid) {
+            Some(seen) if seen_at < seen.last.saturating_add(SIGHT_GRAIN_MS) => Sight::Repeat,
+            Some(_) => Sight::Later,
+            None if self.set_aside() => Sight::SetAside,
+            None => Sight::New,
+        }
     }
 
     /// An ECID was seen beside this token.
     pub fn sight(&mut self, ecid: Ecid, seen_at: u64) -> Sight {
-        if self.is_repeat(ecid, seen_at) {
-            return Sight::Repeat;
+        let sight = self.look(ecid, seen_at);
+        match sight {
+            Sight::Repeat | Sight::SetAside | Sight::Erased => {}
+            Sight::Later => {
+                self.ecids.entry(ecid).and_modify(|seen| seen.last = seen_at);
+            }
+            Sight::New => {
+                self.ecids.insert(ecid, Seen { first: seen_at, last: seen_at });
+                // An ECID beside a token of nobody changes no list: the audiences are told when Marketo names its lead.
+                self.unpropagated |= self.lead.is_some();
+                self.parked = false;
+                self.doubted = false;
+            }
         }
-        if self.ecids.insert(ecid, seen_at).is_some() {
-            return Sight::Later;
+        sight
+    }
+
+    /// Drops the ECIDs whose last sight was before a time (ms). Returns whether there were any.
+    pub fn expire(&mut self, before: u64) -> bool {
+        let expired: Vec<Ecid> =
+            self.ecids.iter().filter(|(_, seen)| seen.last < before).map(|(ecid, _)| *ecid).collect();
+        for ecid in &expired {
+            self.drop_edge(*ecid);
         }
-        // An ECID beside a token of nobody changes no list: the audiences are told when Marketo names its lead.
-        self.unpropagated |= self.lead.is_some();
-        self.parked = false;
-        self.doubted = false;
-        Sight::New
+        !expired.is_empty()
+    }
+
+    /// Forgets everything about it but the time (ms) until which sights do not count.
+    pub fn erase(&mut self, at: u64) {
+        for ecid in self.ecids.keys().copied().collect::<Vec<_>>() {
+            self.drop_edge(ecid);
+        }
+        self.owned_by(None, false);
+        self.erased_at = self.erased_at.max(Some(at));
+        self.erased.clear();
+        self.asked_at = None;
+        self.asked = 0;
+        self.hinted = false;
+    }
+
+    /// Forgets one ECID of it but the time (ms) until which its sights do not count.
+    pub fn erase_ecid(&mut self, ecid: Ecid, at: u64) {
+        self.drop_edge(ecid);
+        let erased = self.erased.entry(ecid).or_default();
+        *erased = at.max(*erased);
+    }
+
+    fn drop_edge(&mut self, ecid: Ecid) {
+        if self.ecids.remove(&ecid).is_some() {
+            self.former_ecids.insert(ecid);
+            // Told even where the token is nobody's: the ECID may have been over its cap, and is not any more.
+            self.unpropagated = true;
+        }
     }
 
     /// Over the cap: none of its edges counts.
@@ -137,6 +233,7 @@ impl TokenRecord {
     pub fn was_propagated(&mut self) {
         self.unpropagated = false;
         self.former.clear();
+        self.former_ecids.clear();
     }
 
     /// It is in an audience of an active sync. Returns whether the record must be written for it: it must where it
@@ -148,13 +245,19 @@ impl TokenRecord {
         news
     }
 
+    /// When its first ECID expires, in ms, if a match lives this long (ms) after its last sight.
+    #[must_use]
+    pub fn expires_at(&self, lifetime: u64) -> Option<u64> {
+        self.ecids.values().map(|seen| seen.last.saturating_add(lifetime)).min()
+    }
+
     /// When it is to be looked at, in ms; `None`: not before something changes.
     #[must_use]
     pub fn due(&self, now: u64) -> Option<u64> {
         if self.unpropagated {
             return Some(now);
         }
-        if self.parked {
+        if self.parked || self.ecids.is_empty() {
             return None;
         }
         if self.hinted {
@@ -169,7 +272,7 @@ impl TokenRecord {
     /// The backstop's growing interval, in ms: from 1 hour, at most 24 hours while a match is younger than 30 days,
     /// a week after that and for known leads (whose changes come by activities).
     fn interval(&self, now: u64) -> u64 {
-        let last = self.ecids.values().copied().max().unwrap_or(0);
+        let last = self.ecids.values().map(|seen| seen.last).max().unwrap_or(0);
         if self.known || last.saturating_add(30 * DAY_MS) < now {
             return 7 * DAY_MS;
         }
@@ -199,6 +302,10 @@ pub struct LeadRecord {
     pub merged_into: Option<LeadId>,
     /// It was deleted, or merged away.
     pub gone: bool,
+    /// When it was erased, in ms: the ECIDs that Marketo has stored do not count any more. Whoever returns is tied by a
+    /// new match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased_at: Option<u64>,
 }
 
 impl LeadRecord {
@@ -215,12 +322,13 @@ impl LeadRecord {
             as_of: 0,
             merged_into: None,
             gone: false,
+            erased_at: None,
         }
     }
 
     /// Marketo says that the lead has these ECIDs, as of a moment. Returns whether anything changed.
     pub fn told(&mut self, known: bool, ecids: BTreeSet<Ecid>, as_of: u64) -> bool {
-        if self.gone || as_of < self.as_of {
+        if self.gone || self.erased_at.is_some() || as_of < self.as_of {
             return false;
         }
         self.as_of = as_of;
@@ -245,6 +353,14 @@ impl LeadRecord {
         self.merged_into = merged_into;
         self.unpropagated = true;
         true
+    }
+
+    /// Forgets what Marketo said of it, for good.
+    pub fn erase(&mut self, at: u64) {
+        self.former.append(&mut self.ecids);
+        self.known = false;
+        self.erased_at = self.erased_at.max(Some(at));
+        self.unpropagated = true;
     }
 
     /// The ECIDs that count: none of an anonymous lead, none above the cap.
@@ -289,7 +405,62 @@ mod tests {
         }
         assert!(token.owned_by(Some(7), true));
         assert!(token.set_aside() && token.person().is_none());
-        assert_eq!(token.sight(ecid(999), 1), Sight::Repeat);
+        assert_eq!(token.sight(ecid(999), 1), Sight::SetAside);
+    }
+
+    #[test]
+    fn a_match_expires_after_its_last_sight_and_its_token_counts_again_below_the_cap() {
+        let mut token = record();
+        for n in 0..=(ECIDS_PER_TOKEN as u128) {
+            token.sight(ecid(n), 1_000 + u64::try_from(n).unwrap());
+        }
+        token.owned_by(Some(7), true);
+        token.was_propagated();
+        assert_eq!(token.expires_at(500), Some(1_500));
+        assert!(!token.expire(1_000) && token.due(2_000).is_some());
+        assert!(token.expire(1_001) && token.unpropagated && token.former_ecids == BTreeSet::from([ecid(0)]));
+        assert_eq!(token.person(), Some(7));
+        assert_eq!(token.expires_at(500), Some(1_501));
+        token.was_propagated();
+        assert!(token.former_ecids.is_empty());
+        assert!(token.expire(u64::MAX) && token.ecids.is_empty());
+        token.was_propagated();
+        assert_eq!(token.due(5_000), None, "there is nothing to ask about");
+    }
+
+    #[test]
+    fn what_was_seen_before_it_was_erased_does_not_come_back_and_a_returning_visitor_does() {
+        let mut token = record();
+        token.sight(ecid(1), 10);
+        token.sight(ecid(2), 20);
+        token.owned_by(Some(7), true);
+        token.erase_ecid(ecid(1), 30);
+        assert_eq!(token.sight(ecid(1), 30), Sight::Erased);
+        assert_eq!(token.sight(ecid(1), 31), Sight::New);
+        token.erase(40);
+        assert_eq!((token.lead, token.ecids.len(), &token.former), (None, 0, &BTreeSet::from([7])));
+        assert_eq!(token.former_ecids, BTreeSet::from([ecid(1), ecid(2)]));
+        assert_eq!((token.sight(ecid(1), 40), token.sight(ecid(3), 12)), (Sight::Erased, Sight::Erased));
+        assert_eq!(token.sight(ecid(1), 41), Sight::New);
+        token.erase(35);
+        assert_eq!(token.erased_at, Some(40), "an older request takes nothing back");
+    }
+
+    #[test]
+    fn sights_are_stored_as_a_pair_and_a_bare_number_is_read() {
+        let seen: Seen = serde_json::from_str("7").unwrap();
+        assert_eq!(seen, Seen { first: 7, last: 7 });
+        assert_eq!(serde_json::to_string(&Seen { first: 1, last: 2 }).unwrap(), "[1,2]");
+        assert_eq!(serde_json::from_str::<Seen>("[1,2]").unwrap(), Seen { first: 1, last: 2 });
+    }
+
+    #[test]
+    fn an_erased_lead_is_tied_by_nothing_that_marketo_had_stored() {
+        let mut lead = LeadRecord::new(1);
+        lead.told(true, BTreeSet::from([ecid(1)]), 10);
+        lead.erase(20);
+        assert!(!lead.told(true, BTreeSet::from([ecid(1)]), 30));
+        assert_eq!((lead.ecids.len(), &lead.former), (0, &BTreeSet::from([ecid(1)])));
     }
 
     #[test]

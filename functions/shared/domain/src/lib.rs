@@ -10,6 +10,7 @@ pub mod identity;
 pub mod ids;
 pub mod limits;
 pub mod list;
+pub mod origin;
 pub mod planted;
 pub mod report;
 mod set;

@@ -15,6 +15,11 @@ pub const ECIDS_PER_TOKEN: usize = 50;
 pub const ECIDS_PER_LEAD: usize = 1_000;
 /// A repeat within this time of the stored last sight writes nothing, in ms (design, bar P1).
 pub const SIGHT_GRAIN_MS: u64 = 30 * DAY_MS;
+/// How long a match counts after its last sight where nothing else is set, in days: 13 months (issue 4).
+pub const MATCH_LIFETIME_DAYS: u64 = 396;
+/// New pairs that browsers may show a day where a subscription says nothing else; beyond it only some are kept. Ours:
+/// a site with five times as many visitors as Marketo's usual database has leads.
+pub const NEW_PAIRS_PER_DAY: u64 = 1_000_000;
 /// One hour in ms.
 pub const HOUR_MS: u64 = 3_600_000;
 /// One day in ms.

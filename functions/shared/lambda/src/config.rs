@@ -30,6 +30,8 @@ const TIME_SCALE: Variable =
     optional("TIME_SCALE", "Factor on every waiting time; below 1 in tests and the local stack.", "1");
 const LOG_LEVEL: Variable =
     optional("LOG_LEVEL", "Least level of our own log lines: error, warn, info, debug or trace.", "info");
+const MATCH_LIFETIME_DAYS: Variable =
+    optional("MATCH_LIFETIME_DAYS", "How long a match counts after its last sight, in days.", "396");
 const BUCKET: Variable = required("BUCKET", "Bucket of arriving files and of the big sets.");
 const MARKETO_BASE_URL: Variable =
     optional("MARKETO_BASE_URL", "Base of Marketo's REST API; empty: `https://<Munchkin id>.mktorest.com`.", "");
@@ -82,6 +84,8 @@ pub struct Uses {
     pub queues: &'static [Queue],
     /// Whether it reads or writes the bucket.
     pub bucket: bool,
+    /// Whether it stores matches or lets them expire.
+    pub matches: bool,
     /// Whether it calls Marketo.
     pub marketo: bool,
     /// Whether it calls Adobe.
@@ -90,7 +94,8 @@ pub struct Uses {
 
 impl Uses {
     /// Nothing but what every function has.
-    pub const NOTHING: Self = Self { tables: &[], queues: &[], bucket: false, marketo: false, adobe: false };
+    pub const NOTHING: Self =
+        Self { tables: &[], queues: &[], bucket: false, matches: false, marketo: false, adobe: false };
 
     /// The variables that such a function reads, in the order of the documentation.
     #[must_use]
@@ -100,6 +105,9 @@ impl Uses {
         all.extend(self.queues.iter().map(|queue| required(queue.env(), queue_about(*queue))));
         if self.bucket {
             all.push(BUCKET);
+        }
+        if self.matches {
+            all.push(MATCH_LIFETIME_DAYS);
         }
         if self.marketo {
             all.push(MARKETO_BASE_URL);
@@ -143,6 +151,9 @@ impl Uses {
             time_scale: env.parse(&TIME_SCALE, "a number above 0", |text| {
                 text.parse().ok().filter(|scale: &f64| scale.is_finite() && *scale > 0.0)
             })?,
+            match_lifetime_days: env.parse(&MATCH_LIFETIME_DAYS, "a whole number above 0", |text| {
+                text.parse().ok().filter(|days: &u32| *days > 0)
+            })?,
             log_level: env.parse(&LOG_LEVEL, "error, warn, info, debug or trace", |text| text.parse().ok())?,
             marketo: if self.marketo { Some(Marketo::load(&env)?) } else { None },
             adobe: if self.adobe { Some(Adobe::load(&env)?) } else { None },
@@ -174,6 +185,8 @@ fn queue_about(queue: Queue) -> &'static str {
 pub struct Config {
     /// Factor on every waiting time.
     pub time_scale: f64,
+    /// How long a match counts after its last sight, in days.
+    pub match_lifetime_days: u32,
     /// Least level of our own log lines.
     pub log_level: tracing::Level,
     /// Marketo; `None`: the function does not declare it.
@@ -343,7 +356,8 @@ mod tests {
 
     use super::*;
 
-    const ALL: Uses = Uses { tables: &Table::ALL, queues: &Queue::ALL, bucket: true, marketo: true, adobe: true };
+    const ALL: Uses =
+        Uses { tables: &Table::ALL, queues: &Queue::ALL, bucket: true, matches: true, marketo: true, adobe: true };
 
     fn complete() -> BTreeMap<&'static str, String> {
         ALL.variables()

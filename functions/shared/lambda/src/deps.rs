@@ -1,5 +1,6 @@
 //! What the handlers' libraries work with, from what a function has.
 
+use domain::limits::DAY_MS;
 use futures::future::join_all;
 use ports::Vendor;
 use state::{Deps, Settings};
@@ -25,6 +26,7 @@ pub async fn deps(app: &App) -> Deps {
         time_scale: config.time_scale,
         quota_share: marketo.map_or(1.0, |marketo| marketo.quota.share),
         quota_per_day: marketo.map_or(0, |marketo| u64::from(marketo.quota.calls_per_day)),
+        match_lifetime_ms: u64::from(config.match_lifetime_days) * DAY_MS,
         marketo_url: marketo.map(|marketo| marketo.base_url.clone()).unwrap_or_default(),
         ims_url: adobe.map(|adobe| adobe.ims_url.clone()).unwrap_or_default(),
         aam_url: adobe.map(|adobe| adobe.aam_url.clone()).unwrap_or_default(),

@@ -16,6 +16,8 @@ pub struct Settings {
     pub quota_share: f64,
     /// Calls a day that Marketo allows the instance, all tools together.
     pub quota_per_day: u64,
+    /// How long a match counts after its last sight, in ms; not scaled.
+    pub match_lifetime_ms: u64,
     /// Marketo's REST host; empty: `https://{munchkinId}.mktorest.com`.
     pub marketo_url: String,
     /// Adobe's IMS.

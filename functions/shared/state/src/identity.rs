@@ -6,9 +6,12 @@
 use std::collections::BTreeSet;
 
 use domain::identity::{LeadRecord, TokenRecord};
+use domain::limits::DAY_MS;
 use domain::planted::{Guard, holds};
 use domain::{Ecid, LeadId, MunchkinId, Token};
+use jiff::Timestamp;
 use ports::{Due, Expect, Item, Key, Read, Table};
+use serde::{Deserialize, Serialize};
 
 use crate::{Deps, Doc, Step, doc};
 
@@ -48,26 +51,56 @@ fn lead_hints(munchkin: &MunchkinId, lead: LeadId) -> String {
     format!("{munchkin}/lt/{lead}")
 }
 
-fn hint(pk: String, sk: String) -> Item {
-    Item { key: Key::new(pk, sk), rev: 1, doc: serde_json::json!({"v": 1}), due: None, expires_at: None }
-}
-
 /// The hint that leads from an ECID to a token.
 #[must_use]
-pub fn ecid_to_token(munchkin: &MunchkinId, ecid: Ecid, token: &Token) -> Item {
-    hint(ecid_hints(munchkin, ecid), format!("t/{}", token.as_str()))
+pub fn ecid_to_token(munchkin: &MunchkinId, ecid: Ecid, token: &Token) -> Key {
+    Key::new(ecid_hints(munchkin, ecid), format!("t/{}", token.as_str()))
 }
 
 /// The hint that leads from an ECID to a lead.
 #[must_use]
-pub fn ecid_to_lead(munchkin: &MunchkinId, ecid: Ecid, lead: LeadId) -> Item {
-    hint(ecid_hints(munchkin, ecid), format!("l/{lead:020}"))
+pub fn ecid_to_lead(munchkin: &MunchkinId, ecid: Ecid, lead: LeadId) -> Key {
+    Key::new(ecid_hints(munchkin, ecid), format!("l/{lead:020}"))
 }
 
 /// The hint that leads from a lead to a token.
 #[must_use]
-pub fn lead_to_token(munchkin: &MunchkinId, lead: LeadId, token: &Token) -> Item {
-    hint(lead_hints(munchkin, lead), token.as_str().to_owned())
+pub fn lead_to_token(munchkin: &MunchkinId, lead: LeadId, token: &Token) -> Key {
+    Key::new(lead_hints(munchkin, lead), token.as_str().to_owned())
+}
+
+/// Writes hints, before the edges that they lead to. Each gets a revision of its own, so that whoever forgets a hint
+/// ([`forget_hints`]) never takes away one that was written meanwhile.
+pub async fn put_hints(deps: &Deps, hints: impl IntoIterator<Item = Key>) -> Step<()> {
+    let fresh = |key| {
+        // A number that JSON and DynamoDB keep exactly, and never 0.
+        let rev = deps.ports.random.next_u64() >> 12 | 1;
+        Item { key, rev, doc: serde_json::json!({"v": 1}), due: None, expires_at: None }
+    };
+    let items: Vec<Item> = hints.into_iter().map(fresh).collect();
+    if items.is_empty() {
+        return Ok(());
+    }
+    Ok(deps.ports.tables.put_all(Table::Identity, items).await?)
+}
+
+/// Hints as they stand: read them *before* the write of a record in which their edges are gone, and
+/// [`forget_hints`] after it. Whoever makes such an edge anew meanwhile has written its hint after this reading, or
+/// loses against that write and begins again.
+pub async fn read_hints(deps: &Deps, hints: &[Key]) -> Step<Vec<(Key, u64)>> {
+    if hints.is_empty() {
+        return Ok(Vec::new());
+    }
+    let items = deps.ports.tables.batch_get(Table::Identity, hints, Read::Consistent).await?;
+    Ok(items.into_iter().map(|item| (item.key, item.rev)).collect())
+}
+
+/// Forgets hints, unless they were written again meanwhile.
+pub async fn forget_hints(deps: &Deps, hints: &[(Key, u64)]) -> Step<()> {
+    for (key, rev) in hints {
+        deps.ports.tables.delete(Table::Identity, key, Expect::Rev(*rev)).await?;
+    }
+    Ok(())
 }
 
 /// The partition of the index `due` that holds what the audiences are to be told of.
@@ -82,23 +115,36 @@ pub fn ask_pk(munchkin: &MunchkinId) -> String {
     format!("{munchkin}/ask")
 }
 
+/// How long after its last ECID's end a token's item is swept by the table itself, in ms: our own sweep, which tells the
+/// audiences, has long been there by then (design §5: 30 days).
+const BROOM_MS: u64 = 30 * DAY_MS;
+
 /// The item of a token's record, over revision `rev`.
 pub fn token_item(deps: &Deps, munchkin: &MunchkinId, record: &TokenRecord, rev: Option<u64>) -> Step<Item> {
     let now = deps.now();
-    // Intervals are the design's durations on this deployment's clock.
-    let due = record.due(now).map(|at| {
+    let lifetime = deps.settings.match_lifetime_ms;
+    // Intervals are the design's durations on this deployment's clock; the life of a match is a setting.
+    let look = record.due(now).map(|at| {
         if at <= now {
             at
         } else {
             record.asked_at.map_or(at, |asked| asked + deps.settings.scaled(at.saturating_sub(asked)))
         }
     });
-    doc::item(
+    let due = [look, record.expires_at(lifetime)].into_iter().flatten().min();
+    let mut item = doc::item(
         token_key(munchkin, &record.token),
         record,
         rev,
         due.map(|at| Due { pk: if record.unpropagated { tell_pk(munchkin) } else { ask_pk(munchkin) }, at }),
-    )
+    )?;
+    // What the audiences have not been told is never swept. Erased ones stay as long as a match of before could come:
+    // one that is older has expired.
+    let ends =
+        record.ecids.values().map(|seen| seen.last).chain(record.erased_at).chain(record.erased.values().copied());
+    let ends = ends.max().unwrap_or(0).saturating_add(lifetime).max(now).saturating_add(BROOM_MS);
+    item.expires_at = (!record.unpropagated).then_some(ends / 1_000);
+    Ok(item)
 }
 
 /// Writes a token's record on condition of its revision. `false`: somebody was faster.
@@ -154,36 +200,100 @@ pub struct EcidHints {
     pub tokens: Vec<Token>,
     /// Leads for which Marketo may have stored it.
     pub leads: Vec<LeadId>,
+    /// When it was erased, in ms: no sight of it up to then counts.
+    pub erased_at: Option<u64>,
 }
 
-/// The hints of an ECID.
+/// The hints of an ECID, and whether it was erased.
 pub async fn hints_of_ecid(deps: &Deps, munchkin: &MunchkinId, ecid: Ecid) -> Step<EcidHints> {
     let mut hints = EcidHints::default();
-    for sk in sort_keys(deps, &ecid_hints(munchkin, ecid)).await? {
+    for item in partition(deps, &ecid_hints(munchkin, ecid)).await? {
+        let sk = item.key.sk.as_str();
         if let Some(token) = sk.strip_prefix("t/").and_then(Token::parse) {
             hints.tokens.push(token);
         } else if let Some(lead) = sk.strip_prefix("l/").and_then(|lead| lead.parse().ok()) {
             hints.leads.push(lead);
+        } else if sk == ERASED {
+            hints.erased_at = Some(doc::read::<Erased>(item)?.value.erased_at);
         }
     }
     Ok(hints)
 }
 
-/// Tokens that a lead may own.
-pub async fn hints_of_lead(deps: &Deps, munchkin: &MunchkinId, lead: LeadId) -> Step<Vec<Token>> {
-    let keys = sort_keys(deps, &lead_hints(munchkin, lead)).await?;
-    Ok(keys.iter().filter_map(|sk| Token::parse(sk)).collect())
+const ERASED: &str = "erased";
+
+/// What stays of an ECID that was erased.
+#[derive(Debug, Serialize, Deserialize)]
+struct Erased {
+    v: u8,
+    erased_at: u64,
 }
 
-async fn sort_keys(deps: &Deps, pk: &str) -> Step<Vec<String>> {
+/// Writes down that an ECID was erased at a time (ms): no sight of it up to then makes an edge. It stays as long as a
+/// match of before could come.
+pub async fn erase_ecid(deps: &Deps, munchkin: &MunchkinId, ecid: Ecid, erased_at: u64) -> Step<()> {
+    let lifetime = deps.settings.match_lifetime_ms;
+    let mut item = doc::item(Key::new(ecid_hints(munchkin, ecid), ERASED), &Erased { v: 1, erased_at }, None, None)?;
+    item.expires_at = Some(erased_at.saturating_add(lifetime).saturating_add(BROOM_MS) / 1_000);
+    deps.ports.tables.put(Table::Identity, item, Expect::Anything).await?;
+    Ok(())
+}
+
+/// Tokens that a lead may own.
+pub async fn hints_of_lead(deps: &Deps, munchkin: &MunchkinId, lead: LeadId) -> Step<Vec<Token>> {
+    let items = partition(deps, &lead_hints(munchkin, lead)).await?;
+    Ok(items.iter().filter_map(|item| Token::parse(&item.key.sk)).collect())
+}
+
+async fn partition(deps: &Deps, pk: &str) -> Step<Vec<Item>> {
     let mut found = Vec::new();
     let mut after: Option<String> = None;
     loop {
         let page = deps.ports.tables.query(Table::Identity, pk, "", after.as_deref(), 1000, Read::Consistent).await?;
-        found.extend(page.items.into_iter().map(|item| item.key.sk));
+        found.extend(page.items);
         after = page.next;
         if after.is_none() {
             return Ok(found);
         }
     }
+}
+
+fn looks(munchkin: &MunchkinId) -> String {
+    format!("{munchkin}/look")
+}
+
+/// Notes that somebody asks to look at a lead now; the identity work takes such notes up.
+pub async fn want_look(deps: &Deps, munchkin: &MunchkinId, lead: LeadId) -> Step<()> {
+    put_hints(deps, [Key::new(looks(munchkin), format!("{lead:020}"))]).await
+}
+
+/// Leads that somebody asks to look at, at most `limit`, each with the note to forget ([`forget_hints`]) once that was
+/// done.
+pub async fn wanted_looks(deps: &Deps, munchkin: &MunchkinId, limit: usize) -> Step<Vec<(LeadId, (Key, u64))>> {
+    let page = deps.ports.tables.query(Table::Identity, &looks(munchkin), "", None, limit, Read::Consistent).await?;
+    Ok(page.items.into_iter().filter_map(|item| Some((item.key.sk.parse().ok()?, (item.key, item.rev)))).collect())
+}
+
+/// What a subscription took in on one day (UTC), in numbers. A message that comes twice may count twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intake {
+    /// Version of this shape.
+    pub v: u8,
+    /// New pairs that browsers showed.
+    pub new_public: u64,
+    /// New pairs that browsers showed beyond the day's cap, of which only some were kept.
+    pub over_day_cap: u64,
+    /// Those of them that were not kept.
+    pub sampled_out: u64,
+    /// Pairs that were not stored because their token is over its cap.
+    pub token_over_cap: u64,
+    /// Pairs that were not stored because their ECID is over its cap.
+    pub ecid_over_cap: u64,
+}
+
+/// The key of a day's intake, in the identity table.
+#[must_use]
+pub fn intake_key(munchkin: &MunchkinId, at: u64) -> Key {
+    let day = Timestamp::from_millisecond(i64::try_from(at).unwrap_or(0)).unwrap_or_default();
+    Key::new(format!("{munchkin}/intake"), day.strftime("%Y-%m-%d").to_string())
 }

@@ -8,6 +8,7 @@ pub mod bell;
 pub mod budget;
 pub mod deps;
 pub mod doc;
+pub mod erase;
 pub mod identity;
 pub mod lists;
 pub mod lists_index;

@@ -36,6 +36,14 @@ pub enum Note {
     },
     /// The whole list is to be compared with what we know of it.
     VerifyAll,
+    /// People are to be erased: they leave the list if we put them there, whatever any sync keeps, and are then
+    /// forgotten. Answered by [`crate::erase::answer`], once that is confirmed.
+    Erase {
+        /// The job's id.
+        job: String,
+        /// Who.
+        leads: LeadSet,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -31,6 +31,45 @@ pub struct Subscription {
     /// More additions than this that one of our own lists waits for go by bulk import; `None`: never.
     #[serde(default)]
     pub bulk_import_above: Option<u64>,
+    /// Origins of pages whose tag may send matches, such as `https://www.example.com` or `https://*.example.com`; none:
+    /// no page may.
+    #[serde(default)]
+    pub origins: Vec<String>,
+    /// New pairs that pages may show a day (UTC); beyond it only some are kept, and an alarm is raised.
+    #[serde(default = "new_pairs_per_day")]
+    pub new_pairs_per_day: u64,
+}
+
+/// The secrets with which form handlers and webhooks may leave hints: only what is needed to recognise one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HintSecrets {
+    /// Version of this shape.
+    pub v: u8,
+    /// The newest two, the newest first: the older one stays valid until there is a third, so that it can be replaced
+    /// without a gap.
+    pub valid: Vec<HintSecret>,
+}
+
+/// What is kept of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HintSecret {
+    /// Salt, in hexadecimal digits.
+    pub salt: String,
+    /// SHA-256 of the salt's bytes and the secret's, in hexadecimal digits. The secret has 256 random bits, so that a slow
+    /// hash would add nothing.
+    pub hash: String,
+    /// When it was made, in ms.
+    pub made_at: u64,
+}
+
+/// The key of a subscription's hint secrets.
+#[must_use]
+pub fn hint_secrets_key(munchkin: &MunchkinId) -> Key {
+    Key::new(munchkin.as_str(), "hint-secrets")
+}
+
+const fn new_pairs_per_day() -> u64 {
+    domain::limits::NEW_PAIRS_PER_DAY
 }
 
 const fn one() -> u8 {

@@ -240,6 +240,7 @@ impl World {
             time_scale: 1.0,
             quota_share: 0.5,
             quota_per_day: 50_000,
+            match_lifetime_ms: 396 * 86_400_000,
             marketo_url: "http://marketo.test".into(),
             ims_url: String::new(),
             aam_url: String::new(),
