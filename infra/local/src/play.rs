@@ -243,6 +243,8 @@ impl<'a> Local<'a> {
             ("AdobeClientId", CLIENT_ID.to_owned()),
             ("AdobeClientSecret", CLIENT_SECRET.to_owned()),
             ("QuotaShare", share.to_owned()),
+            // A played world has dates of its own: its matches do not grow old with the machine's clock.
+            ("MatchLifetimeDays", "36500".to_owned()),
             ("QuotaCallsPerDay", per_day.to_owned()),
         ];
         let stack = stack::start(Options {

@@ -154,34 +154,43 @@ impl TokenRecord {
         sight
     }
 
-    /// Drops the ECIDs whose last sight was before a time (ms). Returns whether there were any.
-    pub fn expire(&mut self, before: u64) -> bool {
-        let expired: Vec<Ecid> =
-            self.ecids.iter().filter(|(_, seen)| seen.last < before).map(|(ecid, _)| *ecid).collect();
-        for ecid in &expired {
-            self.drop_edge(*ecid);
-        }
-        !expired.is_empty()
+    /// Drops the ECIDs whose match has lived (ms) long enough after its last sight. Returns whether there were any.
+    pub fn expire(&mut self, now: u64, lifetime: u64) -> bool {
+        self.drop_edges(|seen| seen.last.saturating_add(lifetime) <= now)
     }
 
-    /// Forgets everything about it but the time (ms) until which sights do not count.
-    pub fn erase(&mut self, at: u64) {
-        for ecid in self.ecids.keys().copied().collect::<Vec<_>>() {
-            self.drop_edge(ecid);
+    /// Forgets everything that was known of it at a time (ms), and that sights up to then do not count. Returns
+    /// whether that was not done before.
+    pub fn erase(&mut self, at: u64) -> bool {
+        if self.erased_at.is_some_and(|done| done >= at) {
+            return false;
         }
+        self.drop_edges(|seen| seen.first <= at);
         self.owned_by(None, false);
-        self.erased_at = self.erased_at.max(Some(at));
-        self.erased.clear();
+        self.erased_at = Some(at);
+        self.erased.retain(|_, erased| *erased > at);
         self.asked_at = None;
         self.asked = 0;
         self.hinted = false;
+        true
     }
 
-    /// Forgets one ECID of it but the time (ms) until which its sights do not count.
-    pub fn erase_ecid(&mut self, ecid: Ecid, at: u64) {
-        self.drop_edge(ecid);
-        let erased = self.erased.entry(ecid).or_default();
-        *erased = at.max(*erased);
+    /// The same for one ECID of it.
+    pub fn erase_ecid(&mut self, ecid: Ecid, at: u64) -> bool {
+        if self.erased_at.max(self.erased.get(&ecid).copied()).is_some_and(|done| done >= at) {
+            return false;
+        }
+        if self.ecids.get(&ecid).is_some_and(|seen| seen.first <= at) {
+            self.drop_edge(ecid);
+        }
+        self.erased.insert(ecid, at);
+        true
+    }
+
+    fn drop_edges(&mut self, which: impl Fn(&Seen) -> bool) -> bool {
+        let gone: Vec<Ecid> = self.ecids.iter().filter(|(_, seen)| which(seen)).map(|(ecid, _)| *ecid).collect();
+        gone.iter().for_each(|ecid| self.drop_edge(*ecid));
+        !gone.is_empty()
     }
 
     fn drop_edge(&mut self, ecid: Ecid) {
@@ -306,6 +315,9 @@ pub struct LeadRecord {
     /// new match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased_at: Option<u64>,
+    /// ECIDs that were erased: Marketo's word on them does not count any more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub erased_ecids: BTreeSet<Ecid>,
 }
 
 impl LeadRecord {
@@ -323,15 +335,17 @@ impl LeadRecord {
             merged_into: None,
             gone: false,
             erased_at: None,
+            erased_ecids: BTreeSet::new(),
         }
     }
 
     /// Marketo says that the lead has these ECIDs, as of a moment. Returns whether anything changed.
-    pub fn told(&mut self, known: bool, ecids: BTreeSet<Ecid>, as_of: u64) -> bool {
+    pub fn told(&mut self, known: bool, mut ecids: BTreeSet<Ecid>, as_of: u64) -> bool {
         if self.gone || self.erased_at.is_some() || as_of < self.as_of {
             return false;
         }
         self.as_of = as_of;
+        ecids.retain(|ecid| !self.erased_ecids.contains(ecid));
         if (self.known, &self.ecids) == (known, &ecids) {
             return false;
         }
@@ -355,12 +369,29 @@ impl LeadRecord {
         true
     }
 
-    /// Forgets what Marketo said of it, for good.
-    pub fn erase(&mut self, at: u64) {
+    /// Forgets what Marketo said of it, for good. Returns whether that was not done before.
+    pub fn erase(&mut self, at: u64) -> bool {
+        if self.erased_at.is_some() {
+            return false;
+        }
         self.former.append(&mut self.ecids);
+        self.erased_ecids.clear();
         self.known = false;
-        self.erased_at = self.erased_at.max(Some(at));
+        self.erased_at = Some(at);
         self.unpropagated = true;
+        true
+    }
+
+    /// The same for one ECID of it.
+    pub fn erase_ecid(&mut self, ecid: Ecid) -> bool {
+        if self.erased_at.is_some() || !self.erased_ecids.insert(ecid) {
+            return false;
+        }
+        if self.ecids.remove(&ecid) {
+            self.former.insert(ecid);
+            self.unpropagated = true;
+        }
+        true
     }
 
     /// The ECIDs that count: none of an anonymous lead, none above the cap.
@@ -417,13 +448,13 @@ mod tests {
         token.owned_by(Some(7), true);
         token.was_propagated();
         assert_eq!(token.expires_at(500), Some(1_500));
-        assert!(!token.expire(1_000) && token.due(2_000).is_some());
-        assert!(token.expire(1_001) && token.unpropagated && token.former_ecids == BTreeSet::from([ecid(0)]));
+        assert!(!token.expire(1_499, 500) && token.due(2_000).is_some());
+        assert!(token.expire(1_500, 500) && token.unpropagated && token.former_ecids == BTreeSet::from([ecid(0)]));
         assert_eq!(token.person(), Some(7));
         assert_eq!(token.expires_at(500), Some(1_501));
         token.was_propagated();
         assert!(token.former_ecids.is_empty());
-        assert!(token.expire(u64::MAX) && token.ecids.is_empty());
+        assert!(token.expire(u64::MAX, 500) && token.ecids.is_empty());
         token.was_propagated();
         assert_eq!(token.due(5_000), None, "there is nothing to ask about");
     }
@@ -434,16 +465,16 @@ mod tests {
         token.sight(ecid(1), 10);
         token.sight(ecid(2), 20);
         token.owned_by(Some(7), true);
-        token.erase_ecid(ecid(1), 30);
+        assert!(token.erase_ecid(ecid(1), 30) && !token.erase_ecid(ecid(1), 30));
         assert_eq!(token.sight(ecid(1), 30), Sight::Erased);
         assert_eq!(token.sight(ecid(1), 31), Sight::New);
-        token.erase(40);
+        assert!(token.erase(40) && !token.erase(40));
         assert_eq!((token.lead, token.ecids.len(), &token.former), (None, 0, &BTreeSet::from([7])));
         assert_eq!(token.former_ecids, BTreeSet::from([ecid(1), ecid(2)]));
         assert_eq!((token.sight(ecid(1), 40), token.sight(ecid(3), 12)), (Sight::Erased, Sight::Erased));
         assert_eq!(token.sight(ecid(1), 41), Sight::New);
-        token.erase(35);
-        assert_eq!(token.erased_at, Some(40), "an older request takes nothing back");
+        assert!(!token.erase(35) && !token.erase_ecid(ecid(1), 39), "an older request takes nothing back");
+        assert!(token.ecids.contains_key(&ecid(1)), "nor does its repeat take what came after it");
     }
 
     #[test]
@@ -458,9 +489,15 @@ mod tests {
     fn an_erased_lead_is_tied_by_nothing_that_marketo_had_stored() {
         let mut lead = LeadRecord::new(1);
         lead.told(true, BTreeSet::from([ecid(1)]), 10);
-        lead.erase(20);
+        assert!(lead.erase(20) && !lead.erase(20));
         assert!(!lead.told(true, BTreeSet::from([ecid(1)]), 30));
         assert_eq!((lead.ecids.len(), &lead.former), (0, &BTreeSet::from([ecid(1)])));
+
+        let mut lead = LeadRecord::new(2);
+        lead.told(true, BTreeSet::from([ecid(1), ecid(2)]), 10);
+        assert!(lead.erase_ecid(ecid(1)) && !lead.erase_ecid(ecid(1)));
+        lead.told(true, BTreeSet::from([ecid(1), ecid(2)]), 30);
+        assert_eq!((&lead.ecids, &lead.former), (&BTreeSet::from([ecid(2)]), &BTreeSet::from([ecid(1)])));
     }
 
     #[test]

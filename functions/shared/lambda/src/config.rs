@@ -469,7 +469,13 @@ mod tests {
 
     #[test]
     fn waiting_times_scale_and_never_vanish() {
-        let config = |time_scale| Config { time_scale, log_level: tracing::Level::INFO, marketo: None, adobe: None };
+        let config = |time_scale| Config {
+            time_scale,
+            match_lifetime_days: 1,
+            log_level: tracing::Level::INFO,
+            marketo: None,
+            adobe: None,
+        };
         assert_eq!(config(1.0).scaled_ms(1_500), 1_500);
         assert_eq!(config(0.1).scaled_ms(1_505), 151);
         assert_eq!(config(0.0001).scaled_ms(1), 1);
