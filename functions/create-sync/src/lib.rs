@@ -9,6 +9,7 @@ mod create;
 mod lists;
 mod orders;
 mod page;
+mod people;
 mod problem;
 mod routes;
 mod view;

@@ -37,7 +37,7 @@ async fn kept(deps: &Deps, sync: &Sync, what: &str) -> Answer<ListId> {
 }
 
 /// Fields that nobody knows: a misspelt one must not mean "all", or "as usual".
-fn unknown(body: &Value, known: &[&str], pointer: &str) -> Vec<(String, String)> {
+pub(crate) fn unknown(body: &Value, known: &[&str], pointer: &str) -> Vec<(String, String)> {
     let fields = body.as_object().into_iter().flatten().map(|(field, _)| field);
     let unknown = fields.filter(|field| !known.contains(&field.as_str()));
     unknown.map(|field| (format!("{pointer}/{field}"), format!("expected one of {}", known.join(", ")))).collect()

@@ -8,7 +8,7 @@ use state::syncs::{Subscription, subscriptions};
 use state::{Deps, Doc, load, syncs};
 
 use crate::problem::{Answer, Problem};
-use crate::{control, create, lists, orders, page, view};
+use crate::{control, create, lists, orders, page, people, view};
 
 /// A request, as the HTTP API hands it on.
 #[derive(Debug, Clone, Default)]
@@ -76,12 +76,15 @@ impl Response {
 pub const BODY_BYTES: usize = 64 * 1024;
 
 /// Every route: method and path, `*` for one segment.
-const ROUTES: [(&str, &str); 23] = [
+const ROUTES: [(&str, &str); 26] = [
     ("GET", "/"),
     ("GET", "/status"),
     ("GET", "/imports"),
     ("GET", "/subscription"),
     ("PUT", "/subscription"),
+    ("POST", "/subscription/hint-secrets"),
+    ("POST", "/people/erase"),
+    ("GET", "/people/erase/*"),
     ("GET", "/feeds"),
     ("PUT", "/feeds/*"),
     ("GET", "/folders"),
@@ -132,6 +135,17 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
         ("GET", ["imports"]) => view::imports(deps, &chosen(deps, request).await?.munchkin_id).await.map(ok),
         ("GET", ["subscription"]) => Ok(ok(json!(chosen(deps, request).await?))),
         ("PUT", ["subscription"]) => control::put_subscription(deps, request).await,
+        ("POST", ["subscription", "hint-secrets"]) => {
+            let made = people::new_hint_secret(deps, &chosen(deps, request).await?.munchkin_id).await?;
+            Ok(Response::json(201, &made))
+        }
+        ("POST", ["people", "erase"]) => {
+            let munchkin = chosen(deps, request).await?.munchkin_id;
+            people::erase(deps, &munchkin, request, deadline).await.map(noted)
+        }
+        ("GET", ["people", "erase", id]) => {
+            people::erasure(deps, &chosen(deps, request).await?.munchkin_id, id).await.map(ok)
+        }
         ("GET", ["feeds"]) => control::feeds(deps, &chosen(deps, request).await?.munchkin_id).await.map(ok),
         ("PUT", ["feeds", id]) => {
             control::put_feed(deps, &chosen(deps, request).await?.munchkin_id, id, request).await.map(ok)

@@ -122,7 +122,7 @@ pub(crate) async fn wake(deps: &Deps, munchkin: &MunchkinId, mut token: Doc<Toke
 }
 
 /// Whether a lead is known and owns at least one ECID of the audience.
-async fn is_wanted(deps: &Deps, munchkin: &MunchkinId, members: &Members<'_>, lead: LeadId) -> Step<bool> {
+pub(crate) async fn is_wanted(deps: &Deps, munchkin: &MunchkinId, members: &Members<'_>, lead: LeadId) -> Step<bool> {
     let mut ecids: BTreeSet<Ecid> = BTreeSet::new();
     let hints = hints_of_lead(deps, munchkin, lead).await?;
     for token in tokens(deps, munchkin, &hints).await? {

@@ -1,6 +1,8 @@
 //! Who owns which token: one worker a subscription follows Marketo's activities, asks about tokens, and reads the
 //! ECIDs that Marketo itself has stored.
 
+mod erase;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::identity::{LeadRecord, TokenRecord};
@@ -15,7 +17,8 @@ use ports::{Expect, Failure, Item, Table};
 use state::bell::{BellKey, Next};
 use state::budget::{self, Purpose};
 use state::identity::{
-    ask_pk, ecid_to_lead, hints_of_lead, lead_to_token, leads, put_hints, save_lead, save_token, tell_pk, tokens,
+    ask_pk, ecid_to_lead, forget_hints, hints_of_lead, lead_to_token, leads, put_hints, save_lead, save_token, tell_pk,
+    tokens, wanted_looks,
 };
 use state::lists::{Departure, departure_key, heads};
 use state::notes::{self, Note};
@@ -29,6 +32,8 @@ const POLL_MS: u64 = 60_000;
 /// While more tokens wait for a look-up than one call takes, the audiences are told this often, in ms: each time they
 /// work out everything anew.
 const TELL_MS: u64 = 10 * 60_000;
+/// Leads that somebody asks to look at are read this often, in ms: what comes within it shares a call.
+const LOOK_MS: u64 = 10_000;
 /// How often Marketo is asked what everybody has used of the day's quota, in ms: 96 calls a day.
 const USE_MS: u64 = 15 * 60_000;
 /// How often the activity log is read for what was done to lists, in ms: 144 calls a day where little happens.
@@ -109,6 +114,8 @@ impl Worker<'_> {
             self.head.changes_at = self.deps.now();
             self.save().await?;
         }
+        let erasing = self.erase().await?;
+        let looks = self.look_where_asked().await?;
         if !self.ask().await? {
             return Ok(Next::Again);
         }
@@ -120,7 +127,7 @@ impl Worker<'_> {
             return Ok(Next::Again);
         }
         let poll = self.head.polled_at + self.deps.settings.scaled(POLL_MS);
-        Ok(Next::Done(Some(extract.map_or(poll, |at| at.min(poll)))))
+        Ok(Next::Done([Some(poll), extract, looks, erasing].into_iter().flatten().min()))
     }
 
     async fn save(&mut self) -> Step<()> {
@@ -177,6 +184,25 @@ impl Worker<'_> {
         }
     }
 
+    /// Reads the leads that somebody asks to look at. Returns when those that are left have their turn, in ms.
+    async fn look_where_asked(&mut self) -> Result<Option<u64>, CallError> {
+        let wanted = wanted_looks(self.deps, self.munchkin, MARKETO_BATCH).await?;
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let now = self.deps.now();
+        let next = self.head.looked_at + self.deps.settings.scaled(LOOK_MS);
+        if now < next {
+            return Ok(Some(next));
+        }
+        let (leads, notes): (Vec<LeadId>, Vec<_>) = wanted.into_iter().unzip();
+        self.read_again(&leads, Purpose::LookUp).await?;
+        forget_hints(self.deps, &notes).await?;
+        self.head.looked_at = now;
+        self.save().await?;
+        Ok((leads.len() == MARKETO_BATCH).then(|| now + self.deps.settings.scaled(LOOK_MS)))
+    }
+
     /// Asks Marketo about every token that is due. `false`: there is more, and no time.
     async fn ask(&mut self) -> Result<bool, CallError> {
         loop {
@@ -185,7 +211,11 @@ impl Worker<'_> {
             }
             let now = self.deps.now();
             let (mut due, _) = self.due(&ask_pk(self.munchkin)).await?;
-            due.retain(|token| !token.value.unpropagated && token.value.due(now).is_some());
+            due.retain(|token| !token.value.unpropagated);
+            if self.expire(&mut due, now).await? {
+                continue;
+            }
+            due.retain(|token| token.value.due(now).is_some());
             if due.is_empty() {
                 return Ok(true);
             }
@@ -224,6 +254,16 @@ impl Worker<'_> {
                 }
             }
         }
+    }
+
+    /// Drops matches whose time is over. Returns whether there were any.
+    async fn expire(&self, due: &mut [Doc<TokenRecord>], now: u64) -> Step<bool> {
+        let lifetime = self.deps.settings.match_lifetime_ms;
+        let expired: Vec<&Doc<TokenRecord>> =
+            due.iter_mut().filter_map(|token| token.value.expire(now, lifetime).then_some(&*token)).collect();
+        let (deps, munchkin) = (self.deps, self.munchkin);
+        many(expired.iter().map(|token| save_token(deps, munchkin, &token.value, Some(token.rev)).boxed())).await?;
+        Ok(!expired.is_empty())
     }
 
     async fn look_up(&mut self, batch: &[Doc<TokenRecord>]) -> Result<(), CallError> {

@@ -6,9 +6,10 @@ use domain::identity::{LeadRecord, TokenRecord};
 use domain::{AudienceId, Ecid, LeadId, MunchkinId};
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use ports::Key;
 use state::audience::{Members, add_todo, want_pass};
 use state::bell::BellKey;
-use state::identity::{save_lead, save_token};
+use state::identity::{ecid_to_lead, ecid_to_token, forget_hints, lead_to_token, read_hints, save_lead, save_token};
 use state::{Deps, Doc, Step, bell, syncs};
 
 /// Requests to a table that are under way at a time. Ours: one after the other, a bulk of tokens is bound by the
@@ -51,6 +52,10 @@ pub(crate) async fn propagate(
             // Who owns it now is found from the ECID; who owned it before is not.
             changed.entry(*ecid).or_default().extend(&token.value.former);
         }
+        for ecid in &token.value.former_ecids {
+            // Its lead is not found from an ECID that it has no more.
+            changed.entry(*ecid).or_default().extend(token.value.former.iter().chain(&token.value.lead));
+        }
     }
     for lead in &leads {
         for ecid in lead.value.ecids.iter().chain(&lead.value.former) {
@@ -69,11 +74,48 @@ pub(crate) async fn propagate(
         }
         bell::mark(deps, &BellKey::audience(munchkin, &audience)).await?;
     }
-    let (mut tokens, mut leads) = (tokens, leads);
-    tokens.iter_mut().for_each(|token| token.value.was_propagated());
-    leads.iter_mut().for_each(|lead| lead.value.was_propagated());
     // Lost to somebody who changed one of them again: then that one is told again.
-    many(tokens.iter().map(|token| save_token(deps, munchkin, &token.value, Some(token.rev)).boxed())).await?;
-    many(leads.iter().map(|lead| save_lead(deps, munchkin, &lead.value, Some(lead.rev)).boxed())).await?;
+    many(tokens.into_iter().map(|token| token_told(deps, munchkin, token).boxed())).await?;
+    many(leads.into_iter().map(|lead| lead_told(deps, munchkin, lead).boxed())).await?;
+    Ok(())
+}
+
+/// The audiences have been told of a token: forgets the hints to what it had, and then that there was something to tell.
+async fn token_told(deps: &Deps, munchkin: &MunchkinId, mut token: Doc<TokenRecord>) -> Step<()> {
+    let record = &token.value;
+    let ecids = record.former_ecids.iter().filter(|ecid| !record.ecids.contains_key(ecid));
+    let leads = record.former.iter().filter(|lead| Some(**lead) != record.lead);
+    let lost: Vec<Key> = ecids
+        .map(|ecid| ecid_to_token(munchkin, *ecid, &record.token))
+        .chain(leads.map(|lead| lead_to_token(munchkin, *lead, &record.token)))
+        .collect();
+    if !lost.is_empty() {
+        let hints = read_hints(deps, &lost).await?;
+        if !save_token(deps, munchkin, &token.value, Some(token.rev)).await? {
+            return Ok(());
+        }
+        token.rev += 1;
+        forget_hints(deps, &hints).await?;
+    }
+    token.value.was_propagated();
+    save_token(deps, munchkin, &token.value, Some(token.rev)).await?;
+    Ok(())
+}
+
+/// The same of a lead.
+async fn lead_told(deps: &Deps, munchkin: &MunchkinId, mut lead: Doc<LeadRecord>) -> Step<()> {
+    let record = &lead.value;
+    let ecids = record.former.iter().filter(|ecid| !record.ecids.contains(ecid));
+    let lost: Vec<Key> = ecids.map(|ecid| ecid_to_lead(munchkin, *ecid, record.lead)).collect();
+    if !lost.is_empty() {
+        let hints = read_hints(deps, &lost).await?;
+        if !save_lead(deps, munchkin, &lead.value, Some(lead.rev)).await? {
+            return Ok(());
+        }
+        lead.rev += 1;
+        forget_hints(deps, &hints).await?;
+    }
+    lead.value.was_propagated();
+    save_lead(deps, munchkin, &lead.value, Some(lead.rev)).await?;
     Ok(())
 }

@@ -124,6 +124,12 @@ impl Marketo<'_> {
         self.leads(slot, "id", ids.iter().map(ToString::to_string).collect(), fields).await
     }
 
+    /// The leads with this email: Marketo may hold several.
+    pub async fn leads_by_email(&self, slot: Slot, email: &str) -> Result<Vec<LeadId>, CallError> {
+        let rows = self.leads(slot, "email", vec![email.to_owned()], "id").await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
     async fn leads(
         &self,
         slot: Slot,

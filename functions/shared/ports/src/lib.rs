@@ -294,7 +294,7 @@ pub trait Clock: Send + Sync {
     async fn sleep_ms(&self, ms: u64);
 }
 
-/// Randomness, for ids and jitter.
+/// Randomness, for ids, jitter and secrets: nobody can guess the next number.
 pub trait Random: Send + Sync {
     /// A fresh random number.
     fn next_u64(&self) -> u64;

@@ -6,6 +6,7 @@ pub use domain::list::GuardSettings;
 use domain::{AudienceId, ListId, MunchkinId, OrgId};
 use ports::{Key, Table};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::{Deps, Doc, Step, doc, load};
 
@@ -55,11 +56,31 @@ pub struct HintSecrets {
 pub struct HintSecret {
     /// Salt, in hexadecimal digits.
     pub salt: String,
-    /// SHA-256 of the salt's bytes and the secret's, in hexadecimal digits. The secret has 256 random bits, so that a slow
+    /// SHA-256 of the salt's and the secret's text, in hexadecimal digits. The secret has 256 random bits, so that a slow
     /// hash would add nothing.
     pub hash: String,
     /// When it was made, in ms.
     pub made_at: u64,
+}
+
+impl HintSecret {
+    /// What is kept of a secret.
+    #[must_use]
+    pub fn of(secret: &str, salt: String, made_at: u64) -> Self {
+        let hash = Self::digest(&salt, secret);
+        Self { salt, hash, made_at }
+    }
+
+    /// Whether this is the secret. What the comparison's time could tell is how much of a salted hash fits.
+    #[must_use]
+    pub fn is(&self, secret: &str) -> bool {
+        Self::digest(&self.salt, secret) == self.hash
+    }
+
+    fn digest(salt: &str, secret: &str) -> String {
+        let digest = Sha256::new().chain_update(salt).chain_update(secret).finalize();
+        digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    }
 }
 
 /// The key of a subscription's hint secrets.
@@ -290,6 +311,9 @@ pub struct IdentityHead {
     /// When the audiences were last told of everything, in ms.
     #[serde(default)]
     pub told_at: u64,
+    /// When leads were last read because somebody asked to, in ms.
+    #[serde(default)]
+    pub looked_at: u64,
     /// Marketo's paging token of what was done to lists.
     #[serde(default)]
     pub changes_cursor: Option<String>,

@@ -1,0 +1,155 @@
+//! Erasing people, and the secrets with which others may point at one.
+
+use std::collections::BTreeSet;
+
+use domain::{Ecid, LeadSet, MunchkinId, Token};
+use marketo::Marketo;
+use ports::{Failure, Table};
+use serde_json::{Value, json};
+use state::bell::{self, BellKey};
+use state::budget::Purpose;
+use state::erase::{Job, Phase, Subject, answers, job, save_job};
+use state::syncs::{HintSecret, HintSecrets, hint_secrets_key};
+use state::{Deps, update};
+
+use crate::orders::unknown;
+use crate::problem::{Answer, Problem};
+use crate::routes::Request;
+use crate::view::time;
+
+const SUBJECTS: [&str; 4] = ["ecid", "token", "lead_id", "email"];
+/// What an erasure does not reach, for whoever has to answer the person.
+const NOT_REACHED: &str = "What Adobe delivered (files, and the members of an audience as Adobe names them) is Adobe's \
+    word on the browser: files expire by themselves after 35 days, and an audience loses the browser once Adobe \
+    deletes it there. Marketo's own record of the person is Marketo's. Numbers of people (Marketo ids) in reports \
+    are replaced with the next report.";
+
+/// `POST /people/erase`: writes the job. An email is turned into Marketo's ids here, so that it is stored nowhere.
+pub(crate) async fn erase(deps: &Deps, munchkin: &MunchkinId, request: &Request, deadline: u64) -> Answer<Value> {
+    let body = request.json()?;
+    let mut errors = unknown(&body, &SUBJECTS, "");
+    let named: Vec<&str> = SUBJECTS.into_iter().filter(|name| !body[*name].is_null()).collect();
+    let [name] = named[..] else {
+        errors.push((String::new(), format!("expected exactly one of {}", SUBJECTS.join(", "))));
+        return Err(Problem::fields(errors));
+    };
+    let value = &body[name];
+    let subject = match name {
+        "ecid" => value.as_str().and_then(Ecid::parse).map(Subject::Ecid),
+        "token" => value.as_str().and_then(Token::parse).map(Subject::Token),
+        "lead_id" => value.as_u64().filter(|id| *id > 0).map(|id| Subject::Leads(BTreeSet::from([id]))),
+        _ => match value.as_str().filter(|email| is_email(email)) {
+            Some(email) => {
+                let marketo = Marketo::new(deps, munchkin, deadline, Purpose::Control);
+                let leads = marketo.leads_by_email(marketo.slot().await?, email).await?;
+                Some(Subject::Leads(leads.into_iter().collect()))
+            }
+            None => None,
+        },
+    };
+    let Some(subject) = subject.filter(|_| errors.is_empty()) else {
+        let expected = match name {
+            "ecid" => "expected a string of 38 digits",
+            "token" => "expected the token (_mch-…) of a Munchkin cookie",
+            "lead_id" => "expected Marketo's id as a number",
+            _ => "expected an email address",
+        };
+        if errors.is_empty() {
+            errors.push((format!("/{name}"), expected.into()));
+        }
+        return Err(Problem::fields(errors));
+    };
+    let new = Job {
+        v: 1,
+        id: deps.fresh_id(),
+        subject: Some(subject),
+        requested_at: deps.now(),
+        phase: Phase::Forgetting,
+        people: LeadSet::new(),
+        tokens: 0,
+        ecids: 0,
+        people_out: 0,
+        people_stay: 0,
+        lists: BTreeSet::new(),
+        done_at: None,
+    };
+    if !save_job(deps, munchkin, &new, None).await? {
+        return Err(Failure::retry("an id was taken").into());
+    }
+    bell::rouse(deps, &BellKey::identity(munchkin)).await?;
+    show(deps, munchkin, &new).await
+}
+
+/// Marketo takes several values between commas.
+fn is_email(text: &str) -> bool {
+    let plain = text.len() <= 254 && !text.contains([',', ' ', '\n', '\r', '\t']);
+    plain && text.split_once('@').is_some_and(|(name, domain)| !name.is_empty() && !domain.is_empty())
+}
+
+/// `GET /people/erase/{id}`: how far a job is.
+pub(crate) async fn erasure(deps: &Deps, munchkin: &MunchkinId, id: &str) -> Answer<Value> {
+    match job(deps, munchkin, id).await? {
+        Some(found) => show(deps, munchkin, &found.value).await,
+        None => Err(Problem::new(404, "there is no erasure with this id")),
+    }
+}
+
+async fn show(deps: &Deps, munchkin: &MunchkinId, job: &Job) -> Answer<Value> {
+    let answered = answers(deps, munchkin, job).await?;
+    let waiting: Vec<u64> =
+        job.lists.iter().copied().filter(|list| answered.iter().all(|(done, _)| done != list)).collect();
+    let step = match job.phase {
+        Phase::Forgetting => "what ties the person to browsers is being forgotten",
+        Phase::Leaving => "the audiences are working out who is wanted without it",
+        Phase::Lists => "the lists are taking the people out",
+        Phase::Done => "done",
+    };
+    Ok(json!({
+        "id": job.id,
+        "status": job.phase,
+        "step": step,
+        "requested_at": time(job.requested_at),
+        "done_at": job.done_at.map(time),
+        "cookies_forgotten": job.tokens,
+        "browsers_forgotten": job.ecids,
+        "people_out_of_audiences": job.people_out,
+        "people_who_stay": job.people_stay,
+        "lists": answered
+            .iter()
+            .map(|(list, answer)| json!({"list_id": list, "taken_out": answer.out, "stay": answer.stay, "at": time(answer.at)}))
+            .collect::<Vec<Value>>(),
+        "lists_waiting": waiting,
+        "not_reached": NOT_REACHED,
+    }))
+}
+
+/// Bytes of a hint secret and of its salt, by eight.
+const WORDS: usize = 4;
+
+/// `POST /subscription/hint-secrets`: makes a secret, which is shown this once. The two newest are valid.
+pub(crate) async fn new_hint_secret(deps: &Deps, munchkin: &MunchkinId) -> Answer<Value> {
+    let random = || (0..WORDS).map(|_| deps.fresh_id()).collect::<String>();
+    let secret = random();
+    let kept = HintSecret::of(&secret, random(), deps.now());
+    let valid = update(
+        deps,
+        Table::Syncs,
+        &hint_secrets_key(munchkin),
+        |found: Option<HintSecrets>| {
+            let mut secrets = found.unwrap_or_default();
+            secrets.v = 1;
+            secrets.valid.insert(0, kept.clone());
+            secrets.valid.truncate(2);
+            let made: Vec<u64> = secrets.valid.iter().map(|secret| secret.made_at).collect();
+            Ok((Some(secrets), made))
+        },
+        |_| None,
+    )
+    .await?;
+    Ok(json!({
+        "secret": secret,
+        "header": "x-hint-secret",
+        "valid": valid.into_iter().map(|made_at| json!({"made_at": time(made_at)})).collect::<Vec<Value>>(),
+        "note": "Shown this once. The newest two are valid: make another one to end the older of them.",
+    }))
+}
