@@ -41,7 +41,8 @@
       const wire = key % 8;
       const size = wire === 1 ? 8 : wire === 5 ? 4 : wire === 2 || !wire ? varint() : NaN;
       const end = wire ? at + size : at;
-      if (!(end <= bytes.length)) throw 0;
+      // Cut, field 0, or field 1 of another type.
+      if (!(end <= bytes.length && key > 9 && key !== 13)) throw 0;
       if (key === 10) ecid = bytes.slice(at, end);
       at = end;
     }
@@ -70,8 +71,9 @@
     /** @type {[string, number][]} */
     let sent = [];
     try {
-      sent = JSON.parse(localStorage[KEY]);
-      sent = sent.filter((one) => one[1] <= now && now - one[1] < WEEK);
+      /** @type {typeof sent} */
+      const all = JSON.parse(localStorage[KEY]);
+      sent = all.filter((one) => one[1] <= now && now - one[1] < WEEK);
     } catch (_) {}
     if (page[KEY][pair] || sent.some((one) => one[0] === pair)) return;
     // A string goes as text/plain, without a preflight.
@@ -107,7 +109,7 @@
   /** @param {boolean} foreign */
   async function askAlloy(foreign) {
     try {
-      // Before 2.12 it does not say whose it is; then the cookies decide.
+      // Before 2.12 it does not say; then the cookies decide.
       const of = ((await page.alloy("getLibraryInfo")).libraryInfo.configs || {}).orgId;
       if (!allowed || (of ? of !== org : foreign)) throw 0;
       hear((await page.alloy("getIdentity", { namespaces: ["ECID"] })).identity.ECID);
@@ -127,13 +129,10 @@
   }
 
   function match() {
-    const cookies = document.cookie.split(/; */).map((one) => {
-      try {
-        return decodeURIComponent(one);
-      } catch (_) {
-        return one;
-      }
-    });
+    // Ours are ASCII. decodeURIComponent gives up where there is a stray %.
+    const cookies = document.cookie
+      .split(/; */)
+      .map((one) => one.replace(/%([\da-f]{2})/gi, (_, hex) => String.fromCharCode(parseInt(hex, 16))));
     const amcv = "AMCV_" + org + "=";
     const identity = "kndctr_" + org.replace("@", "_") + "_identity=";
     const mcmid = /(?:^|\|)MCMID\|(\d{38})(?:$|\|)/;
@@ -151,7 +150,7 @@
 
     if (
       cookies.some((one) => /^(mkto_opt_out=true|demdex=NOTARGET)$/.test(one)) ||
-      first(amcv, /(?:^|\|)MCOPTOUT(?:-\d+s?)?(\|)(?!NONE($|\|))/)
+      first(amcv, /(?:^|\|)MCOPTOUT(?:-[^|]*)?(\|)(?!NONE($|\|))/)
     )
       return;
 
@@ -201,10 +200,11 @@
 
   try {
     endpoint = new URL(script.dataset.endpoint || "/beacon", script.src || location.href).href;
-    // Twice in one page is once.
     const me = [org, munchkin, endpoint].join();
+    if (!/^\w{24}@AdobeOrg,\d{3}-[A-Z]{3}-\d{3},/.test(me)) return;
+    // Twice in one page is once.
     const running = (page[KEY] = page[KEY] || {});
-    if (running[me] || !/^\w{24}@AdobeOrg,\d{3}-[A-Z]{3}-\d{3},/.test(me)) return;
+    if (running[me]) return;
     running[me] = 1;
     document.addEventListener("visibilitychange", look);
     if (!document.hidden) look();
