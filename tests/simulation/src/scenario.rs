@@ -68,12 +68,35 @@ pub fn active_sync(munchkin: &MunchkinId, audience: AudienceId, list: ListId, ou
     }
 }
 
+/// Last sight of a match that expires half an hour after the world begins, in ms.
+const EXPIRING: u64 = BEGIN + 1_800_000 - 396 * 86_400_000;
+
+/// Whom an erasure concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Erase {
+    /// A cookie.
+    Token(u64),
+    /// A browser.
+    Ecid(u64),
+    /// A person, by Marketo's id.
+    Lead(u64),
+    /// A person by the email that the lead of this id has; by the id where it has none.
+    Email(u64),
+}
+
 /// A world in which things happen.
 pub struct Scenario {
     /// The functions, the queues and the clock.
     pub driver: Driver,
     rng: SmallRng,
-    matches: BTreeSet<(u64, u64)>,
+    /// ECID and token, with the last sight, in ms.
+    matches: BTreeMap<(u64, u64), u64>,
+    /// No sight of this token up to then counts, in ms.
+    erased_tokens: BTreeMap<u64, u64>,
+    /// No sight of this ECID up to then counts, in ms.
+    erased_ecids: BTreeMap<u64, u64>,
+    /// People whose ECIDs in Marketo do not count any more; `None`: none of them.
+    erased_people: BTreeSet<(u64, Option<u64>)>,
     /// What files said, by time: audience, ECID, and in or out; a snapshot clears its audience first.
     files: BTreeMap<u64, File>,
     syncs: Vec<SyncModel>,
@@ -154,7 +177,10 @@ impl Scenario {
         let mut scenario = Self {
             driver: Driver::new(sim, settings()),
             rng,
-            matches: BTreeSet::new(),
+            matches: BTreeMap::new(),
+            erased_tokens: BTreeMap::new(),
+            erased_ecids: BTreeMap::new(),
+            erased_people: BTreeSet::new(),
             files: BTreeMap::new(),
             syncs: Vec::new(),
             theirs,
@@ -252,16 +278,109 @@ impl Scenario {
 
     /// A browser shows an ECID beside a token.
     pub fn see(&mut self, e: u64, t: u64) {
-        self.matches.insert((e, t));
-        self.tell(format!("match {e} {t}"));
-        let mut store = self.driver.sim.lock();
-        let found = json!({"v": 1, "munchkin_id": MUNCHKIN, "ecid": ecid(e), "token": token(t), "seen_at": store.now});
-        store.enqueue(Queue::Matches, Outgoing { body: found.to_string(), group: None, dedup: None });
+        let now = self.driver.sim.lock().now;
+        self.see_at(e, t, now);
     }
 
-    /// Tells the model of a match that was stored without a queue.
-    pub fn note_match(&mut self, e: u64, t: u64) {
-        self.matches.insert((e, t));
+    /// A browser showed an ECID beside a token at a time (ms), and the message comes now.
+    pub fn see_at(&mut self, e: u64, t: u64, at: u64) {
+        self.note_match(e, t, at);
+        self.tell(format!("match {e} {t} of {}s", at.cast_signed().wrapping_sub(BEGIN.cast_signed()) / 1000));
+        let found = json!({"v": 1, "munchkin_id": MUNCHKIN, "ecid": ecid(e), "token": token(t), "seen_at": at});
+        let message = Outgoing { body: found.to_string(), group: None, dedup: None };
+        self.driver.sim.lock().enqueue(Queue::Matches, message);
+    }
+
+    /// Tells the model of a match.
+    pub fn note_match(&mut self, e: u64, t: u64, at: u64) {
+        let erased = self.erased_tokens.get(&t).max(self.erased_ecids.get(&e));
+        if erased.is_none_or(|erased| *erased < at) {
+            let last = self.matches.entry((e, t)).or_insert(at);
+            *last = at.max(*last);
+        }
+    }
+
+    /// Whether the match of a pair counts: it was seen, not erased, and has not expired.
+    fn is_match(&self, e: u64, t: u64) -> bool {
+        let now = self.driver.sim.lock().now;
+        self.matches.get(&(e, t)).is_some_and(|last| last + settings().match_lifetime_ms > now)
+    }
+
+    /// Erases whoever is meant, and waits until that is done. What Marketo says is settled before, so that the model knows
+    /// who that is.
+    pub fn erase(&mut self, subject: &Erase) -> Result<(), String> {
+        let faults = std::mem::replace(&mut self.driver.sim.lock().faults, Faults::NONE);
+        self.settle()?;
+        self.driver.sim.lock().faults = faults;
+        let (body, people) = self.note_erase(subject);
+        let (status, job) = self.request("POST", "/people/erase", &body);
+        if status != 202 {
+            return Err(format!("an erasure was not taken: {status} {job}"));
+        }
+        let path = format!("/people/erase/{}", job["id"].as_str().unwrap_or_default());
+        for round in 0..500 {
+            if round == 30 {
+                // Where everything fails again and again, five minutes of it are enough.
+                self.driver.sim.lock().faults = Faults::NONE;
+            }
+            self.driver.run_for(10_000);
+            if self.request("GET", &path, &Value::Null).1["status"] == "done" {
+                self.driver.sim.lock().faults = faults;
+                // Nobody keeps them any more, unless some audience wants them by another browser.
+                let followed: BTreeSet<u64> =
+                    self.syncs.iter().filter(|sync| !sync.over).map(|sync| sync.sid).collect();
+                let wanted: BTreeSet<u64> = followed.into_iter().flat_map(|sid| self.wanted_by(sid)).collect();
+                for kept in self.kept.values_mut() {
+                    kept.retain(|lead| !people.contains(lead) || wanted.contains(lead));
+                }
+                return Ok(());
+            }
+        }
+        Err(format!("an erasure never ends: {}", self.request("GET", &path, &Value::Null).1))
+    }
+
+    /// Follows an erasure in the model. Returns the request, and the people who are concerned.
+    pub fn note_erase(&mut self, subject: &Erase) -> (Value, BTreeSet<u64>) {
+        let store = self.driver.sim.lock();
+        let now = store.now;
+        let owner = |t: u64| store.marketo.owner_of(&token(t));
+        let leads = store.marketo.leads();
+        let mut people = BTreeSet::new();
+        let mut gone = BTreeSet::new();
+        let body = match *subject {
+            Erase::Token(t) => {
+                gone.insert(t);
+                people.extend(owner(t));
+                json!({"token": token(t)})
+            }
+            Erase::Ecid(e) => {
+                let beside = self.matches.keys().filter(|(other, _)| *other == e).filter_map(|(_, t)| owner(*t));
+                people.extend(beside);
+                let direct = leads.iter().filter(|(_, lead)| lead.ecids.contains(&ecid(e)));
+                let direct: Vec<u64> = direct.map(|(id, _)| *id).collect();
+                people.extend(&direct);
+                self.erased_people.extend(direct.into_iter().map(|id| (id, Some(e))));
+                self.erased_ecids.insert(e, now);
+                self.matches.retain(|(other, _), _| *other != e);
+                json!({"ecid": ecid(e)})
+            }
+            Erase::Lead(id) | Erase::Email(id) => {
+                let email = store.marketo.lead(id).and_then(|lead| lead.email.clone());
+                let by_email = matches!(subject, Erase::Email(_)).then_some(email).flatten();
+                people.insert(id);
+                let same = leads.iter().filter(|(_, lead)| by_email.is_some() && lead.email == by_email);
+                people.extend(same.map(|(id, _)| *id));
+                gone.extend((1..=TOKENS).filter(|t| owner(*t).is_some_and(|owner| people.contains(&owner))));
+                self.erased_people.extend(people.iter().map(|id| (*id, None)));
+                by_email.map_or_else(|| json!({"lead_id": id}), |email| json!({"email": email}))
+            }
+        };
+        drop(store);
+        for t in gone {
+            self.erased_tokens.insert(t, now);
+            self.matches.retain(|(_, other), _| *other != t);
+        }
+        (body, people)
     }
 
     /// A file arrives, possibly twice.
@@ -374,10 +493,25 @@ impl Scenario {
         let steps = self.rng.random_range(10..24);
         self.driver.sim.lock().faults = faults;
         for _ in 0..steps {
-            match self.rng.random_range(0..20) {
+            match self.rng.random_range(0..22) {
                 0..5 => {
                     let (e, t) = (self.any(ECIDS), self.any(TOKENS));
-                    self.see(e, t);
+                    match self.rng.random_range(0..5) {
+                        // A message that was late: it may be about somebody who was erased meanwhile.
+                        0 => self.see_at(e, t, BEGIN),
+                        // A match that ends within this world.
+                        1 => self.see_at(e, t, EXPIRING),
+                        _ => self.see(e, t),
+                    }
+                }
+                20.. => {
+                    let subject = match self.rng.random_range(0..4) {
+                        0 => Erase::Token(self.any(TOKENS)),
+                        1 => Erase::Ecid(self.any(ECIDS)),
+                        2 => Erase::Lead(self.any(LEADS)),
+                        _ => Erase::Email(self.any(LEADS)),
+                    };
+                    self.erase(&subject)?;
                 }
                 5..9 => self.random_file(),
                 9..11 => {
@@ -609,12 +743,16 @@ impl Scenario {
 
     fn wanted_by(&self, sid: u64) -> BTreeSet<u64> {
         let members = self.audience(sid);
+        let pairs: Vec<(u64, u64)> = self.matches.keys().copied().filter(|(e, t)| self.is_match(*e, *t)).collect();
         let store = self.driver.sim.lock();
         let mut wanted = BTreeSet::new();
         for (id, lead) in store.marketo.leads() {
-            let tokens = self.matches.iter().filter(|(_, t)| store.marketo.owner_of(&token(*t)) == Some(*id));
-            let by_token = tokens.map(|(e, _)| *e).any(|e| members.contains(&e));
-            let direct = lead.ecids.iter().filter_map(|text| text.parse().ok()).any(|e: u64| members.contains(&e));
+            let mine = pairs.iter().filter(|(_, t)| store.marketo.owner_of(&token(*t)) == Some(*id));
+            let by_token = mine.map(|(e, _)| *e).any(|e| members.contains(&e));
+            let told =
+                |e: &u64| !self.erased_people.contains(&(*id, None)) && !self.erased_people.contains(&(*id, Some(*e)));
+            let mut direct = lead.ecids.iter().filter_map(|text| text.parse().ok()).filter(told);
+            let direct = direct.any(|e: u64| members.contains(&e));
             if lead.email.is_some() && (by_token || direct) {
                 wanted.insert(*id);
             }

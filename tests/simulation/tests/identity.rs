@@ -12,7 +12,7 @@ use domain::{AudienceId, MunchkinId};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::json;
-use simulation::scenario::{FileOf, LIST, MUNCHKIN, ORG, Scenario, ecid, token};
+use simulation::scenario::{Erase, FileOf, LIST, MUNCHKIN, ORG, Scenario, ecid, token};
 use state::bell::{BellKey, Ring};
 use world::types::{Lead, List, MarketoData};
 
@@ -39,6 +39,8 @@ enum Event {
     Move,
     /// Lead 1 is deleted.
     Delete,
+    /// Somebody asks to erase this.
+    Erase(Erase),
 }
 
 fn lead(id: u64, cookies: &[u64]) -> Lead {
@@ -75,13 +77,19 @@ fn begin(associated: bool) -> Scenario {
     scenario
 }
 
-fn start(scenario: &Scenario, handler: Handler) -> Work {
+/// When the second ECID is seen beside the token, in ms: before anything else happens.
+fn seen_at(scenario: &Scenario) -> u64 {
+    scenario.driver.sim.lock().now
+}
+
+fn start(scenario: &Scenario, handler: Handler, seen_at: u64) -> Work {
     let deps = scenario.driver.deps();
     let munchkin = MunchkinId::parse(MUNCHKIN).expect("valid");
     let now = deps.now();
     match handler {
         Handler::Store => {
-            let found = json!({"v": 1, "munchkin_id": MUNCHKIN, "ecid": ecid(2), "token": token(1), "seen_at": now});
+            let found =
+                json!({"v": 1, "munchkin_id": MUNCHKIN, "ecid": ecid(2), "token": token(1), "seen_at": seen_at});
             let found = serde_json::from_value(found).expect("a match");
             Box::pin(async move { cookie_ingest::store(&deps, &[found]).await })
         }
@@ -118,6 +126,11 @@ fn happen(scenario: &mut Scenario, event: Event) {
             let now = store.now;
             store.marketo.delete(now, 1);
         }
+        Event::Erase(subject) => {
+            let (body, _) = scenario.note_erase(&subject);
+            let (status, answer) = scenario.request("POST", "/people/erase", &body);
+            assert_eq!(status, 202, "{answer}");
+        }
     }
     // Past the activity log's lag and the next poll.
     let mut store = scenario.driver.sim.lock();
@@ -128,29 +141,33 @@ fn happen(scenario: &mut Scenario, event: Event) {
 #[test]
 fn any_two_handlers_at_once_end_as_the_model_says() {
     let handlers = [Handler::Store, Handler::Identity, Handler::Audience];
-    let events = [Event::Nothing, Event::Merge, Event::Move, Event::Delete];
+    let erasures = [Erase::Token(1), Erase::Ecid(2), Erase::Lead(1)].map(Event::Erase);
+    let events = [&[Event::Nothing, Event::Merge, Event::Move, Event::Delete], &erasures[..]].concat();
     let mut searched = 0;
     for associated in [false, true] {
         for first in handlers {
             for second in handlers {
-                for event in events {
+                for &event in &events {
                     for dies in [false, true] {
                         for stop in 0.. {
                             let mut scenario = begin(associated);
-                            let mut one = start(&scenario, first);
+                            let at = seen_at(&scenario);
+                            if [first, second].contains(&Handler::Store) {
+                                scenario.note_match(2, 1, at);
+                            }
+                            let mut one = start(&scenario, first, at);
                             if poll(&mut one, stop) {
                                 break;
                             }
                             happen(&mut scenario, event);
-                            assert!(poll(&mut start(&scenario, second), 5_000), "{second:?} never ends");
+                            assert!(poll(&mut start(&scenario, second, at), 5_000), "{second:?} never ends");
                             if !dies {
                                 assert!(poll(&mut one, 5_000), "{first:?} never ends");
                             }
                             drop(one);
                             if [first, second].contains(&Handler::Store) {
                                 // Its message comes again until it is stored.
-                                assert!(poll(&mut start(&scenario, Handler::Store), 5_000));
-                                scenario.note_match(2, 1);
+                                assert!(poll(&mut start(&scenario, Handler::Store, at), 5_000));
                             }
                             scenario.driver.ticking = true;
                             let case = format!(
@@ -158,6 +175,12 @@ fn any_two_handlers_at_once_end_as_the_model_says() {
                             );
                             scenario.driver.settle(6 * 3_600_000).unwrap_or_else(|left| panic!("{case}: {left}"));
                             scenario.check().unwrap_or_else(|fault| panic!("{case}: {fault}"));
+                            if matches!(event, Event::Erase(_)) {
+                                // Whoever comes again is tied again.
+                                scenario.see(2, 1);
+                                scenario.driver.settle(6 * 3_600_000).unwrap_or_else(|left| panic!("{case}: {left}"));
+                                scenario.check().unwrap_or_else(|fault| panic!("{case}, and back: {fault}"));
+                            }
                             searched += 1;
                         }
                     }

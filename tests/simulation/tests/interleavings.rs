@@ -122,8 +122,8 @@ fn e_a_match_and_an_association_of_one_token_at_once() {
             if ended.is_none() {
                 let _retried = first.poll(WHOLE).expect("an end");
             }
-            scenario.note_match(1, 1);
-            scenario.note_match(2, 1);
+            scenario.note_match(1, 1, now);
+            scenario.note_match(2, 1, now);
             scenario.driver.ticking = true;
             scenario.driver.settle(3_600_000).expect("rest");
             // Only the second ECID is left: whoever lost it loses the person.
