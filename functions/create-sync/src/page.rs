@@ -131,6 +131,31 @@ fn in_flight(status: &Value, out: &mut String) {
         put!(out, "<p class=\"bad\">Lists that wait for a decision of yours: {held}</p>");
     }
     put!(out, "<p class=\"dim\">Calls to Marketo today: {}</p>", status["calls_today"]);
+    browsers_today(&status["browsers_today"], out);
+}
+
+/// What pages showed today, and what of it was not taken.
+fn browsers_today(today: &Value, out: &mut String) {
+    let count = |name: &str| today[name].as_u64().unwrap_or(0);
+    put!(
+        out,
+        "<p class=\"dim\">Browsers that pages showed for the first time today: {}",
+        count("new_pairs_from_pages")
+    );
+    let over = count("not_stored_cookie_over_cap") + count("not_stored_browser_over_cap");
+    if over > 0 {
+        put!(out, " · {over} not stored: too many browsers of one cookie, or cookies of one browser");
+    }
+    out.push_str("</p>");
+    if count("beyond_the_days_cap") > 0 {
+        put!(
+            out,
+            "<p class=\"bad\">The day's cap of new browsers is passed: of {} beyond it {} were not kept. If your pages \
+             really have so many visitors, raise new_pairs_per_day of the subscription.</p>",
+            count("beyond_the_days_cap"),
+            count("of_those_not_kept")
+        );
+    }
 }
 
 const fn status_name(status: Status) -> &'static str {

@@ -10,7 +10,8 @@ use ports::{Failure, Read, Table};
 use serde_json::{Value, json};
 use state::audience::{Head, head_key};
 use state::bell::{Bell, BellKey};
-use state::identity::{ask_pk, tell_pk};
+use state::erase;
+use state::identity::{Intake, ask_pk, intake_key, tell_pk};
 use state::lists::{self, Held, Left, ListHead, RefusedPerson, Report, Want, report_key, want_key};
 use state::syncs::{IdentityHead, Import, ImportStatus, Start, Status, Subscription, Sync, identity_key};
 use state::{Deps, Doc, bell, budget, doc, load};
@@ -412,6 +413,9 @@ pub(crate) async fn status(deps: &Deps, subscription: Option<&Subscription>) -> 
     }
     passes += audiences.values().filter(|pending| **pending).count();
     let imports = latest_imports(deps, munchkin).await?;
+    let erasing = erase::open_jobs(deps, munchkin).await?.len() as u64;
+    let intake: Option<Intake> = value(load(deps, Table::Identity, &intake_key(munchkin, now)).await?);
+    let intake = intake.unwrap_or_default();
     let imports_running = imports.iter().filter(|import| import.status == ImportStatus::Running).count();
     // A list that waits for an operator is written by nobody: what is left there is no work of ours.
     let left =
@@ -431,6 +435,7 @@ pub(crate) async fn status(deps: &Deps, subscription: Option<&Subscription>) -> 
         (reports, "reports"),
         (creating, "syncs whose list is being made"),
         (imports_running as u64, "files being taken in"),
+        (erasing, "people being erased"),
     ] {
         if number > 0 {
             waits_for.push(format!("{number} {what}"));
@@ -470,5 +475,13 @@ pub(crate) async fn status(deps: &Deps, subscription: Option<&Subscription>) -> 
         "reports_pending": reports,
         "creating": creating,
         "imports_running": imports_running,
+        "erasures_open": erasing,
+        "browsers_today": {
+            "new_pairs_from_pages": intake.new_public,
+            "beyond_the_days_cap": intake.over_day_cap,
+            "of_those_not_kept": intake.sampled_out,
+            "not_stored_cookie_over_cap": intake.token_over_cap,
+            "not_stored_browser_over_cap": intake.ecid_over_cap,
+        },
     }))
 }

@@ -4,5 +4,6 @@ mod control;
 mod create;
 mod lists;
 mod orders;
+mod people;
 mod show;
 mod support;

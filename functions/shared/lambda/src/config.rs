@@ -31,7 +31,7 @@ const TIME_SCALE: Variable =
 const LOG_LEVEL: Variable =
     optional("LOG_LEVEL", "Least level of our own log lines: error, warn, info, debug or trace.", "info");
 const MATCH_LIFETIME_DAYS: Variable =
-    optional("MATCH_LIFETIME_DAYS", "How long a match counts after its last sight, in days.", "396");
+    optional("MATCH_LIFETIME_DAYS", "How long a match counts after its last sight, in days; above 30.", "396");
 const BUCKET: Variable = required("BUCKET", "Bucket of arriving files and of the big sets.");
 const MARKETO_BASE_URL: Variable =
     optional("MARKETO_BASE_URL", "Base of Marketo's REST API; empty: `https://<Munchkin id>.mktorest.com`.", "");
@@ -151,8 +151,9 @@ impl Uses {
             time_scale: env.parse(&TIME_SCALE, "a number above 0", |text| {
                 text.parse().ok().filter(|scale: &f64| scale.is_finite() && *scale > 0.0)
             })?,
-            match_lifetime_days: env.parse(&MATCH_LIFETIME_DAYS, "a whole number above 0", |text| {
-                text.parse().ok().filter(|days: &u32| *days > 0)
+            // The last sight is stored with a grain of 30 days: below it, whoever comes each day would expire.
+            match_lifetime_days: env.parse(&MATCH_LIFETIME_DAYS, "a whole number above 30", |text| {
+                text.parse().ok().filter(|days: &u32| *days > 30)
             })?,
             log_level: env.parse(&LOG_LEVEL, "error, warn, info, debug or trace", |text| text.parse().ok())?,
             marketo: if self.marketo { Some(Marketo::load(&env)?) } else { None },
