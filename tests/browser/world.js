@@ -55,6 +55,7 @@ export class World {
     this.looks = 0;
     this.storageUsed = 0;
     this.timers = new Map();
+    this.lastTimer = 0;
     this.listeners = [];
     const world = this;
     const current = {
@@ -96,11 +97,10 @@ export class World {
           return fetch();
         }),
       setTimeout: (call, after) => {
-        const id = this.timers.size + 1;
-        this.timers.set(id, { call, at: this.now + after });
-        return id;
+        this.timers.set(++this.lastTimer, { call, at: this.now + after });
+        return this.lastTimer;
       },
-      clearTimeout: (id) => this.timers.delete(id) && this.timers.set(id, null),
+      clearTimeout: (id) => this.timers.delete(id),
       URL,
       atob,
       ...window,
@@ -128,9 +128,9 @@ export class World {
     const end = this.now + ms;
     for (;;) {
       await new Promise(setImmediate);
-      const [next] = [...this.timers].filter(([, timer]) => timer).sort((a, b) => a[1].at - b[1].at);
+      const [next] = [...this.timers].sort((a, b) => a[1].at - b[1].at);
       if (!next || next[1].at > end) break;
-      this.timers.set(next[0], null);
+      this.timers.delete(next[0]);
       this.now = Math.max(this.now, next[1].at);
       next[1].call();
     }
@@ -155,6 +155,6 @@ export class World {
 
   /** Whether a timer runs. */
   get watching() {
-    return [...this.timers.values()].some(Boolean);
+    return this.timers.size > 0;
   }
 }

@@ -1,10 +1,19 @@
 //! Takes in matches: an ECID seen beside a Munchkin token. It holds no secret and does not know the audiences.
 
-mod request;
+mod answer;
+mod beacon;
+mod ingest;
+mod matches;
+mod message;
 mod store;
+mod tag;
+mod warm;
 
-pub use request::{Answer, post_matches};
-pub use store::{Match, store};
+pub use answer::Answer;
+pub use ingest::Ingest;
+pub use lambda::{Counts, HttpEvent};
+pub use message::Match;
+pub use store::store;
 
 /// What the function reads from its environment.
 pub const USES: lambda::Uses = lambda::Uses {

@@ -5,29 +5,15 @@ use std::collections::{BTreeMap, HashSet};
 
 use domain::identity::{Sight, TokenRecord};
 use domain::planted::{Guard, holds};
-use domain::{Ecid, MunchkinId, Token};
+use domain::{MunchkinId, Token};
 use futures::future::join_all;
 use ports::{Failure, Table};
-use serde::{Deserialize, Serialize};
 use state::bell::BellKey;
 use state::identity::{ecid_to_token, put_hints, save_token, token_key};
 use state::syncs::subscriptions;
-use state::{Deps, Step, V1, bell, load};
+use state::{Deps, Step, bell, load};
 
-/// An ECID seen beside a Munchkin token: the message, and the fact.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Match {
-    /// Version of this shape.
-    pub v: V1,
-    /// The subscription.
-    pub munchkin_id: MunchkinId,
-    /// The device.
-    pub ecid: Ecid,
-    /// The token.
-    pub token: Token,
-    /// When, in ms; never after it was received.
-    pub seen_at: u64,
-}
+use crate::message::Match;
 
 /// Tokens written at once.
 const AT_ONCE: usize = 16;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cookie_ingest::{Answer, Counts, HttpEvent, Ingest};
 use create_sync::{Request, handle};
 use domain::limits::FUNCTION_MS;
 use domain::list::GuardSettings;
@@ -259,13 +260,21 @@ impl Scenario {
 
     /// Posts matches to cookie-ingest, as the collector of a site does. Returns status and body.
     pub fn post_matches(&mut self, body: &[u8]) -> (u16, Value) {
-        let answer = std::rc::Rc::new(std::cell::RefCell::new((0, Value::Null)));
-        let (deps, body, answered) = (self.driver.deps(), body.to_vec(), answer.clone());
+        let request =
+            HttpEvent { method: "POST".into(), path: "/matches".into(), body: body.to_vec(), ..HttpEvent::default() };
+        let ingest = Ingest::new(self.driver.deps());
+        let answer = self.ask(&ingest, request, &Counts::default()).expect("an answer");
+        (answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null))
+    }
+
+    /// Sends a request to a process of cookie-ingest, while the world goes on. `None`: the invocation failed.
+    pub fn ask(&mut self, ingest: &Ingest, request: HttpEvent, counts: &Counts) -> Option<Answer> {
+        let answer = std::rc::Rc::new(std::cell::RefCell::new(None));
+        let (ingest, counts, answered) = (ingest.clone(), counts.clone(), answer.clone());
         self.requests += 1;
-        let name = format!("matches {}", self.requests);
+        let name = format!("ingest {}", self.requests);
         self.driver.start(&name, async move {
-            let found = cookie_ingest::post_matches(&deps, &body).await?;
-            *answered.borrow_mut() = (found.status, found.body);
+            *answered.borrow_mut() = Some(ingest.request(&request, &counts).await?);
             Ok(())
         });
         while self.driver.is_running(&name) {

@@ -1,11 +1,11 @@
 //! The HTTP API: turns requests into payload-2.0 events by the template's routes.
 //!
 //! Limits of API Gateway's HTTP APIs that a caller can meet: 10,240 bytes of request line and headers, 30 s, and
-//! Lambda's 6 MB an event. The authorizer is AWS's part and is absent here.
+//! Lambda's 6 MB an event. The authorizer and the throttles are AWS's part and are absent here.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::poller::{EVENT_LIMIT, Target};
 use crate::runtime::InvokeError;
 use crate::template::Route;
-use crate::{ACCOUNT, now_ms};
+use crate::{ACCOUNT, LogLine, LogSink, Stream, now_ms};
 
 /// API Gateway's limit of request line and header values together, in bytes.
 pub const HEAD_LIMIT: usize = 10_240;
@@ -30,9 +30,35 @@ pub const BODY_LIMIT: usize = 10 * 1024 * 1024;
 /// API Gateway's limit of an integration.
 pub const INTEGRATION_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The name under which the access log is written: a request a line.
+pub const ACCESS_LOG: &str = "api";
+/// Variables that the access log may show here, and what stands for one that a request does not have.
+pub const LOG_VARIABLES: [&str; 6] = [
+    "$context.requestId",
+    "$context.routeKey",
+    "$context.status",
+    "$context.responseLength",
+    "$context.integrationLatency",
+    "$context.requestTimeEpoch",
+];
+const ABSENT: &str = "-";
+
 /// Routes and the functions behind them.
 pub struct Gateway {
     routes: Vec<(Route, Arc<dyn Target>)>,
+    access_log: Option<(BTreeMap<String, String>, LogSink)>,
+    edge_4xx: Mutex<BTreeMap<u16, u64>>,
+}
+
+/// What the access log tells of a request.
+struct Seen {
+    request_id: String,
+    /// When it came, in ms.
+    at: u64,
+    /// The route that fits it.
+    route_key: Option<String>,
+    /// How long its function took, in ms; `None`: no function was asked.
+    latency_ms: Option<u64>,
 }
 
 /// A route that fits a request.
@@ -46,7 +72,21 @@ impl Gateway {
     /// A gateway over these routes.
     #[must_use]
     pub fn new(routes: Vec<(Route, Arc<dyn Target>)>) -> Self {
-        Self { routes }
+        Self { routes, access_log: None, edge_4xx: Mutex::default() }
+    }
+
+    /// Writes a line a request to `log`, under the name [`ACCESS_LOG`]: the template's names with the values of their
+    /// variables ([`LOG_VARIABLES`]). An empty format writes none.
+    #[must_use]
+    pub fn with_access_log(mut self, format: BTreeMap<String, String>, log: LogSink) -> Self {
+        self.access_log = (!format.is_empty()).then_some((format, log));
+        self
+    }
+
+    /// Answers of 400 to 499 that no function gave, by status: since the start.
+    #[must_use]
+    pub fn edge_4xx(&self) -> BTreeMap<u16, u64> {
+        self.edge_4xx.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Answers one request.
@@ -55,33 +95,54 @@ impl Gateway {
         B: hyper::body::Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let request_id = uuid::Uuid::new_v4().to_string();
+        let mut seen = Seen { request_id, at: now_ms(), route_key: None, latency_ms: None };
+        let answer = self.answer(request, &mut seen).await;
+        if answer.status().is_client_error() && seen.latency_ms.is_none() {
+            let mut counts = self.edge_4xx.lock().unwrap_or_else(PoisonError::into_inner);
+            *counts.entry(answer.status().as_u16()).or_default() += 1;
+        }
+        if let Some((format, log)) = &self.access_log {
+            log(LogLine { function: ACCESS_LOG.to_owned(), stream: Stream::Runner, text: seen.line(format, &answer) });
+        }
+        Ok(answer)
+    }
+
+    async fn answer<B>(&self, request: Request<B>, seen: &mut Seen) -> Response<Body>
+    where
+        B: hyper::body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let (head, body) = request.into_parts();
         if head_size(&head) > HEAD_LIMIT {
-            return Ok(message(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large"));
+            return message(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large");
         }
         let path = percent_decode_str(head.uri.path()).decode_utf8_lossy().into_owned();
         let Some(Found { route, target, parameters }) = self.find(head.method.as_str(), &path) else {
-            return Ok(message(StatusCode::NOT_FOUND, "Not Found"));
+            return message(StatusCode::NOT_FOUND, "Not Found");
         };
+        let route_key = format!("{} {}", route.method, route.path);
+        seen.route_key = Some(route_key.clone());
         let body = match Limited::new(body, BODY_LIMIT).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                return Ok(message(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large"));
+                return message(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large");
             }
-            Err(_) => return Ok(message(StatusCode::BAD_REQUEST, "Bad Request")),
+            Err(_) => return message(StatusCode::BAD_REQUEST, "Bad Request"),
         };
-        let event = Bytes::from(event(route, &head, &path, parameters, &body).to_string());
+        let event = Bytes::from(event(&route_key, seen, &head, &path, parameters, &body).to_string());
         if event.len() > EVENT_LIMIT {
-            return Ok(message(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large"));
+            return message(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large");
         }
-        let answer = match tokio::time::timeout(INTEGRATION_TIMEOUT, target.invoke(event)).await {
-            Ok(Ok(answer)) => answer,
-            Err(_) | Ok(Err(InvokeError::Stopping)) => {
-                return Ok(message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"));
-            }
-            Ok(Err(_)) => return Ok(message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")),
-        };
-        Ok(answer_of(&answer).unwrap_or_else(|| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")))
+        let began = now_ms();
+        let answer = tokio::time::timeout(INTEGRATION_TIMEOUT, target.invoke(event)).await;
+        seen.latency_ms = Some(now_ms().saturating_sub(began));
+        match answer {
+            Ok(Ok(answer)) => answer_of(&answer)
+                .unwrap_or_else(|| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")),
+            Err(_) | Ok(Err(InvokeError::Stopping)) => message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+            Ok(Err(_)) => message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
+        }
     }
 
     /// The most specific route: fewest variable parts, `{name+}` last, then the method before `ANY`.
@@ -95,6 +156,25 @@ impl Gateway {
             })
             .min_by_key(|(rank, ..)| *rank)
             .map(|(_, route, target, parameters)| Found { route, target, parameters })
+    }
+}
+
+impl Seen {
+    fn line(&self, format: &BTreeMap<String, String>, answer: &Response<Body>) -> String {
+        let value = |variable: &str| match variable {
+            "$context.requestId" => Some(self.request_id.clone()),
+            "$context.routeKey" => self.route_key.clone(),
+            "$context.status" => Some(answer.status().as_u16().to_string()),
+            "$context.responseLength" => hyper::body::Body::size_hint(answer.body()).exact().map(|n| n.to_string()),
+            "$context.integrationLatency" => self.latency_ms.map(|ms| ms.to_string()),
+            "$context.requestTimeEpoch" => Some(self.at.to_string()),
+            _ => None,
+        };
+        let line = format.iter().map(|(name, variable)| {
+            let value = value(variable).unwrap_or_else(|| ABSENT.to_owned());
+            (name.clone(), Value::String(value))
+        });
+        Value::Object(line.collect()).to_string()
     }
 }
 
@@ -135,7 +215,8 @@ fn head_size(head: &http::request::Parts) -> usize {
 }
 
 fn event(
-    route: &Route,
+    key: &str,
+    seen: &Seen,
     head: &http::request::Parts,
     path: &str,
     parameters: BTreeMap<String, String>,
@@ -156,10 +237,8 @@ fn event(
             append(&mut headers, name.as_str().to_owned(), &value);
         }
     }
-    let now = now_ms();
     let header = |name: HeaderName| headers.get(name.as_str()).cloned().unwrap_or_default();
     let domain = header(header::HOST);
-    let key = format!("{} {}", route.method, route.path);
     let mut event = json!({
         "version": "2.0",
         "routeKey": key,
@@ -178,11 +257,11 @@ fn event(
                 "sourceIp": "127.0.0.1",
                 "userAgent": header(header::USER_AGENT),
             },
-            "requestId": uuid::Uuid::new_v4().to_string(),
+            "requestId": seen.request_id,
             "routeKey": key,
             "stage": "$default",
-            "time": clf_time(now),
-            "timeEpoch": now,
+            "time": clf_time(seen.at),
+            "timeEpoch": seen.at,
         },
         "isBase64Encoded": false,
     });

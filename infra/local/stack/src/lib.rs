@@ -28,6 +28,7 @@ mod s3;
 mod schedule;
 pub mod sqs;
 pub mod template;
+pub mod usage;
 
 pub use binaries::{FUNCTIONS, build_functions};
 
@@ -86,7 +87,7 @@ pub enum Port {
 /// A line of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
-    /// Function's name, or `stack`.
+    /// Function's name, `stack`, or `api` for the access log.
     pub function: String,
     /// Who wrote it.
     pub stream: Stream,
@@ -94,7 +95,7 @@ pub struct LogLine {
     pub text: String,
 }
 
-/// Who wrote a line.
+/// Who wrote a line, or whom it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// The function, to standard output.
@@ -129,6 +130,11 @@ pub struct Endpoints {
     pub s3: String,
 }
 
+/// A queue that its mapping does not read until this is dropped.
+pub struct Pause {
+    _gate: tokio::sync::OwnedMutexGuard<()>,
+}
+
 /// A running stack. Dropping it ends everything at once; [`Stack::shutdown`] lets invocations finish.
 pub struct Stack {
     url: String,
@@ -139,6 +145,8 @@ pub struct Stack {
     sqs: sqs::Sqs,
     s3: s3::S3,
     in_flight: Arc<AtomicUsize>,
+    gateway: Arc<gateway::Gateway>,
+    meter: usage::Meter,
     stop: watch::Sender<bool>,
     pollers: JoinSet<()>,
     /// Aborted when dropped.
@@ -168,15 +176,20 @@ pub async fn start(options: Options) -> anyhow::Result<Stack> {
         let binary = options.bin_dir.join(&function.binary);
         ensure!(binary.is_file(), "the binary of {} is missing: {}", function.name, binary.display());
     }
+    let meter = usage::Meter::default();
     let database = dynamo::open(&data.join("dynamodb.sqlite"), &template.tables)?;
     let scale = template.time_scale;
     let visibility = |queue: &template::Queue| visibility_s(queue, &template);
-    let sqs = sqs::Sqs::open(&data.join("queues.jsonl"), sqs_port, template.queues.clone(), visibility).await?;
+    let journal = data.join("queues.jsonl");
+    let sqs = sqs::Sqs::open(&journal, sqs_port, template.queues.clone(), meter.clone(), visibility).await?;
     let s3 = s3::S3::open(&data.join("s3"), template.buckets.clone(), sqs.clone()).await?;
     let mut servers = JoinSet::new();
-    servers.spawn(dynamo::serve(dynamodb_listener, database.clone()));
+    let behind = bind(Port::Exact(0)).await?;
+    servers.spawn(dynamo::serve(dynamodb_listener, dynamo::Front::new(behind.local_addr()?, meter.clone())));
+    servers.spawn(dynamo::serve_unmetered(behind, database.clone()));
     servers.spawn(dynamo::sweep(database));
-    servers.spawn(sqs.clone().serve(sqs_listener));
+    let callers = template.functions.iter().map(|function| function.name.clone()).collect();
+    servers.spawn(sqs.clone().serve(sqs_listener, callers));
     servers.spawn(s3.clone().serve(s3_listener));
 
     let in_flight: Arc<AtomicUsize> = Arc::default();
@@ -185,7 +198,7 @@ pub async fn start(options: Options) -> anyhow::Result<Stack> {
     let (mut functions, mut tickers, mut routes) = (vec![], vec![], vec![]);
     for declared in &template.functions {
         let settings = settings(declared, &options.bin_dir, &endpoints, scale);
-        let function = runtime::Function::new(settings, Arc::clone(&in_flight), Arc::clone(&log));
+        let function = runtime::Function::new(settings, Arc::clone(&in_flight), meter.clone(), Arc::clone(&log));
         let target: Arc<dyn poller::Target> = Arc::new(Arc::clone(&function));
         for source in &declared.sources {
             let mapping = mapping(source);
@@ -202,13 +215,30 @@ pub async fn start(options: Options) -> anyhow::Result<Stack> {
         routes.extend(declared.routes.iter().map(|route| (route.clone(), Arc::clone(&target))));
         functions.push(function);
     }
-    let gateway = Arc::new(gateway::Gateway::new(routes));
+    let gateway = gateway::Gateway::new(routes).with_access_log(template.api.access_log.clone(), log);
+    let gateway = Arc::new(gateway);
+    let answering = Arc::clone(&gateway);
     let service = hyper::service::service_fn(move |request| {
-        let gateway = Arc::clone(&gateway);
+        let gateway = Arc::clone(&answering);
         async move { gateway.handle(request).await }
     });
     servers.spawn(http_server::serve(gateway_listener, service));
-    Ok(Stack { url, endpoints, template, functions, tickers, sqs, s3, in_flight, stop, pollers, servers, _lock: lock })
+    Ok(Stack {
+        url,
+        endpoints,
+        template,
+        functions,
+        tickers,
+        sqs,
+        s3,
+        in_flight,
+        gateway,
+        meter,
+        stop,
+        pollers,
+        servers,
+        _lock: lock,
+    })
 }
 
 impl Stack {
@@ -248,6 +278,24 @@ impl Stack {
     /// How many messages each queue holds.
     pub async fn queues(&self) -> Vec<QueueDepth> {
         self.sqs.depths().await
+    }
+
+    /// Stops a queue's event source mapping, as `Enabled: false` does in AWS. When this returns nothing is taken from
+    /// the queue any more until the pause is dropped; batches that were taken before may still run.
+    pub async fn pause(&self, queue: &str) -> Pause {
+        self.sqs.pause(queue).await
+    }
+
+    /// What AWS would bill for everything since the start.
+    #[must_use]
+    pub fn usage(&self) -> usage::Usage {
+        self.meter.read()
+    }
+
+    /// Answers of 400 to 499 that the API gave without asking a function, by status, since the start.
+    #[must_use]
+    pub fn edge_4xx(&self) -> BTreeMap<u16, u64> {
+        self.gateway.edge_4xx()
     }
 
     /// Invocations that run or wait for a process.
@@ -303,8 +351,9 @@ fn settings(function: &template::Function, bin_dir: &Path, endpoints: &Endpoints
         ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
         // Without keys or region the SDK would look for an instance's metadata, and wait.
         ("AWS_EC2_METADATA_DISABLED", "true"),
-        ("AWS_ENDPOINT_URL_DYNAMODB", &endpoints.dynamodb),
-        ("AWS_ENDPOINT_URL_SQS", &endpoints.sqs),
+        // The path says who asks, for the meter.
+        ("AWS_ENDPOINT_URL_DYNAMODB", &format!("{}/{}", endpoints.dynamodb, function.name)),
+        ("AWS_ENDPOINT_URL_SQS", &format!("{}/{}", endpoints.sqs, function.name)),
         ("AWS_ENDPOINT_URL_S3", &endpoints.s3),
         ("TIME_SCALE", &scale.to_string()),
     ];
@@ -400,6 +449,14 @@ fn file_log(data: &Path, next: LogSink) -> anyhow::Result<LogSink> {
         drop(files);
         next(line);
     }))
+}
+
+/// Who asks: the first part of a path, which [`settings`] gives each function; without it, somebody outside.
+fn caller_of(path: &str) -> &str {
+    match path.trim_start_matches('/').split('/').next() {
+        Some(caller) if !caller.is_empty() => caller,
+        _ => usage::OUTSIDE,
+    }
 }
 
 /// Milliseconds since the epoch.

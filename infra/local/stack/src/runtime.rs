@@ -25,6 +25,7 @@ use tokio::process::Command;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::poller::{EVENT_LIMIT, Target};
+use crate::usage::Meter;
 use crate::{ACCOUNT, LogLine, LogSink, REGION, Stream, now_ms};
 
 /// How long a process may take until it asks for its first event. Lambda's limit is 10 s; a debug binary on a busy
@@ -88,6 +89,7 @@ pub struct Function {
     all: Mutex<HashMap<u64, Arc<Process>>>,
     next_id: AtomicU64,
     in_flight: Arc<AtomicUsize>,
+    meter: Meter,
     log: LogSink,
     stopping: watch::Sender<bool>,
 }
@@ -138,9 +140,9 @@ struct Api {
 }
 
 impl Function {
-    /// A function without processes; the first invocation starts one. `in_flight` counts invocations.
+    /// A function without processes; the first invocation starts one. `in_flight` and `meter` count invocations.
     #[must_use]
-    pub fn new(settings: Settings, in_flight: Arc<AtomicUsize>, log: LogSink) -> Arc<Self> {
+    pub fn new(settings: Settings, in_flight: Arc<AtomicUsize>, meter: Meter, log: LogSink) -> Arc<Self> {
         Arc::new(Self {
             permits: Semaphore::new(settings.processes),
             settings,
@@ -148,6 +150,7 @@ impl Function {
             all: Mutex::default(),
             next_id: AtomicU64::new(1),
             in_flight,
+            meter,
             log,
             stopping: watch::Sender::new(false),
         })
@@ -188,6 +191,7 @@ impl Function {
             return Err(InvokeError::TooLarge(event.len()));
         }
         let function = Arc::clone(self);
+        self.meter.invocation(&self.settings.name);
         let counted = Counted::new(&self.in_flight);
         let task = tokio::spawn(async move {
             let _counted = counted;

@@ -37,7 +37,8 @@ use tokio::net::TcpListener;
 
 use crate::poller::{Received, Source};
 use crate::template::Queue;
-use crate::{ACCOUNT, QueueDepth, REGION};
+use crate::usage::{MAPPING, Meter, OUTSIDE, chunks};
+use crate::{ACCOUNT, Pause, QueueDepth, REGION};
 
 /// An empty journal that has grown beyond this many bytes begins anew.
 const JOURNAL_RESET_BYTES: u64 = 8 * 1024 * 1024;
@@ -49,6 +50,9 @@ pub struct Sqs {
     journal: Arc<Mutex<Journal>>,
     endpoint: String,
     queues: Arc<Vec<Queue>>,
+    /// Held by whoever receives for a mapping, or keeps it from receiving.
+    gates: Arc<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    meter: Meter,
 }
 
 impl Sqs {
@@ -57,6 +61,7 @@ impl Sqs {
         journal: &Path,
         port: u16,
         queues: Vec<Queue>,
+        meter: Meter,
         visibility_s: impl Fn(&Queue) -> u64,
     ) -> anyhow::Result<Self> {
         let config = SqsConfig {
@@ -103,14 +108,31 @@ impl Sqs {
         }
         std::fs::rename(&next, journal).context("replacing the journal of the queues")?;
         fresh.path = journal.to_owned();
-        Ok(Self { provider, journal: Arc::new(Mutex::new(fresh)), endpoint, queues: Arc::new(queues) })
+        let gates = queues.iter().map(|queue| (queue.name.clone(), Arc::default())).collect();
+        let journal = Arc::new(Mutex::new(fresh));
+        Ok(Self { provider, journal, endpoint, queues: Arc::new(queues), gates: Arc::new(gates), meter })
     }
 
-    /// Serves the SQS protocol until the task is aborted.
-    pub async fn serve(self, listener: TcpListener) {
-        let config = SqsHttpConfig { region: REGION.to_owned(), ..SqsHttpConfig::default() };
-        let service = SqsHttpService::new(Arc::new(Handler::new(self)), config);
+    /// Serves the SQS protocol until the task is aborted. A request whose path begins with one of `callers` is theirs.
+    pub async fn serve(self, listener: TcpListener, callers: Vec<String>) {
+        let service = |caller: &str| {
+            let config = SqsHttpConfig { region: REGION.to_owned(), ..SqsHttpConfig::default() };
+            SqsHttpService::new(Arc::new(Handler::new(self.clone(), caller)), config)
+        };
+        let outside = service(OUTSIDE);
+        let services: HashMap<String, _> = callers.iter().map(|caller| (caller.clone(), service(caller))).collect();
+        let services = Arc::new(services);
+        let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let service = services.get(crate::caller_of(request.uri().path())).unwrap_or(&outside);
+            hyper::service::Service::call(service, request)
+        });
         crate::http_server::serve(listener, service).await;
+    }
+
+    /// Keeps the queue's mapping from receiving; waits until a receive that runs has ended.
+    pub async fn pause(&self, queue: &str) -> Pause {
+        let gate = self.gates.get(queue).cloned().unwrap_or_default();
+        Pause { _gate: gate.lock_owned().await }
     }
 
     /// The queue's URL.
@@ -293,15 +315,35 @@ impl Journal {
     }
 }
 
-/// rustack's handler with our journal in front.
+/// rustack's handler with our journal and our meter in front.
 struct Handler {
     inner: RustackSqsHandler,
     sqs: Sqs,
+    caller: String,
 }
 
 impl Handler {
-    fn new(sqs: Sqs) -> Self {
-        Self { inner: RustackSqsHandler::new(Arc::clone(&sqs.provider)), sqs }
+    fn new(sqs: Sqs, caller: &str) -> Self {
+        Self { inner: RustackSqsHandler::new(Arc::clone(&sqs.provider)), sqs, caller: caller.to_owned() }
+    }
+
+    fn count(&self, operation: &SqsOperation, body: &[u8]) {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Asked {
+            #[serde(default)]
+            queue_url: String,
+        }
+        // Without a queue's URL it is about no queue, and is counted under the empty name.
+        let queue = serde_json::from_slice::<Asked>(body).map(|asked| asked.queue_url).unwrap_or_default();
+        // The body is a little more than what SQS bills by: bodies and attributes of the messages.
+        let requests = chunks(body.len());
+        self.sqs.meter.queue(&self.caller, queue_of_url(&queue), |usage| match operation {
+            SqsOperation::SendMessage | SqsOperation::SendMessageBatch => usage.sends += requests,
+            SqsOperation::ReceiveMessage => usage.receives += requests,
+            SqsOperation::DeleteMessage | SqsOperation::DeleteMessageBatch => usage.deletes += requests,
+            _ => usage.others += requests,
+        });
     }
 }
 
@@ -309,6 +351,7 @@ type Answer = Pin<Box<dyn Future<Output = Result<http::Response<SqsResponseBody>
 
 impl SqsHandler for Handler {
     fn handle_operation(&self, operation: SqsOperation, body: Bytes) -> Answer {
+        self.count(&operation, &body);
         let sqs = self.sqs.clone();
         match operation {
             SqsOperation::SendMessage => Box::pin(async move { answer(&sqs.send_message(parse(&body)?).await?) }),
@@ -378,6 +421,8 @@ struct QueueSource {
 #[async_trait]
 impl Source for QueueSource {
     async fn receive(&self, most: usize, wait: Duration) -> anyhow::Result<Vec<Received>> {
+        let gate = self.sqs.gates.get(&self.queue).cloned().unwrap_or_default();
+        let _open = gate.lock().await;
         let input = ReceiveMessageInput {
             queue_url: self.sqs.url(&self.queue),
             max_number_of_messages: Some(i32::try_from(most.clamp(1, 10))?),
@@ -388,10 +433,22 @@ impl Source for QueueSource {
         };
         let output =
             self.sqs.provider.receive_message(input).await.map_err(|e| anyhow!("{}: {}", self.queue, e.message))?;
-        Ok(output.messages.into_iter().map(|message| received(message, &self.queue)).collect())
+        let received: Vec<Received> =
+            output.messages.into_iter().map(|message| received(message, &self.queue)).collect();
+        let bytes: usize = received.iter().map(|one| one.record["body"].as_str().map_or(0, str::len)).sum();
+        self.sqs.meter.queue(MAPPING, &self.queue, |usage| {
+            if received.is_empty() {
+                usage.empty_receives += 1;
+            } else {
+                usage.receives += chunks(bytes);
+            }
+        });
+        Ok(received)
     }
 
     async fn delete(&self, receipts: &[String]) -> anyhow::Result<()> {
+        // As AWS's own poller: in batches of ten.
+        self.sqs.meter.queue(MAPPING, &self.queue, |usage| usage.deletes += receipts.len().div_ceil(10) as u64);
         for receipt in receipts {
             let input = DeleteMessageInput { queue_url: self.sqs.url(&self.queue), receipt_handle: receipt.clone() };
             self.sqs.provider.delete_message(input).await.map_err(|e| anyhow!("{}: {}", self.queue, e.message))?;

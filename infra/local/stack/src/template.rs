@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use serde_json::{Map, Value, json};
 
+use crate::gateway::LOG_VARIABLES;
 use crate::{ACCOUNT, REGION, STACK_NAME};
 
 /// Resource types that have no meaning here and are skipped.
@@ -328,6 +329,8 @@ impl<'a> Reader<'a> {
         if let Some(format) = properties.get("AccessLogSettings").and_then(|settings| settings.get("Format")) {
             let format = self.text(format).context("AccessLogSettings.Format")?;
             api.access_log = serde_json::from_str(&format).context("AccessLogSettings.Format must be JSON of texts")?;
+            let unknown = api.access_log.values().find(|variable| !LOG_VARIABLES.contains(&variable.as_str()));
+            ensure!(unknown.is_none(), "the local stack does not log {}", unknown.map_or("", String::as_str));
         }
         Ok(api)
     }
@@ -921,6 +924,8 @@ Resources:
             read(&SMALL.replace("Auth: {DefaultAuthorizer: Jwt}", "FailOnWarnings: true"), &[]).expect("template");
         assert!(open.functions[0].routes.iter().all(|route| route.public), "without an authorizer all are public");
         assert!(error(&SMALL.replace("Authorizer: NONE", "Authorizer: Other"), &[]).contains("event Seen"));
+        let nosy = SMALL.replace("$context.status", "$context.identity.sourceIp");
+        assert!(error(&nosy, &[]).contains("does not log $context.identity.sourceIp"));
     }
 
     #[test]

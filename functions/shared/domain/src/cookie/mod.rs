@@ -214,6 +214,17 @@ mod tests {
     }
 
     #[test]
+    fn of_several_cookies_of_a_name_the_first_counts() {
+        let trk = |n: u8| format!("_mkto_trk=id:123-ABC-456&token:_mch-example.com-1700000000000-{n}");
+        let s_ecid = |n: u8| format!("s_ecid=MCMID|{n:038}");
+        let amcv = |n: u8| format!("AMCV_{ORG}@AdobeOrg=MCMID|{n:038}");
+        let first = seen(&[&trk(1), &trk(2), &amcv(1), &amcv(2), &s_ecid(3)]);
+        assert_eq!(first.token.as_ref().map(Token::as_str), Some("_mch-example.com-1700000000000-1"));
+        assert_eq!(first.ecid, Ecid::from_number(1));
+        assert_eq!(seen(&[&s_ecid(3), &s_ecid(4)]).ecid, Ecid::from_number(3));
+    }
+
+    #[test]
     fn each_opt_out_is_heeded() {
         let amcv = |value: &str| format!("AMCV_{ORG}%40AdobeOrg=MCMID%7C{OF_AMCV}%7CMCOPTOUT-1712769706s%7C{value}");
         for (cookie, opted_out) in [

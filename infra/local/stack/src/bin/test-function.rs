@@ -39,6 +39,9 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Error> {
                 "isBase64Encoded": true,
             }));
         }
+        if command == "refuse" {
+            return Ok(json!({ "statusCode": 422 }));
+        }
         if command == "large" {
             return Ok(json!({ "statusCode": 200, "body": "x".repeat(6 * 1024 * 1024) }));
         }

@@ -119,7 +119,8 @@ async fn a_function_runs_with_its_environment_and_deadline_and_stays_warm() {
     assert_eq!(environment["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"], "256");
     assert_eq!(environment["AWS_REGION"], "us-east-1");
     assert_eq!(environment["TIME_SCALE"], "1");
-    assert_eq!(environment["AWS_ENDPOINT_URL_SQS"], json!(running.stack.endpoints().sqs));
+    let endpoint = format!("{}/worker", running.stack.endpoints().sqs);
+    assert_eq!(environment["AWS_ENDPOINT_URL_SQS"], json!(endpoint));
     assert!(environment.get("HOME").is_none(), "the caller's environment does not leak");
     let second = running.invoke("worker", json!({})).await.expect("answer");
     assert_eq!(first["pid"], second["pid"]);
@@ -253,13 +254,41 @@ async fn the_gateway_keeps_the_limits_of_aws() {
     assert_eq!(status(http.get(url("/nowhere"))).await, 404);
     assert_eq!(status(http.get(url("/do/x")).header("x-long", "y".repeat(10_000))).await, 200);
     assert_eq!(status(http.get(url("/do/x")).header("x-long", "y".repeat(10_240))).await, 431);
+    // What a big site's cookies do.
+    assert_eq!(status(http.get(url("/do/x")).header("cookie", format!("a={}", "y".repeat(10_240)))).await, 431);
     assert_eq!(status(http.get(url(&format!("/do/{}", "y".repeat(10_240))))).await, 431);
     assert_eq!(status(http.post(url("/do/x")).body(vec![b'x'; 6 * 1024 * 1024])).await, 413);
     assert_eq!(status(http.get(url("/do/x?do=fail"))).await, 500);
     assert_eq!(status(http.get(url("/do/x?do=crash"))).await, 500);
     assert_eq!(status(http.get(url("/do/x?do=hang"))).await, 500);
     assert_eq!(status(http.get(url("/do/x?do=large"))).await, 500);
+    // A 4xx of the function's own is none of the gateway's.
+    assert_eq!(status(http.get(url("/do/x?do=refuse"))).await, 422);
+    assert_eq!(running.stack.edge_4xx(), BTreeMap::from([(404, 1), (413, 1), (431, 3)]));
     running.stack.shutdown().await;
+}
+
+#[tokio::test]
+async fn each_request_is_a_line_of_the_access_log_without_anything_of_the_caller() {
+    let folder = folder();
+    let running = Running::new(folder.path()).await;
+    let http = reqwest::Client::new();
+    let url = |path: &str| format!("{}{path}", running.stack.url());
+    let request = http.post(url("/do/canary?x=canary")).header("cookie", "c=canary").header("user-agent", "canary");
+    assert_eq!(request.body("canary").send().await.expect("answer").status(), 200);
+    assert_eq!(http.get(url("/canary?canary")).send().await.expect("answer").status(), 404);
+    running.stack.shutdown().await;
+    let log = std::fs::read_to_string(folder.path().join("logs/api.log")).expect("the access log");
+    assert!(!log.contains("canary"), "{log}");
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let [served, refused] = lines.as_slice() else { panic!("{log}") };
+    assert_eq!((&served["routeKey"], &served["status"]), (&json!("ANY /do/{id}"), &json!("200")));
+    assert!(served["latency"].as_str().is_some_and(|ms| ms.parse::<u64>().is_ok()), "{served}");
+    assert!(served["length"].as_str().is_some_and(|n| n.parse::<u64>().is_ok_and(|n| n > 0)), "{served}");
+    assert_eq!(
+        (&refused["routeKey"], &refused["status"], &refused["latency"]),
+        (&json!("-"), &json!("404"), &json!("-"))
+    );
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod end_to_end;
 mod poller;
 mod real_template;
+mod usage;
 
 use std::future::Future;
 use std::time::Duration;

@@ -14,6 +14,7 @@ use stack::poller::{Mapping, Received, Source, Target, run};
 use stack::runtime::InvokeError;
 use stack::sqs::Sqs;
 use stack::template::Queue;
+use stack::usage::Meter;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -122,7 +123,9 @@ impl Under {
             dead: name == dead,
         };
         let queues = vec![make(dead, None), make(queue, Some((dead.to_owned(), MOST_RECEIVES)))];
-        let sqs = Sqs::open(&folder.path().join("journal"), 9, queues, |queue| queue.visibility_s).await.expect("sqs");
+        let sqs = Sqs::open(&folder.path().join("journal"), 9, queues, Meter::default(), |queue| queue.visibility_s)
+            .await
+            .expect("sqs");
         [Self::Fake(Arc::default()), Self::Embedded { sqs, queue, sent: AtomicUsize::new(0), _folder: folder }]
     }
 

@@ -5,28 +5,20 @@ use std::collections::BTreeMap;
 
 use domain::cookie::parse_mkto_trk;
 use domain::identity::Sight;
-use domain::limits::MATCHES_PER_REQUEST;
+use domain::limits::{DAY_MS, MATCHES_PER_REQUEST};
 use domain::{Ecid, MunchkinId, OrgId, Token};
 use jiff::Timestamp;
-use ports::{Key, Outgoing, Queue, Read, Table};
+use ports::{Key, Queue, Read, Table};
 use serde_json::{Map, Value, json};
 use state::identity::token_key;
 use state::syncs::{Subscription, subscriptions};
 use state::{Deps, Step, V1, doc};
 
-use crate::Match;
+use crate::answer::{Answer, problem};
+use crate::message::{Match, outgoing};
 
 /// Largest body, in bytes: 500 items of a generous 1 KB.
-pub const MAX_BODY: usize = 512 * 1024;
-
-/// An HTTP answer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
-    /// HTTP status.
-    pub status: u16,
-    /// JSON body.
-    pub body: Value,
-}
+const MAX_BODY: usize = 512 * 1024;
 
 /// Why an item was refused.
 struct Refusal {
@@ -38,39 +30,33 @@ fn refusal(field: &'static str, reason: impl Into<String>) -> Refusal {
     Refusal { field, reason: reason.into() }
 }
 
-fn problem(status: u16, title: &str, detail: String) -> Answer {
-    Answer { status, body: json!({"type": "about:blank", "title": title, "status": status, "detail": detail}) }
-}
-
 /// Takes one match or a list of up to 500 and answers for each: `accepted`, `known` (seen within 30 days: nothing
-/// is written) or `refused` with field and reason.
-pub async fn post_matches(deps: &Deps, body: &[u8]) -> Step<Answer> {
+/// is written), `set_aside` (the token is over its cap) or `refused` with field and reason.
+pub(crate) async fn post_matches(deps: &Deps, body: &[u8]) -> Step<Answer> {
     if body.len() > MAX_BODY {
         return Ok(problem(
             413,
             "Too large",
-            format!("the body has over {MAX_BODY} bytes; send fewer matches at once"),
+            &format!("the body has over {MAX_BODY} bytes; send fewer matches at once"),
         ));
     }
     let items = match serde_json::from_slice::<Value>(body) {
         Ok(Value::Array(items)) => items,
         Ok(item @ Value::Object(_)) => vec![item],
         _ => {
-            return Ok(problem(
-                400,
-                "Not a match",
-                "expected one match as a JSON object, or a JSON array of them".into(),
-            ));
+            return Ok(problem(400, "Not a match", "expected one match as a JSON object, or a JSON array of them"));
         }
     };
     if items.len() > MATCHES_PER_REQUEST {
         let detail = format!("{} matches at once; expected at most {MATCHES_PER_REQUEST}", items.len());
-        return Ok(problem(400, "Too many matches", detail));
+        return Ok(problem(400, "Too many matches", &detail));
     }
     let subscriptions: BTreeMap<MunchkinId, Subscription> =
         subscriptions(deps).await?.into_iter().map(|found| (found.munchkin_id.clone(), found)).collect();
     let now = deps.now();
-    let checked: Vec<Result<Match, Refusal>> = items.iter().map(|item| check(item, &subscriptions, now)).collect();
+    let lifetime = deps.settings.match_lifetime_ms;
+    let checked: Vec<Result<Match, Refusal>> =
+        items.iter().map(|item| check(item, &subscriptions, now, lifetime)).collect();
 
     let keys: Vec<Key> = checked.iter().flatten().map(|found| token_key(&found.munchkin_id, &found.token)).collect();
     let mut records = BTreeMap::new();
@@ -88,26 +74,31 @@ pub async fn post_matches(deps: &Deps, body: &[u8]) -> Step<Answer> {
             }
             Ok(found) => {
                 let record = records.get(&token_key(&found.munchkin_id, &found.token));
-                if record
-                    .is_some_and(|record| !matches!(record.look(found.ecid, found.seen_at), Sight::New | Sight::Later))
-                {
-                    json!({"index": index, "status": "known"})
-                } else {
-                    let body = serde_json::to_string(&found)
-                        .map_err(|_| state::Failure::fail("a match cannot be written as JSON"))?;
-                    messages.push(Outgoing { body, group: None, dedup: None });
-                    json!({"index": index, "status": "accepted"})
-                }
+                let status = match record.map_or(Sight::New, |record| record.look(found.ecid, found.seen_at)) {
+                    // Nothing tells that somebody was erased.
+                    Sight::Repeat | Sight::Erased => "known",
+                    Sight::SetAside => "set_aside",
+                    Sight::Later | Sight::New => {
+                        messages.push(outgoing(&found)?);
+                        "accepted"
+                    }
+                };
+                json!({"index": index, "status": status})
             }
         });
     }
     if !messages.is_empty() {
         deps.ports.queues.send(Queue::Matches, messages).await?;
     }
-    Ok(Answer { status: 200, body: json!({"results": results}) })
+    Ok(Answer::json(200, &json!({"results": results})))
 }
 
-fn check(item: &Value, subscriptions: &BTreeMap<MunchkinId, Subscription>, now: u64) -> Result<Match, Refusal> {
+fn check(
+    item: &Value,
+    subscriptions: &BTreeMap<MunchkinId, Subscription>,
+    now: u64,
+    lifetime: u64,
+) -> Result<Match, Refusal> {
     let Value::Object(item) = item else { return Err(refusal("", "expected a JSON object")) };
     let org_id = OrgId::parse(text(item, "org_id")?).ok_or_else(|| expected("org_id", OrgId::EXPECTED))?;
     let munchkin_id =
@@ -128,6 +119,9 @@ fn check(item: &Value, subscriptions: &BTreeMap<MunchkinId, Subscription>, now: 
             u64::try_from(time.as_millisecond()).unwrap_or(0).min(now)
         }
     };
+    if seen_at.saturating_add(lifetime) <= now {
+        return Err(refusal("seen_at", format!("over {} days ago: such a match has expired", lifetime / DAY_MS)));
+    }
     let Some(subscription) = subscriptions.get(&munchkin_id) else {
         return Err(refusal("munchkin_id", "no subscription has this Munchkin id"));
     };
@@ -140,7 +134,7 @@ fn check(item: &Value, subscriptions: &BTreeMap<MunchkinId, Subscription>, now: 
     if subscription.org_id.as_ref() != Some(&org_id) {
         return Err(refusal("org_id", "another IMS organisation is mapped to this subscription"));
     }
-    Ok(Match { v: V1, munchkin_id, ecid, token, seen_at })
+    Ok(Match { v: V1, munchkin_id, ecid, token, seen_at, public: false })
 }
 
 /// The token as it is, or inside a raw `_mkto_trk` cookie.

@@ -1,0 +1,98 @@
+// The local stack, run as `cargo run -- --data` runs it, on a small world of our own.
+
+import { spawn } from "node:child_process";
+import { cp, mkdir, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+const TARGET = process.env.CARGO_TARGET_DIR ?? join(ROOT, "target");
+/** Longest wait for the stack: where its binaries are stale it builds them first. */
+const START_PATIENCE = 900_000;
+const LOOK_EVERY = 100;
+
+/** Waits until `look` finds something, and returns it. */
+export async function until(what, look, patience = 60_000) {
+  const deadline = Date.now() + patience;
+  for (;;) {
+    const found = await look();
+    if (found) return found;
+    if (Date.now() > deadline) throw new Error(`waited in vain for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY));
+  }
+}
+
+/** Starts the stack; `people` are in its audience, and Marketo knows them by their tokens. */
+export async function startStack({ org, munchkin, people }) {
+  const program = join(TARGET, "debug", "local");
+  await stat(program).catch(() => {
+    throw new Error(`${program} is missing: run cargo build -p local first`);
+  });
+  const folder = await mkdtemp(join(tmpdir(), "tag-"));
+  const put = async (file, content) =>
+    writeFile(join(folder, file), typeof content === "string" ? content : JSON.stringify(content));
+  await mkdir(join(folder, "incoming"));
+  await put("library.json", {
+    folders: [{ folderId: 1, parentFolderId: 0, name: "Retail" }],
+    segments: [{ sid: 101, folderId: 1, name: "Seen in a browser" }],
+  });
+  await put("marketo.json", {
+    munchkin_id: munchkin,
+    org_id: org,
+    leads: people.map(({ lead, email, token }) => ({ id: lead, email, cookies: [token], ecids: [] })),
+    lists: [],
+  });
+  await put("matches.jsonl", "");
+  await put("syncs.json", [{ audience_id: "aam:101", list: { name: "Seen in a browser" } }]);
+  await put("incoming/S3_1234_20914_Browser_full_1793491200000.sync", people.map(({ ecid }) => `${ecid}\t101\t\n`).join(""));
+
+  const child = spawn(program, ["--data", folder, "--fresh", "--port", "0"], { cwd: ROOT });
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (bytes) => (output += bytes));
+  const ended = new Promise((resolve) => child.on("exit", resolve));
+  const line = (pattern) =>
+    until(
+      `${pattern}`,
+      () => {
+        if (child.exitCode !== null) throw new Error(`the stack ended: ${output}`);
+        return pattern.exec(output)?.[1];
+      },
+      START_PATIENCE,
+    );
+  const url = await line(/^Open (\S+)\/$/m);
+  const marketo = await line(/Marketo's world: (\S+)\/_control\//);
+
+  const call = async (method, path, body) => {
+    const answer = await fetch(url + path, {
+      method,
+      headers: { "content-type": "application/json" },
+      body: body && JSON.stringify(body),
+    });
+    if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${await answer.text()}`);
+    return answer.json();
+  };
+  return {
+    url,
+    call,
+    /** Pages of these origins may send beacons. */
+    async allow(origins) {
+      await call("PUT", "/subscription", { ...(await call("GET", "/subscription")), origins });
+    },
+    /** Leads in the list that the sync made, as Marketo has them. */
+    async members() {
+      const lists = await (await fetch(`${marketo}/_control/lists`)).json();
+      return lists.flatMap((list) => list.members).sort();
+    },
+    /** Stops it; what it logged is kept beside the logs of other tests. */
+    async stop() {
+      child.kill("SIGINT");
+      await ended;
+      const kept = join(TARGET, "stack-logs", "browser");
+      await rm(kept, { recursive: true, force: true });
+      await cp(join(folder, ".state/stack/logs"), kept, { recursive: true });
+      await writeFile(join(kept, "output"), output);
+      await rm(folder, { recursive: true });
+    },
+  };
+}
