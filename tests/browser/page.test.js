@@ -49,7 +49,7 @@ before(async () => {
   site = await startSite();
   edge = await startEdge(stack.url);
   other = await startEdge(stack.url);
-  await stack.allow([`http://www.example.test:${site.port}`, `http://shop.example.test:${site.port}`]);
+  await stack.allow([`http://*.example.test:${site.port}`]);
 });
 
 after(async () => {
