@@ -1,4 +1,5 @@
 //! The two commands, end to end: the real `local` program, the real functions, the real embedded servers.
 
+mod people;
 mod run;
 mod tests;

@@ -12,7 +12,7 @@ use world::{reference, sample};
 use crate::run::{Data, FUNCTIONS, bin_dir, children, eventually, get, once, post, program, start};
 
 /// `lists.json` as list id → members.
-fn lists(value: &Value) -> BTreeMap<u64, BTreeSet<u64>> {
+pub fn lists(value: &Value) -> BTreeMap<u64, BTreeSet<u64>> {
     let lists = value.as_array().expect("lists");
     let one = |list: &Value| {
         let members = list["members"].as_array().expect("members").iter();
@@ -36,7 +36,7 @@ fn fixture(file: &str) -> Value {
 }
 
 /// Where the program says that a part of it answers.
-async fn address(running: &mut crate::run::Running, of: &str) -> String {
+pub async fn address(running: &mut crate::run::Running, of: &str) -> String {
     let rest = running.line(of).await;
     rest.split_whitespace().next().expect("an address").trim_end_matches('/').to_owned()
 }
