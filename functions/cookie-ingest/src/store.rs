@@ -244,6 +244,8 @@ async fn store_token(
     sights: BTreeMap<Ecid, Sights>,
     mut found: Option<Doc<TokenRecord>>,
 ) -> Step<Tally> {
+    // ECIDs whose hints were put, in this attempt or in one that lost.
+    let mut put = BTreeSet::new();
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
             found = load(deps, Table::Identity, &token_key(munchkin, token)).await?;
@@ -253,6 +255,7 @@ async fn store_token(
         let new = new_ecids(&record, &sights);
         // Hints first: whoever sees the edge must find it from its other end. Then the hints are read: an erasure of
         // the ECID writes its mark before it reads them, so that one of the two sees the other.
+        put.extend(new.iter().copied());
         put_hints(deps, new.iter().map(|ecid| ecid_to_token(munchkin, *ecid, token))).await?;
         let read = new.iter().map(|ecid| verdict(deps, munchkin, *ecid, token));
         let (mut verdicts, mut changed) = (BTreeMap::new(), false);
@@ -265,7 +268,7 @@ async fn store_token(
         }
         let (tally, moved) = apply(&mut record, &sights, &verdicts);
         changed |= moved;
-        let without_edge = new.iter().filter(|ecid| !record.ecids.contains_key(ecid));
+        let without_edge = put.iter().filter(|ecid| !record.ecids.contains_key(ecid));
         let without_edge: Vec<Key> = without_edge.map(|ecid| ecid_to_token(munchkin, *ecid, token)).collect();
         if !changed && without_edge.is_empty() {
             return Ok(tally);
