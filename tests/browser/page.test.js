@@ -27,7 +27,7 @@ function person() {
   return one;
 }
 // They are in the stack's world from the beginning.
-const crowd = Array.from({ length: 24 }, person);
+const crowd = Array.from({ length: 32 }, person);
 const next = (sent) => Object.assign(crowd.shift(), { sent });
 
 let browser, stack, site, edge, other;
@@ -399,6 +399,57 @@ test("an endpoint that is named", async (t) => {
   const v = await visitor(t, { cookies: [amcv(who.ecid), mktoTrk(who.token)] });
   await v.open(www("/named"));
   await v.requested([document("www", "/named"), TAG, "POST other.test/beacon ping"]);
+  await v.told([who]);
+});
+
+test("the line that the API gives for a page", async (t) => {
+  const who = next(true);
+  const { file, snippet } = await stack.call("GET", "/tag");
+  // The API takes the host from the request, and here nobody calls it by the host that pages use.
+  const host = `http://collect.example.test:${edge.port}`;
+  site.pages.set("/snippet", { head: snippet.replace(stack.url, host) });
+  const v = await visitor(t, { cookies: [kndctr(who.ecid), mktoTrk(who.token)] });
+  const page = await v.open(www("/snippet"));
+  const script = `GET collect.example.test/${file} script`;
+  await v.requested([document("www", "/snippet"), script, BEACON]);
+  await v.open(www("/snippet"), page);
+  await v.requested([document("www", "/snippet"), script]);
+  await v.told([who]);
+  // The second time it came from the browser's own cache.
+  assert.equal(edge.requests.filter(({ path }) => path === `/${file}`).length, 1);
+});
+
+test("a page that sends no referrer", async (t) => {
+  const who = next(true);
+  site.pages.set("/no-referrer", { head: tag(), headers: { "referrer-policy": "no-referrer" } });
+  const v = await visitor(t, { cookies: [kndctr(who.ecid), mktoTrk(who.token)] });
+  await v.open(www("/no-referrer"));
+  await v.requested([document("www", "/no-referrer"), TAG, BEACON]);
+  await v.told([who]);
+});
+
+test("a page that is left at once", async (t) => {
+  const who = next(true);
+  site.pages.set("/left", { head: tag() });
+  site.pages.set("/after", { head: "" });
+  const v = await visitor(t);
+  const page = await v.open(www("/left"));
+  await v.setCookies([kndctr(who.ecid), mktoTrk(who.token)]);
+  await v.open(www("/after"), page);
+  // A browser reports no more requests of a page that it has left; the server has had the beacon.
+  await v.requested([document("www", "/left"), TAG, document("www", "/after")]);
+  await v.told([who]);
+});
+
+test("a page of somebody else is answered alike, and matches nobody", async (t) => {
+  const who = next(false);
+  site.pages.set("/foreign", { head: tag() });
+  const v = await visitor(t);
+  await v.context.addCookies(
+    [kndctr(who.ecid), mktoTrk(who.token)].map((cookie) => ({ ...named(cookie), domain: ".foreign.test" })),
+  );
+  await v.open(`http://www.foreign.test:${site.port}/foreign`);
+  await v.requested(["GET www.foreign.test/foreign document", TAG, BEACON]);
   await v.told([who]);
 });
 

@@ -7,6 +7,7 @@ use state::{Deps, Step};
 
 use crate::answer::{Answer, problem};
 use crate::beacon::post_beacon;
+use crate::hints::post_hints;
 use crate::matches::post_matches;
 use crate::tag;
 use crate::warm::Warm;
@@ -31,6 +32,7 @@ impl Ingest {
         let deps = &self.deps;
         match (request.method.as_str(), request.path.as_str()) {
             ("POST", "/beacon") => Ok(post_beacon(deps, &self.warm, request, counts).await),
+            ("POST", "/hints") => post_hints(deps, &self.warm, request, counts).await,
             ("POST", "/matches") => post_matches(deps, &request.body).await,
             ("GET", "/tag.js") => Ok(tag::script(request)),
             ("GET", "/tag") => tag::snippet(deps, request).await,

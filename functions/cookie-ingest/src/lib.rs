@@ -2,6 +2,8 @@
 
 mod answer;
 mod beacon;
+mod fields;
+mod hints;
 mod ingest;
 mod matches;
 mod message;
@@ -12,7 +14,7 @@ mod warm;
 pub use answer::Answer;
 pub use ingest::Ingest;
 pub use lambda::{Counts, HttpEvent};
-pub use message::Match;
+pub use message::{Hint, LookAt, Match, Message};
 pub use store::store;
 
 /// What the function reads from its environment.

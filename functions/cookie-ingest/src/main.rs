@@ -1,6 +1,6 @@
 //! The Lambda function `cookie-ingest`: wiring only.
 
-use cookie_ingest::{Ingest, Match, store};
+use cookie_ingest::{Ingest, Message, store};
 use lambda::{HttpEvent, http_answer};
 
 #[tokio::main]
@@ -17,8 +17,9 @@ async fn main() -> anyhow::Result<()> {
                     Ok(http_answer(answer.status, answer.content_type, &answer.headers, &answer.body))
                 }
                 None => {
-                    lambda::run_whole(invocation, |matches: Vec<Match>| async move { store(&deps, &matches).await })
-                        .await
+                    let counts = invocation.counts.clone();
+                    let take = |messages: Vec<Message>| async move { store(&deps, &messages, &counts).await };
+                    lambda::run_whole(invocation, take).await
                 }
             }
         }

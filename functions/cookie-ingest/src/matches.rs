@@ -3,32 +3,22 @@
 
 use std::collections::BTreeMap;
 
-use domain::cookie::parse_mkto_trk;
 use domain::identity::Sight;
 use domain::limits::{DAY_MS, MATCHES_PER_REQUEST};
-use domain::{Ecid, MunchkinId, OrgId, Token};
+use domain::{Ecid, MunchkinId, OrgId};
 use jiff::Timestamp;
 use ports::{Key, Queue, Read, Table};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use state::identity::token_key;
 use state::syncs::{Subscription, subscriptions};
 use state::{Deps, Step, V1, doc};
 
 use crate::answer::{Answer, problem};
+use crate::fields::{Refusal, expected, refusal, text, token};
 use crate::message::{Match, outgoing};
 
 /// Largest body, in bytes: 500 items of a generous 1 KB.
 const MAX_BODY: usize = 512 * 1024;
-
-/// Why an item was refused.
-struct Refusal {
-    field: &'static str,
-    reason: String,
-}
-
-fn refusal(field: &'static str, reason: impl Into<String>) -> Refusal {
-    Refusal { field, reason: reason.into() }
-}
 
 /// Takes one match or a list of up to 500 and answers for each: `accepted`, `known` (seen within 30 days: nothing
 /// is written), `set_aside` (the token is over its cap) or `refused` with field and reason.
@@ -69,9 +59,7 @@ pub(crate) async fn post_matches(deps: &Deps, body: &[u8]) -> Step<Answer> {
     let mut messages = Vec::new();
     for (index, found) in checked.into_iter().enumerate() {
         results.push(match found {
-            Err(Refusal { field, reason }) => {
-                json!({"index": index, "status": "refused", "field": field, "reason": reason})
-            }
+            Err(refusal) => refusal.of(index),
             Ok(found) => {
                 let record = records.get(&token_key(&found.munchkin_id, &found.token));
                 let status = match record.map_or(Sight::New, |record| record.look(found.ecid, found.seen_at)) {
@@ -135,30 +123,4 @@ fn check(
         return Err(refusal("org_id", "another IMS organisation is mapped to this subscription"));
     }
     Ok(Match { v: V1, munchkin_id, ecid, token, seen_at, public: false })
-}
-
-/// The token as it is, or inside a raw `_mkto_trk` cookie.
-fn token(item: &Map<String, Value>, munchkin_id: &MunchkinId) -> Result<Token, Refusal> {
-    let field = ["token", "cookie", "_mkto_trk"].into_iter().find(|field| item.contains_key(*field)).unwrap_or("token");
-    let value = text(item, field)?;
-    if let Some(token) = Token::parse(value) {
-        return Ok(token);
-    }
-    match parse_mkto_trk(value) {
-        Some((owner, _)) if owner != *munchkin_id => Err(refusal(field, "a token of another Munchkin id")),
-        Some((_, token)) => Ok(token),
-        None => Err(expected(field, "a Munchkin token (_mch-…) or the value of the cookie _mkto_trk")),
-    }
-}
-
-fn text<'a>(item: &'a Map<String, Value>, field: &'static str) -> Result<&'a str, Refusal> {
-    match item.get(field) {
-        Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(expected(field, "a string")),
-        None => Err(refusal(field, "is missing")),
-    }
-}
-
-fn expected(field: &'static str, what: &str) -> Refusal {
-    refusal(field, format!("expected {what}"))
 }

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::limits::SIGHT_GRAIN_MS;
 use domain::{Ecid, MunchkinId, Token};
+use ports::Table;
 use sha2::{Digest as _, Sha256};
-use state::syncs::{Subscription, subscriptions};
-use state::{Deps, Step};
+use state::syncs::{HintSecrets, Subscription, hint_secrets_key, subscriptions};
+use state::{Deps, Step, load};
 
 /// Settings that were read are good for this long, in ms: a change is seen within a minute.
 pub(crate) const GOOD_MS: u64 = 60_000;
@@ -28,24 +29,13 @@ pub(crate) struct Warm {
     /// Nobody outside knows it, so that nobody can choose a pair that is taken for another one.
     key: [u8; 16],
     pairs: Mutex<Pairs>,
-    subscriptions: Mutex<Option<Read<Subscriptions>>>,
+    subscriptions: Kept<(), Subscriptions>,
+    /// Of subscriptions that exist: as many as those.
+    secrets: Kept<MunchkinId, HintSecrets>,
 }
 
 /// The subscriptions, by Munchkin id.
 pub(crate) type Subscriptions = BTreeMap<MunchkinId, Subscription>;
-
-/// What was read, and when, in ms.
-#[derive(Debug)]
-struct Read<T> {
-    value: Arc<T>,
-    at: u64,
-}
-
-impl<T> Read<T> {
-    fn fresh(&self, now: u64, good_for: u64) -> bool {
-        now < self.at.saturating_add(good_for)
-    }
-}
 
 impl Warm {
     /// A process that has just begun. `random`: 128 bits that nobody can guess.
@@ -53,29 +43,25 @@ impl Warm {
         let mut key = [0; 16];
         key[..8].copy_from_slice(&random[0].to_le_bytes());
         key[8..].copy_from_slice(&random[1].to_le_bytes());
-        Self { key, pairs: Mutex::default(), subscriptions: Mutex::default() }
+        Self { key, pairs: Mutex::default(), subscriptions: Kept::default(), secrets: Kept::default() }
     }
 
     /// The subscriptions, read at most so long ago (ms). Where they cannot be read, those of before count.
     pub(crate) async fn subscriptions(&self, deps: &Deps, good_for: u64) -> Step<Arc<Subscriptions>> {
-        let now = deps.now();
-        let kept = lock(&self.subscriptions).as_ref().map(|read| (read.value.clone(), read.fresh(now, good_for)));
-        if let Some((value, true)) = kept {
-            return Ok(value);
-        }
-        match subscriptions(deps).await {
-            Ok(read) => {
-                let value: Subscriptions = read.into_iter().map(|found| (found.munchkin_id.clone(), found)).collect();
-                let value = Arc::new(value);
-                *lock(&self.subscriptions) = Some(Read { value: value.clone(), at: now });
-                Ok(value)
-            }
-            Err(failure) => {
-                let (value, _) = kept.ok_or(failure)?;
-                tracing::warn!("the subscriptions cannot be read: those of before count");
-                Ok(value)
-            }
-        }
+        let read = async {
+            let all = subscriptions(deps).await?;
+            Ok(all.into_iter().map(|found| (found.munchkin_id.clone(), found)).collect())
+        };
+        self.subscriptions.get((), deps.now(), good_for, read).await
+    }
+
+    /// A subscription's hint secrets, likewise.
+    pub(crate) async fn secrets(&self, deps: &Deps, munchkin: &MunchkinId, good_for: u64) -> Step<Arc<HintSecrets>> {
+        let read = async {
+            let found = load(deps, Table::Syncs, &hint_secrets_key(munchkin)).await?;
+            Ok(found.map_or_else(HintSecrets::default, |found| found.value))
+        };
+        self.secrets.get(munchkin.clone(), deps.now(), good_for, read).await
     }
 
     /// A number that stands for a pair. It says nothing of it to whoever does not know the key.
@@ -108,6 +94,44 @@ impl Warm {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Settings that were read.
+#[derive(Debug)]
+struct Kept<K, T>(Mutex<BTreeMap<K, Read<T>>>);
+
+#[derive(Debug)]
+struct Read<T> {
+    value: Arc<T>,
+    /// When, in ms.
+    at: u64,
+}
+
+impl<K, T> Default for Kept<K, T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Ord, T> Kept<K, T> {
+    async fn get(&self, key: K, now: u64, good_for: u64, read: impl Future<Output = Step<T>>) -> Step<Arc<T>> {
+        let kept = lock(&self.0).get(&key).map(|kept| (kept.value.clone(), now < kept.at.saturating_add(good_for)));
+        if let Some((value, true)) = kept {
+            return Ok(value);
+        }
+        match read.await {
+            Ok(value) => {
+                let value = Arc::new(value);
+                lock(&self.0).insert(key, Read { value: value.clone(), at: now });
+                Ok(value)
+            }
+            Err(failure) => {
+                let (value, _) = kept.ok_or(failure)?;
+                tracing::warn!("settings cannot be read: those of before count");
+                Ok(value)
+            }
+        }
+    }
 }
 
 /// Pairs, each with the time (ms) until which it is remembered. At most [`PAIRS`]: the oldest go first.

@@ -17,6 +17,7 @@ use ports::{Failure, Table};
 use reading::Asking;
 use state::bell::{Next, Ring};
 use state::budget::Purpose;
+use state::erase::{self, Answer};
 use state::lists::{Held, Left, OpenList, Want, departures, read_leads, want_key, write_leads};
 use state::notes::{self, Note};
 use state::syncs::{IdentityHead, Leaving, MembersBefore, Start, Status, Sync};
@@ -61,6 +62,7 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     let (wishes, wants) = read_wishes(deps, munchkin, &syncs).await?;
     let ours = syncs.iter().any(|sync| sync.list.ours);
     take_in(deps, &mut open, ours, notes.found.iter().map(|(_, note)| note));
+    open.state.settle_erasures(&wishes, deps.now());
     open.state.settle(&wishes);
     guard(deps, &mut open, &syncs, &wishes);
 
@@ -70,6 +72,7 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     };
     let pass = syncs.iter().zip(&wants).filter_map(due).max().unwrap_or(0);
     let import_above = subscription.bulk_import_above;
+    let ours = ours && !open.state.others_forgotten;
     let writer = Writer { deps, marketo, ours, wishes: &wishes, pass, no_ecids, import_above, deadline };
     let outcome = async {
         verify::doubts(deps, marketo, &mut open, &wishes).await?;
@@ -99,6 +102,7 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
         Err(CallError::Wait(until)) => Next::Rest(until),
         Err(CallError::Refused { code, .. }) if code == "1013" => {
             list_is_gone(deps, munchkin, &syncs, &wants).await?;
+            open.state.erased_with_the_list();
             Next::Done(None)
         }
         Err(error) => {
@@ -110,6 +114,7 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     for key in notes.found.iter().map(|(key, _)| key).chain(&notes.unreadable) {
         notes::burn(deps, key).await?;
     }
+    answer_erasures(deps, &mut open).await?;
     if notes.more {
         return Ok(Next::Again);
     }
@@ -151,9 +156,27 @@ fn take_in<'a>(deps: &Deps, open: &mut OpenList, ours: bool, notes: impl Iterato
             Note::VerifyAll => {
                 open.state.comparison.get_or_insert_default();
             }
-            Note::Erase { .. } => {}
+            Note::Erase { job, leads } => open.state.erase(job, leads),
         }
     }
+}
+
+/// Answers the jobs whose people are all done, once the state that says so is published and the notes are burnt: whoever
+/// dies here answers once more, and the first answer counts.
+async fn answer_erasures(deps: &Deps, open: &mut OpenList) -> Step<()> {
+    let (munchkin, list, at) = (open.munchkin.clone(), open.head.list, deps.now());
+    let done = open.state.erasing.iter().filter(|(_, job)| job.is_to_be_answered());
+    let done: Vec<(String, Answer)> =
+        done.map(|(id, job)| (id.clone(), Answer { v: 1, out: job.out, stay: job.stay, at })).collect();
+    if done.is_empty() {
+        return Ok(());
+    }
+    for (job, answer) in done {
+        erase::answer(deps, &munchkin, &job, list, &answer).await?;
+        open.state.answered(&job, at);
+        tracing::info!(list.id = list, erase.out = answer.out, erase.stay = answer.stay, "people were erased");
+    }
+    open.publish(deps).await
 }
 
 /// Holds a mass change until an operator decides, whatever its cause.
@@ -204,10 +227,11 @@ async fn close(deps: &Deps, open: &mut OpenList, wishes: &Wishes) -> Step<Plan> 
     }
     let plan = open.state.plan(wishes, now);
     // What is held is not left to do: it waits for somebody.
-    let held = open.state.held.is_some();
+    let held = open.state.held.is_some().then(|| open.state.plan_erasures(wishes, now));
+    let left = held.as_ref().unwrap_or(&plan);
     open.head.left = Left {
-        add: if held { 0 } else { plan.add.len() },
-        remove: if held { 0 } else { plan.remove.len() },
+        add: left.add.len(),
+        remove: left.remove.len(),
         hold: open.state.hold.len() as u64 + plan.importing,
         failed: open.state.failed.len() as u64,
     };

@@ -47,7 +47,8 @@ struct Call {
 impl Writer<'_> {
     /// Does what the plan says, wave by wave. `None`: nothing is left that may be done now.
     pub(crate) async fn turn(&self, open: &mut OpenList) -> Result<Option<Next>, CallError> {
-        if self.wishes.adopt && (open.head.adopted < self.pass || !open.state.members_read) {
+        let erasing = !open.state.plan_erasures(self.wishes, self.deps.now()).is_empty();
+        if self.is_to_adopt(open) && !erasing {
             let munchkin = open.munchkin.clone();
             let asking = Asking {
                 deps: self.deps,
@@ -62,7 +63,7 @@ impl Writer<'_> {
             // Read on; or look first whether it is a mass change now.
             return Ok(Some(Next::Again));
         }
-        let look_again = self.import(open).await?;
+        let look_again = if self.is_to_adopt(open) { None } else { self.import(open).await? };
         match (self.by_calls(open, look_again).await, look_again) {
             (Ok(Some(Next::Rest(at))), Some(again)) | (Err(CallError::Wait(at)), Some(again)) if again < at => {
                 Ok(Some(Next::Rest(again)))
@@ -72,7 +73,12 @@ impl Writer<'_> {
         }
     }
 
-    /// Makes the calls that are due. `look_again`: a bulk import is under way, or waits to be started.
+    /// Whether the members of an adopted list are to be read before anything else is written.
+    fn is_to_adopt(&self, open: &OpenList) -> bool {
+        self.wishes.adopt && (open.head.adopted < self.pass || !open.state.members_read)
+    }
+
+    /// Makes the calls that are due; those for people who are erased first. `look_again`: a bulk import is under way, or waits to be started.
     async fn by_calls(&self, open: &mut OpenList, look_again: Option<u64>) -> Result<Option<Next>, CallError> {
         let mut calls = 0;
         let mut visiting = false;
@@ -85,11 +91,18 @@ impl Writer<'_> {
             if now + self.deps.settings.scaled(marketo::MARGIN_MS) > self.deadline {
                 return Ok(Some(Next::Again));
             }
-            if open.state.held.is_some() {
-                return Ok(None);
+            let mut plan = open.state.plan_erasures(self.wishes, now);
+            let erasing = !plan.is_empty();
+            if !erasing {
+                if open.state.held.is_some() {
+                    return Ok(None);
+                }
+                if self.is_to_adopt(open) {
+                    return Ok(Some(Next::Again));
+                }
+                plan = open.state.plan(self.wishes, now);
             }
-            let mut plan = open.state.plan(self.wishes, now);
-            if look_again.is_some() && self.goes_by_import(&open.state, &plan, now) {
+            if !erasing && look_again.is_some() && self.goes_by_import(&open.state, &plan, now) {
                 plan.add = LeadSet::new();
             }
             if plan.is_empty() {
@@ -97,8 +110,8 @@ impl Writer<'_> {
                 return Ok(None);
             }
             let full = |leads: &LeadSet| leads.len() >= MARKETO_BATCH as u64;
-            let bulk = !bulk_waits && (full(&plan.add) || full(&plan.remove));
-            if !bulk && !visiting {
+            let bulk = !erasing && !bulk_waits && (full(&plan.add) || full(&plan.remove));
+            if !bulk && !visiting && !erasing {
                 if let Some(due) = self.pace(open, &plan).await? {
                     return Ok(Some(Next::Rest(due)));
                 }
@@ -115,10 +128,10 @@ impl Writer<'_> {
             if wave.split {
                 size = (size / 2).max(1);
             }
-            if wave.answered > 0 && visiting {
+            if wave.answered > 0 && visiting && !erasing {
                 open.head.booked = None;
             }
-            if bulk_waits {
+            if bulk_waits && !erasing {
                 // One visit's worth; then the next is booked.
                 visiting = false;
             }

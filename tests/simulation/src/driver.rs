@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Waker};
 
+use cookie_ingest::Counts;
 use domain::limits::{FUNCTION_MS, LATE_EFFECT_MS};
 use ports::{Failure, Queue};
 use rand::Rng as _;
@@ -202,9 +203,9 @@ impl Driver {
                 messages.extend(extra.iter().map(|message| message.id));
                 let bodies: Vec<String> = std::iter::once(body).chain(extra.into_iter().map(|m| m.body)).collect();
                 Box::pin(async move {
-                    let matches: Vec<cookie_ingest::Match> =
+                    let messages: Vec<cookie_ingest::Message> =
                         bodies.iter().filter_map(|body| serde_json::from_str(body).ok()).collect();
-                    cookie_ingest::store(&deps, &matches).await
+                    cookie_ingest::store(&deps, &messages, &Counts::default()).await
                 })
             }
             Queue::ListWrites => Box::pin(async move {

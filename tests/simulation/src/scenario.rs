@@ -33,6 +33,22 @@ const ECIDS: u64 = 8;
 const TOKENS: u64 = 6;
 const LEADS: u64 = 6;
 
+/// An origin from which pages may send, once the subscription allows it.
+pub const PAGE: &str = "https://www.example.com";
+
+/// A beacon of a page.
+#[must_use]
+pub fn beacon(body: &Value, cookies: &[&str], origin: &str) -> HttpEvent {
+    HttpEvent {
+        method: "POST".into(),
+        path: "/beacon".into(),
+        headers: vec![("origin".into(), origin.into()), ("content-type".into(), "text/plain".into())],
+        cookies: cookies.iter().map(|cookie| (*cookie).to_owned()).collect(),
+        body: body.to_string().into_bytes(),
+        ..HttpEvent::default()
+    }
+}
+
 /// The n-th ECID, as 38 digits.
 #[must_use]
 pub fn ecid(n: u64) -> String {

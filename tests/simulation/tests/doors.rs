@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 
-use domain::limits::FUNCTION_MS;
+use cookie_ingest::{Answer, Counts, HttpEvent, Ingest};
+use domain::limits::{ECIDS_PER_TOKEN, FUNCTION_MS};
+use ports::Queue;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use scheduled_incremental_sync::{Arrival, arrived};
 use serde_json::{Value, json};
-use simulation::scenario::{LIST, MUNCHKIN, ORG, Scenario, ecid, token};
+use simulation::scenario::{LIST, MUNCHKIN, ORG, PAGE, Scenario, beacon, ecid, token};
 use world::types::{Lead, List, MarketoData};
 
 fn world() -> Scenario {
@@ -110,6 +112,26 @@ fn each_item_of_a_batch_is_answered_by_itself() {
 }
 
 #[test]
+fn a_match_that_has_expired_is_refused_and_one_of_a_token_over_its_cap_is_set_aside() {
+    let mut scenario = world();
+    // The world begins on 2026-01-01 at noon, and a match lives for 396 days.
+    let at = |time: &str| with("seen_at", json!(time));
+    let items = json!([at("2024-12-01T12:00:00Z"), at("2024-12-02T12:00:00Z")]);
+    let (_, body) = scenario.post_matches(items.to_string().as_bytes());
+    let results = &body["results"];
+    assert_eq!((&results[0]["status"], &results[0]["field"]), (&json!("refused"), &json!("seen_at")));
+    assert!(results[0]["reason"].as_str().is_some_and(|reason| reason.contains("396 days")), "{body}");
+    assert_eq!(results[1]["status"], "accepted");
+
+    let over = ECIDS_PER_TOKEN as u64 + 1;
+    (1..=over).for_each(|e| scenario.see(e, 1));
+    scenario.driver.run_until_stored();
+    let item = |e: u64| with("ecid", json!(ecid(e)));
+    let (_, body) = scenario.post_matches(json!([item(over), item(over + 1)]).to_string().as_bytes());
+    assert_eq!((&body["results"][0]["status"], &body["results"][1]["status"]), (&json!("known"), &json!("set_aside")));
+}
+
+#[test]
 fn a_body_over_a_limit_is_refused_and_says_which() {
     let mut scenario = world();
     let many = json!(vec![a_match(); 501]);
@@ -146,6 +168,11 @@ fn hipaa_no_match_is_stored_no_file_is_read_no_list_is_called() {
     let (_, body) = scenario.post_matches(a_match().to_string().as_bytes());
     assert_eq!(body["results"][0]["status"], "refused");
     assert!(body.to_string().contains("HIPAA"));
+    let (_, counted) = {
+        let ingest = Ingest::new(scenario.driver.deps());
+        answered(&mut scenario, &ingest, beacon(&pair(), &[], PAGE))
+    };
+    assert_eq!(counted, ["beacon_refused_door"]);
     let record = import(&mut scenario, "S3_1_full_1767268800002.sync", file.as_bytes());
     assert_eq!((&record["status"], &record["rows"]), (&json!("refused"), &json!(0)));
     assert!(record["why"].as_str().is_some_and(|why| why.contains("HIPAA")));
@@ -168,6 +195,86 @@ fn no_organisation_and_cookie_sync_off_close_their_doors() {
         let refused = scenario.create(101, &json!({"id": LIST})).expect_err("a closed door");
         assert!((400..500).contains(&refused.0) && refused.1.to_string().contains(word), "{refused:?}");
     }
+}
+
+fn pair() -> Value {
+    json!({"org_id": ORG, "munchkin_id": MUNCHKIN, "ecid": ecid(1), "token": token(1)})
+}
+
+/// What a beacon is answered, and as what it is counted.
+fn answered(scenario: &mut Scenario, ingest: &Ingest, request: HttpEvent) -> (Answer, Vec<&'static str>) {
+    let counts = Counts::default();
+    let answer = scenario.ask(ingest, request, &counts).expect("an answer");
+    (answer, counts.all().into_keys().collect())
+}
+
+#[test]
+fn a_beacon_is_answered_alike_whatever_becomes_of_it() {
+    let mut scenario = world();
+    subscription(&mut scenario, &json!({"origins": [PAGE]}));
+    scenario.driver.ticking = false;
+    let ingest = Ingest::new(scenario.driver.deps());
+    let said = |field: &str, value: Value| {
+        let mut body = pair();
+        body[field] = value;
+        beacon(&body, &[], PAGE)
+    };
+    let with_body = |body: &[u8]| HttpEvent { body: body.to_vec(), ..beacon(&pair(), &[], PAGE) };
+    let good = || beacon(&pair(), &[], PAGE);
+    let anonymous = HttpEvent { headers: Vec::new(), ..good() };
+    let mut answers = Vec::new();
+    for (request, count) in [
+        (good(), "beacon_new"),
+        (good(), "beacon_remembered"),
+        (beacon(&pair(), &[], "https://www.example.org"), "beacon_refused_origin"),
+        (beacon(&pair(), &[], "null"), "beacon_refused_origin"),
+        (anonymous, "beacon_refused_origin"),
+        (beacon(&pair(), &["mkto_opt_out=true"], PAGE), "beacon_opted_out"),
+        (said("munchkin_id", json!("999-ZZZ-999")), "beacon_refused_door"),
+        (said("org_id", json!("FFFFFFFFFFFFFFFFFFFFFFFF@AdobeOrg")), "beacon_refused_door"),
+        (said("munchkin_id", json!(5)), "beacon_refused_malformed"),
+        (said("ecid", json!(5)), "beacon_refused_malformed"),
+        (said("token", json!("_mch-nonsense")), "beacon_refused_malformed"),
+        (with_body(b""), "beacon_refused_malformed"),
+        (with_body(b"[[["), "beacon_refused_malformed"),
+        (with_body(b"\xff\xfe"), "beacon_refused_malformed"),
+        (said("later", json!("x".repeat(8 * 1024))), "beacon_refused_malformed"),
+        (said("later", json!({"x": [1]})), "beacon_remembered"),
+    ] {
+        let (answer, counted) = answered(&mut scenario, &ingest, request);
+        assert_eq!(counted, [count]);
+        answers.push(answer);
+    }
+    scenario.driver.run_until_stored();
+    for change in [json!({"hipaa_ready": true}), json!({"org_id": null}), json!({"cookie_sync": false}), json!({})] {
+        let mut change = change;
+        change["origins"] = json!([PAGE]);
+        let known = change.as_object().is_some_and(|change| change.len() == 1);
+        subscription(&mut scenario, &change);
+        // A cold process.
+        let cold = Ingest::new(scenario.driver.deps());
+        let (answer, counted) = answered(&mut scenario, &cold, good());
+        assert_eq!(counted, [if known { "beacon_known" } else { "beacon_refused_door" }], "{change}");
+        answers.push(answer);
+    }
+    assert_eq!((answers[0].status, answers[0].headers.len(), answers[0].body.len()), (204, 0, 0));
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "nothing in an answer tells what became of a beacon");
+    let sent = scenario.driver.sim.lock().sent.iter().filter(|(queue, _)| *queue == Queue::Matches).count();
+    assert_eq!(sent, 1);
+}
+
+#[test]
+fn no_page_may_send_until_its_origin_is_allowed_and_then_soon() {
+    let mut scenario = world();
+    subscription(&mut scenario, &json!({}));
+    scenario.driver.ticking = false;
+    let ingest = Ingest::new(scenario.driver.deps());
+    let send = |scenario: &mut Scenario| answered(scenario, &ingest, beacon(&pair(), &[], PAGE)).1;
+    assert_eq!(send(&mut scenario), ["beacon_refused_origin"]);
+    subscription(&mut scenario, &json!({"origins": ["https://*.example.com"]}));
+    let later = scenario.driver.sim.lock().now + 1_000;
+    scenario.driver.sim.lock().advance(later);
+    assert_eq!(send(&mut scenario), ["beacon_new"], "a warm process sees within a second what is allowed");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use cookie_ingest::Counts;
 use domain::limits::FUNCTION_MS;
 use domain::{AudienceId, MunchkinId};
 use rand::SeedableRng as _;
@@ -91,7 +92,7 @@ fn start(scenario: &Scenario, handler: Handler, seen_at: u64) -> Work {
             let found =
                 json!({"v": 1, "munchkin_id": MUNCHKIN, "ecid": ecid(2), "token": token(1), "seen_at": seen_at});
             let found = serde_json::from_value(found).expect("a match");
-            Box::pin(async move { cookie_ingest::store(&deps, &[found]).await })
+            Box::pin(async move { cookie_ingest::store(&deps, &[found], &Counts::default()).await })
         }
         Handler::Identity | Handler::Audience => {
             let key = match handler {

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use cookie_ingest::Counts;
 use create_sync::Request;
 use domain::MunchkinId;
 use domain::limits::FUNCTION_MS;
@@ -113,7 +114,7 @@ fn e_a_match_and_an_association_of_one_token_at_once() {
                 let found =
                     json!({"v": 1, "munchkin_id": MUNCHKIN, "ecid": ecid(n), "token": token(1), "seen_at": now});
                 let found = serde_json::from_value(found).expect("a match");
-                Task::new(async move { cookie_ingest::store(&deps, &[found]).await })
+                Task::new(async move { cookie_ingest::store(&deps, &[found], &Counts::default()).await })
             };
             store(1).poll(WHOLE).expect("an end").expect("stored");
             let (mut first, mut second) = (identity_work(&scenario, 1_000_000), store(2));

@@ -1,6 +1,7 @@
-//! Random plans of additions and removals, merges, deletions, edits by hand, every answer that Marketo can give, and
-//! crashes: the lists end exactly as wanted, within the budget at every instant, and nobody who was there before us
-//! is ever removed. The double's own log is the judge of the budget.
+//! Random plans of additions and removals, merges, deletions, edits by hand, erasures, every answer that Marketo can
+//! give, and crashes: the lists end exactly as wanted, within the budget at every instant, nobody who was there before us
+//! is ever removed, and nothing is left of whoever was erased. The double's own log is the judge of the budget, of whom
+//! we removed, and of when an erasure was over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,7 @@ use domain::planted::{Guard, take_out};
 use domain::report::AudienceCounts;
 use domain::{AudienceId, LeadId, LeadSet, ListId, MunchkinId, OrgId};
 use doubles::adobe::{self, Adobe};
-use doubles::marketo::{self, Commit, Fault, FaultAnswer, Kind, Marketo, Which};
+use doubles::marketo::{self, Activity, Commit, Fault, FaultAnswer, Kind, Marketo, Which};
 use ports::Table;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -18,9 +19,11 @@ use simulation::driver::{Driver, settings};
 use simulation::fakes::{Faults, Sim};
 use simulation::scenario::{BEGIN, MUNCHKIN, ORG, active_sync};
 use state::bell::{self, BellKey};
+use state::erase::Answer;
 use state::lists::{AudienceReport, Want, want_key};
+use state::notes::{self, Note};
 use state::syncs::{Subscription, subscription_key, sync_key};
-use state::{Settings, doc};
+use state::{Deps, Settings, doc};
 use world::types::{Lead, Library, List, MarketoData};
 
 /// Seeds in CI.
@@ -43,6 +46,14 @@ struct Truth {
     any: BTreeSet<LeadId>,
     /// Wanted, or merged with somebody who was, at some time.
     ever: BTreeSet<LeadId>,
+    /// The same, and of people who are gone too.
+    touched: BTreeSet<LeadId>,
+    /// Erased, with the job; and neither wanted, merged into nor added by hand since.
+    erased: BTreeMap<LeadId, String>,
+    /// Taken out by hand at some time.
+    by_hand: BTreeSet<LeadId>,
+    /// Jobs that are to be answered.
+    jobs: BTreeSet<String>,
 }
 
 struct World {
@@ -160,11 +171,19 @@ impl World {
 
     /// Rings until the ring is heard, as whoever changes a fact does.
     fn ring(&mut self, key: BellKey) {
+        self.insist(|deps| {
+            let key = key.clone();
+            async move { bell::mark(&deps, &key).await }
+        });
+    }
+
+    /// Does something until it ends well.
+    fn insist<F: Future<Output = Result<(), ports::Failure>> + 'static>(&mut self, work: impl Fn(Deps) -> F) {
         for _ in 0..100 {
             self.jobs += 1;
-            let name = format!("ring {}", self.jobs);
-            let (deps, key) = (self.driver.deps(), key.clone());
-            self.driver.start(&name, async move { bell::mark(&deps, &key).await });
+            let name = format!("work {}", self.jobs);
+            let deps = self.driver.deps();
+            self.driver.start(&name, work(deps));
             while self.driver.is_running(&name) {
                 if !self.driver.step() {
                     self.driver.leap();
@@ -174,7 +193,7 @@ impl World {
                 return;
             }
         }
-        panic!("a ring that nobody hears");
+        panic!("work that never ends well");
     }
 
     fn state(&self, list: ListId) -> State {
@@ -216,11 +235,56 @@ impl World {
             } else {
                 truth.wanted.insert(lead);
                 truth.ever.insert(lead);
+                truth.touched.insert(lead);
+                truth.erased.remove(&lead);
             }
         }
         let wanted = self.lists[&list].wanted.clone();
         self.tell(format!("list {list} wants {wanted:?}"));
         self.want(list);
+    }
+
+    /// An operator has somebody erased. The audiences are told before the lists, and sometimes too late.
+    fn erase(&mut self) {
+        let lead = self.some_lead();
+        let late = self.rng.random_bool(0.2);
+        self.jobs += 1;
+        let job = format!("{:016x}", self.jobs);
+        self.tell(format!("erase {lead} {late}"));
+        for late_now in [false, true] {
+            if late == late_now {
+                for (list, _) in LISTS {
+                    let truth = self.lists.get_mut(&list).unwrap();
+                    if truth.wanted.remove(&lead) {
+                        if truth.out.remove(&lead) {
+                            truth.any.insert(lead);
+                        }
+                        self.want(list);
+                    }
+                }
+            }
+            if late_now {
+                continue;
+            }
+            for (list, _) in LISTS {
+                // A list that was never written gets no note.
+                let head = state::lists::head_key(&self.munchkin, list);
+                if !self.driver.sim.lock().tables.contains_key(&(Table::Lists, head)) {
+                    continue;
+                }
+                let note = Note::Erase { job: job.clone(), leads: LeadSet::from_iter([lead]) };
+                let munchkin = self.munchkin.clone();
+                self.insist(|deps| {
+                    let (munchkin, note) = (munchkin.clone(), note.clone());
+                    async move { notes::leave(&deps, &munchkin, list, &note).await }
+                });
+                let truth = self.lists.get_mut(&list).unwrap();
+                truth.jobs.insert(job.clone());
+                if !truth.wanted.contains(&lead) {
+                    truth.erased.insert(lead, job.clone());
+                }
+            }
+        }
     }
 
     fn merge(&mut self) {
@@ -253,7 +317,9 @@ impl World {
             if odd(&mut truth.out) | odd(&mut truth.any) {
                 truth.any.insert(winner);
             }
+            truth.erased.remove(&winner);
             if truth.ever.remove(&loser) {
+                truth.touched.insert(winner);
                 // Before the merge is told, a member whom nobody knows looks like one who was there before us.
                 truth.ever.insert(winner);
                 truth.any.insert(winner);
@@ -296,6 +362,7 @@ impl World {
         if store.marketo.members(list).unwrap().contains(&lead) {
             store.marketo.remove_by_hand(now, list, lead);
             drop(store);
+            truth.by_hand.insert(lead);
             let certain = state.sure.contains(lead) || state.theirs.contains(lead);
             let was_theirs = truth.theirs.remove(&lead);
             if !truth.wanted.contains(&lead) {
@@ -313,6 +380,7 @@ impl World {
             store.marketo.add_by_hand(now, list, lead);
             drop(store);
             truth.theirs.insert(lead);
+            truth.erased.remove(&lead);
             self.tell(format!("{lead} is put into {list} by hand"));
         }
     }
@@ -380,6 +448,7 @@ impl World {
                     self.tell(format!("refuse {lead} {code:?}"));
                     self.driver.sim.lock().marketo.refuse_lead(lead, code);
                 }
+                18 => self.erase(),
                 17 => {
                     // Another tool in a hurry.
                     let calls = self.rng.random_range(10..100);
@@ -435,8 +504,51 @@ impl World {
                 }
             }
         }
+        self.erasures()?;
         self.budget()?;
         Ok(checked)
+    }
+
+    /// Every erasure was answered, once it was over, and nothing is left of whoever was erased.
+    fn erasures(&self) -> Result<(), String> {
+        for (list, _) in LISTS {
+            let truth = &self.lists[&list];
+            let state = self.state(list);
+            let store = self.driver.sim.lock();
+            let mut answers = BTreeMap::new();
+            for job in &truth.jobs {
+                let key = ports::Key::new(format!("{MUNCHKIN}/erased"), format!("{job}/{list}"));
+                let answer = store.tables.get(&(Table::Lists, key)).ok_or(format!("job {job}: no word of {list}"))?;
+                let answer: Answer = serde_json::from_value(answer.doc.clone()).unwrap();
+                if answer.out + answer.stay != 1 {
+                    return Err(format!("job {job}, list {list}: {answer:?} of one"));
+                }
+                answers.insert(job, answer.at);
+            }
+            // Whoever was merged away lives on in the winner.
+            let text = format!("{state:?}");
+            for (lead, job) in &truth.erased {
+                let sets = [&state.sure, &state.may, &state.theirs, &state.restore, &state.kept_out, &state.approved];
+                let known = sets.into_iter().chain(state.left.values()).chain(state.came.values());
+                let maps = [state.hold.contains_key(lead), state.failed.contains_key(lead)];
+                let doubted = [state.doubts.contains_key(lead), state.newcomers.contains_key(lead)];
+                if known.into_iter().any(|set| set.contains(*lead)) || maps.contains(&true) || doubted.contains(&true) {
+                    return Err(format!("lead {lead} was erased from {list}, and something is known of them: {text}"));
+                }
+                let added = |activity: &&Activity| activity.type_id == 24 && activity.list == Some(list);
+                let mut late = store.marketo.activities().iter().filter(added).filter(|found| found.lead == *lead);
+                if late.any(|activity| activity.at_ms > answers[job]) {
+                    return Err(format!("lead {lead} was added to {list} after the erasure was over"));
+                }
+            }
+            let removed = store.marketo.activities().iter().filter(|activity| activity.type_id == 25);
+            for activity in removed.filter(|activity| activity.list == Some(list)) {
+                if !truth.touched.contains(&activity.lead) && !truth.by_hand.contains(&activity.lead) {
+                    return Err(format!("lead {} was removed from {list}, and never put there", activity.lead));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Marketo's log: never more than our share in any 20 seconds, at once, or a day.
@@ -473,7 +585,7 @@ fn run(seed: u64) -> Result<usize, String> {
 /// The plans are harsh enough to notice a missing guard.
 #[test]
 fn a_guard_taken_out_is_noticed() {
-    for guard in [Guard::HoldAfterDoubt, Guard::AskBeforeFirstAdd] {
+    for guard in [Guard::HoldAfterDoubt, Guard::AskBeforeFirstAdd, Guard::ErasedWhenCertain] {
         take_out(Some(guard));
         let found = (0..SEEDS).any(|seed| run(seed).is_err());
         take_out(None);

@@ -1,5 +1,6 @@
 //! The list protocol, searched exhaustively: two leads, two syncs, one list, and every order in which wishes change,
-//! calls get lost or land late, the writer dies, Marketo merges, and somebody adds by hand.
+//! calls get lost or land late, the writer dies, Marketo merges, somebody edits by hand, a sync keeps its people or is
+//! paused, and people are erased.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -19,6 +20,12 @@ struct Budget {
     by_hand: u8,
     /// Somebody takes a person out of the list by hand.
     taken_out: u8,
+    /// An operator has a person erased.
+    erasures: u8,
+    /// An operator pauses the first sync, or resumes it.
+    pauses: u8,
+    /// The first sync keeps its people.
+    keeps: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +52,10 @@ struct World {
     unknowable: BTreeSet<LeadId>,
     /// Wants of the two syncs.
     wants: [BTreeSet<LeadId>; 2],
+    /// What the first sync wanted when it was paused.
+    frozen: Option<BTreeSet<LeadId>>,
+    /// Erased, and not wanted or merged into since.
+    erased: BTreeSet<LeadId>,
     stored: State,
     /// The list is compared with what is known of it (only where hands reach into it: it makes many more worlds).
     compares: bool,
@@ -69,6 +80,8 @@ impl World {
             either: BTreeSet::new(),
             unknowable: BTreeSet::new(),
             wants: [BTreeSet::new(), BTreeSet::new()],
+            frozen: None,
+            erased: BTreeSet::new(),
             stored: State::default(),
             compares: left.taken_out > 0,
             looked: false,
@@ -80,14 +93,64 @@ impl World {
     }
 
     fn wishes(&self) -> Wishes {
-        let syncs = self.wants.iter().enumerate().map(|(index, want)| Wish {
-            sync: index.to_string(),
-            want: want.iter().copied().filter(|lead| self.leads.contains(lead) || self.untold.is_some()).collect(),
-            mode: Mode::Active,
+        let syncs = self.wants.iter().enumerate().map(|(index, want)| {
+            let (want, mode) = match &self.frozen {
+                Some(frozen) if index == 0 => (frozen, Mode::Paused),
+                _ if index == 0 && self.left.keeps => (want, Mode::ActiveKeeping),
+                _ => (want, Mode::Active),
+            };
+            let want = want.iter().copied().filter(|lead| self.leads.contains(lead) || self.untold.is_some()).collect();
+            Wish { sync: index.to_string(), want, mode }
         });
         // A sync begins when it first wants somebody.
         let syncs = syncs.filter(|wish| !wish.want.is_empty() || wish.sync == "0").collect();
         Wishes { syncs, ..Wishes::default() }
+    }
+
+    /// Whom an active sync wants.
+    fn wanted(&self) -> BTreeSet<LeadId> {
+        let paused = usize::from(self.frozen.is_some());
+        self.wants[paused..].iter().flatten().copied().collect()
+    }
+
+    /// An operator has somebody erased. `told`: the audiences have worked it out before the writer reads its note.
+    fn erase(&mut self, lead: LeadId, told: bool) {
+        self.left.erasures -= 1;
+        if told {
+            self.wants.iter_mut().for_each(|want| {
+                want.remove(&lead);
+            });
+            if self.out.remove(&lead) {
+                self.either.insert(lead);
+            }
+        }
+        if let Some((winner, loser)) = self.untold
+            && (lead == winner || lead == loser)
+            && self.stored.theirs.contains(lead)
+        {
+            // Forgotten between a merge and its news: nobody knows any more that they were there before us.
+            self.unknowable.insert(winner);
+        }
+        self.stored.erase(&format!("job {}", self.left.erasures), &LeadSet::from_iter([lead]));
+        let wishes = self.wishes();
+        self.stored.settle_erasures(&wishes, self.now);
+        if !self.wanted().contains(&lead) {
+            self.erased.insert(lead);
+        }
+    }
+
+    /// The writer answers the jobs whose people are done.
+    fn answer(&mut self) {
+        let jobs: Vec<String> = self.stored.erasing.keys().cloned().collect();
+        for id in jobs {
+            let job = &self.stored.erasing[&id];
+            if job.is_to_be_answered() {
+                assert_eq!(job.out + job.stay, 1, "{self:?}");
+                self.stored.answered(&id, 0);
+            }
+        }
+        // What is remembered of an answered job for a day makes no difference here.
+        self.stored.erasing.retain(|_, job| job.answered_at.is_none() || !job.gone.is_empty() || !job.leads.is_empty());
     }
 
     /// What Marketo does with a call that reaches it.
@@ -107,6 +170,7 @@ impl World {
     fn begin(&mut self) -> bool {
         let wishes = self.wishes();
         let mut state = self.stored.clone();
+        state.settle_erasures(&wishes, self.now);
         state.settle(&wishes);
         loop {
             let plan = state.plan(&wishes, self.now);
@@ -116,6 +180,7 @@ impl World {
                 (None, None) => {
                     state.tidy(&wishes, self.now);
                     self.stored = state;
+                    self.answer();
                     return false;
                 }
             };
@@ -178,6 +243,7 @@ impl World {
     fn told(&mut self) {
         if let Some((winner, loser)) = self.untold.take() {
             self.stored.merged(winner, &BTreeSet::from([loser]));
+            self.erased.remove(&winner);
         }
     }
 
@@ -196,6 +262,9 @@ impl World {
                         world.left.changes -= 1;
                         if !world.wants[sync].remove(&lead) {
                             world.wants[sync].insert(lead);
+                        }
+                        if world.wanted().contains(&lead) {
+                            world.erased.remove(&lead);
                         }
                         // Gone from the audience: whoever comes again is added, if the writer has seen them go.
                         if !world.wants.iter().flatten().any(|wanted| *wanted == lead) && world.out.remove(&lead) {
@@ -255,6 +324,13 @@ impl World {
                     push(&|world| world.ask());
                 }
             }
+            if self.left.erasures > 0 {
+                // One of the two is enough: they are alike, but for who was there before.
+                push(&|world| world.erase(1, true));
+                if self.wanted().contains(&1) {
+                    push(&|world| world.erase(1, false));
+                }
+            }
             // A call in doubt lands before its hold ends, so time passes only when none is under way.
             if self.late.is_none() {
                 push(&|world| world.now += LATE_EFFECT_MS);
@@ -264,6 +340,14 @@ impl World {
             push(&|world| {
                 world.late = None;
                 world.execute(op, lead);
+            });
+        }
+        if self.left.pauses > 0 {
+            push(&|world| {
+                world.left.pauses -= 1;
+                world.frozen = if world.frozen.is_some() { None } else { Some(world.wants[0].clone()) };
+                let wanted = world.wanted();
+                world.erased.retain(|lead| !wanted.contains(lead));
             });
         }
         if self.left.merges > 0 && self.leads.len() == 2 {
@@ -293,6 +377,7 @@ impl World {
                         // somebody put back by hand.
                         world.unknowable.insert(winner);
                     }
+                    world.erased.remove(&winner);
                     // Who owned the loser's cookies wants the winner now.
                     for want in &mut world.wants {
                         if want.remove(&loser) {
@@ -376,8 +461,19 @@ impl World {
 
     fn fault(&self) -> Option<String> {
         let end = self.clone().complete();
-        let wanted: BTreeSet<LeadId> = end.wants.iter().flatten().copied().collect();
+        let wanted = end.wanted();
+        if let Some(lead) = end.erased.iter().find(|lead| knows(&end.stored, **lead)) {
+            return Some(format!("lead {lead} was erased, and something is known of them: {end:?}"));
+        }
+        if !end.stored.erasing.is_empty() {
+            return Some(format!("an erasure never ends: {end:?}"));
+        }
+        let kept = end.stored.kept();
         for lead in &end.leads {
+            // Nothing is written where all syncs rest, and some people are kept; but nobody who is erased.
+            if !end.erased.contains(lead) && (end.wishes().rests() || kept.contains(*lead)) {
+                continue;
+            }
             if end.unknowable.contains(lead) && !wanted.contains(lead) {
                 continue;
             }
@@ -391,6 +487,17 @@ impl World {
         }
         None
     }
+}
+
+/// Whether somebody is in any set of a state.
+fn knows(state: &State, lead: LeadId) -> bool {
+    let State { sure, may, theirs, restore, tied, kept_out, dropped, approved, .. } = state;
+    let sets = [sure, may, theirs, restore, tied, kept_out, dropped, approved];
+    sets.into_iter().chain(state.kept_by.values()).any(|set| set.contains(lead))
+        || state.hold.contains_key(&lead)
+        || state.failed.contains_key(&lead)
+        || state.doubts.contains_key(&lead)
+        || state.newcomers.contains_key(&lead)
 }
 
 /// Searches every world that can be reached. Returns how many there are, or the first fault.
@@ -420,8 +527,19 @@ fn search(left: Budget, members: &[LeadId]) -> Result<usize, String> {
     Ok(seen.len())
 }
 
-const NONE: Budget = Budget { changes: 0, doubts: 0, crashes: 0, merges: 0, by_hand: 0, taken_out: 0 };
+const NONE: Budget = Budget {
+    changes: 0,
+    doubts: 0,
+    crashes: 0,
+    merges: 0,
+    by_hand: 0,
+    taken_out: 0,
+    erasures: 0,
+    pauses: 0,
+    keeps: false,
+};
 const TAKEN_OUT: Budget = Budget { changes: 3, doubts: 1, by_hand: 1, taken_out: 1, ..NONE };
+const ERASED: Budget = Budget { changes: 3, doubts: 1, crashes: 1, erasures: 1, ..NONE };
 
 fn budgets() -> BTreeMap<&'static str, (Budget, &'static [LeadId])> {
     BTreeMap::from([
@@ -432,6 +550,17 @@ fn budgets() -> BTreeMap<&'static str, (Budget, &'static [LeadId])> {
         ("by hand", (Budget { changes: 3, by_hand: 1, doubts: 1, crashes: 1, ..NONE }, &[][..])),
         ("taken out by hand", (TAKEN_OUT, &[][..])),
         ("taken out by hand, merged", (Budget { merges: 1, doubts: 0, by_hand: 0, ..TAKEN_OUT }, &[][..])),
+        ("erased", (ERASED, &[][..])),
+        ("erased, people there before", (ERASED, &[1][..])),
+        ("erased, merged", (Budget { crashes: 0, merges: 1, ..ERASED }, &[][..])),
+        ("erased, merged, there before", (Budget { crashes: 0, merges: 1, ..ERASED }, &[1][..])),
+        ("erased, merged, the other there before", (Budget { crashes: 0, merges: 1, ..ERASED }, &[2][..])),
+        ("erased and kept", (Budget { crashes: 0, keeps: true, ..ERASED }, &[][..])),
+        ("erased and paused", (Budget { changes: 2, crashes: 0, pauses: 2, ..ERASED }, &[][..])),
+        (
+            "erased and taken out by hand",
+            (Budget { changes: 2, crashes: 0, by_hand: 1, taken_out: 1, ..ERASED }, &[][..]),
+        ),
     ])
 }
 
@@ -479,4 +608,9 @@ fn k_somebody_added_by_hand_after_our_first_look_is_found_without_asking_again()
 #[test]
 fn m_somebody_taken_out_by_hand_is_found_if_they_are_put_back() {
     found_without(Guard::OutStaysOut);
+}
+
+#[test]
+fn n_somebody_erased_whose_call_was_lost_is_found_if_they_are_forgotten_at_once() {
+    found_without(Guard::ErasedWhenCertain);
 }

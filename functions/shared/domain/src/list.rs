@@ -80,6 +80,50 @@ pub struct State {
     /// A comparison of the whole list with what we know of it.
     #[serde(default)]
     pub comparison: Option<Comparison>,
+    /// People whom jobs erase from the list, by the job.
+    #[serde(default)]
+    pub erasing: BTreeMap<String, Erasing>,
+    /// Somebody was forgotten who is in the list by others' doing: from then on everybody is asked about before they
+    /// are added for the first time, on a list that we made too.
+    #[serde(default)]
+    pub others_forgotten: bool,
+}
+
+/// What a job that erases people has come to in one list.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Erasing {
+    /// Who is still to be done.
+    pub leads: LeadSet,
+    /// Who is out because Marketo does not know them any more (1004). If they were merged, somebody has taken their
+    /// place: they are remembered until the activity log tells, or for a day.
+    pub gone: LeadSet,
+    /// How many are out.
+    pub out: u64,
+    /// How many stay: by others' doing, or because they are wanted again.
+    pub stay: u64,
+    /// When the job was answered, in ms. It is remembered for a day: the same note, come again, changes nothing.
+    pub answered_at: Option<u64>,
+}
+
+impl Erasing {
+    /// Whether everybody is done, and the job not answered yet.
+    #[must_use]
+    pub fn is_to_be_answered(&self) -> bool {
+        self.leads.is_empty() && self.answered_at.is_none()
+    }
+}
+
+/// What becomes of somebody who is to be erased from a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Wanted again: left alone.
+    Wanted,
+    /// In the list by others' doing: stays there, and is forgotten.
+    Theirs,
+    /// Not in the list by our doing any more: forgotten.
+    Out,
+    /// Marketo does not know them (1004): out, and forgotten later.
+    Gone,
 }
 
 /// A bulk import that is under way, or of which nobody knows whether it is.
@@ -335,6 +379,9 @@ impl State {
         if let Some(kept) = self.kept_by.get_mut(DROPPED) {
             kept.remove_all(&taken);
         }
+        // Whoever is erased is kept by nobody.
+        let erased = self.being_erased().minus(&wishes.wanted());
+        self.kept_by.values_mut().for_each(|leads| leads.remove_all(&erased));
         self.kept_by.retain(|_, leads| !leads.is_empty());
     }
 
@@ -370,12 +417,29 @@ impl State {
     #[must_use]
     pub fn plan(&self, wishes: &Wishes, now: u64) -> Plan {
         if wishes.rests() {
-            return Plan::default();
+            return self.plan_erasures(wishes, now);
         }
         let wanted = wishes.wanted();
         let mut add = self.to_add(&wanted);
         add.add_all(&self.restore);
         let remove = self.to_remove(wishes, &wanted);
+        self.due(add, remove, now)
+    }
+
+    /// The part of the plan that waits for nobody: people who are erased leave although the list rests, a mass change is
+    /// held, or a sync keeps them.
+    #[must_use]
+    pub fn plan_erasures(&self, wishes: &Wishes, now: u64) -> Plan {
+        let erased = self.being_erased();
+        if erased.is_empty() {
+            return Plan::default();
+        }
+        let remove = self.may.and(&erased).minus(&self.theirs).minus(&self.restore).minus(&wishes.wanted());
+        self.due(self.restore.and(&erased), remove, now)
+    }
+
+    /// What may be done of that now.
+    fn due(&self, add: LeadSet, remove: LeadSet, now: u64) -> Plan {
         let mut plan = Plan { add, remove, ..Plan::default() };
         for (lead, until) in &self.hold {
             if *until > now && holds(Guard::HoldAfterDoubt) {
@@ -401,7 +465,8 @@ impl State {
             return None;
         }
         let wanted = wishes.wanted();
-        let remove = self.to_remove(wishes, &wanted).minus(&self.approved);
+        let erased = self.being_erased();
+        let remove = self.to_remove(wishes, &wanted).minus(&self.approved).minus(&erased);
         if !remove.is_empty() {
             let recent = union(&self.left).minus(&self.sure).minus(&remove);
             let leaving = remove.len() + recent.len();
@@ -413,7 +478,7 @@ impl State {
             if wishes.adopt {
                 ours.add_all(&self.theirs);
             }
-            let of = ours.len();
+            let of = ours.minus(&erased.minus(&wanted)).len();
             let part = leaving * 100 > of * guard.removals_percent && leaving >= guard.removals_at_least;
             if part || (of >= ALL_OF && leaving >= of) {
                 return Some(MassChange { remove, of, recent: recent.len(), ..MassChange::default() });
@@ -575,6 +640,108 @@ impl State {
         }
     }
 
+    /// People are to be erased. A job that is known already changes nothing.
+    pub fn erase(&mut self, job: &str, leads: &LeadSet) {
+        if self.erasing.contains_key(job) {
+            return;
+        }
+        self.touched(leads);
+        self.erasing.insert(job.to_owned(), Erasing { leads: leads.clone(), ..Erasing::default() });
+    }
+
+    /// Who is being erased, and who would be if Marketo knew them.
+    fn being_erased(&self) -> LeadSet {
+        let mut erased = LeadSet::new();
+        for job in self.erasing.values() {
+            erased.add_all(&job.leads);
+            erased.add_all(&job.gone);
+        }
+        erased
+    }
+
+    /// Forgets those who are erased and out for certain, or in the list by others' doing; whoever is wanted again is left
+    /// alone. Call it before [`State::settle`].
+    pub fn settle_erasures(&mut self, wishes: &Wishes, now: u64) {
+        let erased = self.being_erased();
+        if erased.is_empty() {
+            return;
+        }
+        let wanted = wishes.wanted();
+        for lead in erased.iter() {
+            let Some(fate) = self.fate(lead, &wanted, now) else { continue };
+            for job in self.erasing.values_mut() {
+                if job.leads.remove(lead) {
+                    match fate {
+                        Fate::Wanted | Fate::Theirs => job.stay += 1,
+                        Fate::Out | Fate::Gone => job.out += 1,
+                    }
+                    if fate == Fate::Gone {
+                        job.gone.insert(lead);
+                    }
+                } else if fate != Fate::Gone {
+                    job.gone.remove(lead);
+                }
+            }
+            if matches!(fate, Fate::Theirs | Fate::Out) {
+                self.others_forgotten |= fate == Fate::Theirs || self.newcomers.contains_key(&lead);
+                self.forget(lead);
+            }
+        }
+    }
+
+    /// What becomes of somebody who is erased; `None`: that is not certain yet.
+    fn fate(&self, lead: LeadId, wanted: &LeadSet, now: u64) -> Option<Fate> {
+        if wanted.contains(lead) {
+            return Some(Fate::Wanted);
+        }
+        let on_hold = self.hold.get(&lead).is_some_and(|until| *until > now);
+        let imported = self.import.as_ref().is_some_and(|import| import.leads.contains(lead));
+        if (on_hold || imported) && holds(Guard::ErasedWhenCertain) {
+            return None;
+        }
+        let refusal = self.failed.get(&lead);
+        if let Some(refusal) = refusal.filter(|refusal| refusal.code == LEAD_NOT_FOUND) {
+            // By then the activity log has told of a merge, if it was one.
+            let over = refusal.at.saturating_add(REFUSED_RETRY_MS) <= now;
+            return Some(if over { Fate::Out } else { Fate::Gone });
+        }
+        if self.theirs.contains(lead) || self.restore.contains(lead) {
+            // Whom a merge may have taken out is put back before we forget that it is to be done.
+            let put_back = !self.restore.contains(lead) || refusal.is_some();
+            return put_back.then_some(Fate::Theirs);
+        }
+        // Without its guard: whoever was asked to leave has left.
+        let may_be_there = self.may.contains(lead) && (holds(Guard::ErasedWhenCertain) || self.sure.contains(lead));
+        (!may_be_there).then_some(Fate::Out)
+    }
+
+    /// The list does not exist any more: whoever was to be erased is out.
+    pub fn erased_with_the_list(&mut self) {
+        let erased = self.being_erased();
+        for job in self.erasing.values_mut() {
+            job.out += job.leads.len();
+            (job.leads, job.gone) = (LeadSet::new(), LeadSet::new());
+        }
+        erased.iter().for_each(|lead| self.forget(lead));
+    }
+
+    /// A job was answered.
+    pub fn answered(&mut self, job: &str, now: u64) {
+        if let Some(job) = self.erasing.get_mut(job) {
+            job.answered_at = Some(now);
+        }
+    }
+
+    /// Somebody is in no set any more.
+    fn forget(&mut self, lead: LeadId) {
+        self.drop_lead(lead);
+        self.tied.remove(lead);
+        self.touch(lead);
+        for leads in self.left.values_mut().chain(self.came.values_mut()) {
+            leads.remove(lead);
+        }
+    }
+
     /// Something about these people changed: whoever was refused is tried again.
     pub fn touched(&mut self, leads: &LeadSet) {
         self.failed.retain(|lead, _| !leads.contains(*lead));
@@ -662,11 +829,12 @@ impl State {
     }
 
     /// Counts an addition or removal for the guard against mass changes; before the intent. Additions of a first load
-    /// count for nothing, nor does what an operator has applied.
+    /// count for nothing, nor does what an operator has applied, nor who is erased.
     pub fn count(&mut self, batch: &[LeadId], adding: bool, wishes: &Wishes, now: u64) {
         let first = |wish: &&Wish| wish.is_active() && !self.loaded.contains(&wish.sync);
         let loading = |lead: LeadId| wishes.syncs.iter().filter(first).any(|wish| wish.want.contains(lead));
-        let exempt = |lead: LeadId| self.approved.contains(lead) || (adding && loading(lead));
+        let erased = self.being_erased();
+        let exempt = |lead: LeadId| self.approved.contains(lead) || erased.contains(lead) || (adding && loading(lead));
         let counted: Vec<LeadId> = batch.iter().copied().filter(|lead| !exempt(*lead)).collect();
         if counted.is_empty() {
             return;
@@ -746,6 +914,8 @@ impl State {
             if loser == winner {
                 continue;
             }
+            let erased = self.being_erased().contains(loser);
+            self.take_the_place(winner, loser);
             if self.may.contains(loser) {
                 self.may.insert(winner);
             }
@@ -771,12 +941,48 @@ impl State {
                 }
             }
             self.deleted(loser);
+            if erased {
+                self.forget(loser);
+            }
         }
         self.failed.remove(&winner);
     }
 
+    /// Whoever is in the list by nothing but the place of somebody who is erased, is erased from it in their stead.
+    fn take_the_place(&mut self, winner: LeadId, loser: LeadId) {
+        let known = self.may.contains(winner) || self.theirs.contains(winner);
+        if known || !self.may.contains(loser) || self.theirs.contains(loser) {
+            return;
+        }
+        for job in self.erasing.values_mut() {
+            let counted = job.gone.remove(loser);
+            if counted {
+                job.out -= 1;
+            }
+            if (counted || job.leads.remove(loser)) && !job.leads.insert(winner) {
+                job.out += 1;
+            }
+        }
+    }
+
     /// Marketo deleted the lead.
     pub fn deleted(&mut self, lead: LeadId) {
+        let mut erased = false;
+        for job in self.erasing.values_mut() {
+            if job.leads.remove(lead) {
+                job.out += 1;
+                erased = true;
+            }
+            erased |= job.gone.remove(lead);
+        }
+        if erased {
+            self.forget(lead);
+        } else {
+            self.drop_lead(lead);
+        }
+    }
+
+    fn drop_lead(&mut self, lead: LeadId) {
         self.sure.remove(lead);
         self.may.remove(lead);
         self.theirs.remove(lead);
@@ -797,9 +1003,14 @@ impl State {
         }
     }
 
-    /// Forgets holds that are over, refusals that no longer concern anybody, who stayed out and is wanted no more, and
-    /// what happened more than a day ago; notes whose first load is over.
+    /// Forgets holds that are over, refusals that no longer concern anybody, who stayed out and is wanted no more, who is
+    /// erased, and what happened more than a day ago; notes whose first load is over.
     pub fn tidy(&mut self, wishes: &Wishes, now: u64) {
+        self.settle_erasures(wishes, now);
+        self.erasing.retain(|_, job| {
+            let over = job.answered_at.is_some_and(|at| at.saturating_add(DAY_MS) <= now);
+            !over || !job.leads.is_empty() || !job.gone.is_empty()
+        });
         let wanted = wishes.wanted();
         let (may, restore) = (&self.may, &self.restore);
         self.hold.retain(|_, until| *until > now);
@@ -1177,6 +1388,156 @@ mod tests {
         assert!(state.plan(&wishes(Mode::Active, &[1]), 6).is_empty());
         state.touched(&set(&[1, 2]));
         assert_eq!(state.plan(&wishes(Mode::Active, &[1]), 6).add, set(&[1]));
+    }
+
+    /// A state of which nothing but these people's traces is known.
+    fn in_every_set(lead: LeadId) -> State {
+        let one = set(&[lead]);
+        let sets = [&one, &one, &one, &one, &one, &one, &one];
+        let [sure, may, tied, kept_out, dropped, approved, untouched] = sets.map(Clone::clone);
+        State {
+            comparison: Some(Comparison { untouched, ..Comparison::default() }),
+            kept_by: BTreeMap::from([("s".to_owned(), one.clone())]),
+            left: BTreeMap::from([(0, one.clone())]),
+            came: BTreeMap::from([(0, one.clone())]),
+            doubts: BTreeMap::from([(lead, 5)]),
+            newcomers: BTreeMap::from([(lead, 5)]),
+            ..State { sure, may, tied, kept_out, dropped, approved, ..State::default() }
+        }
+    }
+
+    #[test]
+    fn whoever_is_erased_leaves_whatever_keeps_them_and_is_then_in_no_set() {
+        for (mode, want) in [(Mode::Paused, &[1, 2][..]), (Mode::ActiveKeeping, &[2]), (Mode::StoppedKeeping, &[1, 2])]
+        {
+            let wishes = wishes(mode, want);
+            let mut state = in_every_set(1);
+            state.may.insert(2);
+            state.sure.insert(2);
+            state.settle(&wishes);
+            assert!(!state.plan(&wishes, 0).remove.contains(1), "kept");
+            state.erase("job", &set(&[1]));
+            state.settle_erasures(&wishes, 0);
+            state.settle(&wishes);
+            let plan = state.plan_erasures(&wishes, 0);
+            assert_eq!((&plan.add, &plan.remove), (&set(&[]), &set(&[1])), "{mode:?}");
+            assert!(state.plan(&wishes, 0).remove.contains(1));
+
+            state.intend_remove(&[1], 100);
+            state.tidy(&wishes, 50);
+            let waiting = state.plan_erasures(&wishes, 50);
+            assert_eq!((waiting.is_empty(), waiting.next_at), (true, Some(100)), "on hold");
+            assert!(!state.erasing["job"].is_to_be_answered() && state.may.contains(1));
+            state.removed(1, Answer::Done);
+            state.tidy(&wishes, 50);
+            let job = state.erasing.remove("job").unwrap();
+            assert_eq!((job.is_to_be_answered(), job.out, job.stay), (true, 1, 0));
+            state.left.retain(|_, leads| !leads.is_empty());
+            state.came.retain(|_, leads| !leads.is_empty());
+            state.settle(&wishes);
+            let other = State { sure: set(&[2]), may: set(&[2]), ..State::default() };
+            assert_eq!((&state.sure, &state.may, state.kept().contains(1)), (&other.sure, &other.may, false));
+            for leads in [&state.tied, &state.kept_out, &state.dropped, &state.approved, &state.theirs] {
+                assert!(!leads.contains(1));
+            }
+            assert!(state.comparison.is_some_and(|comparison| comparison.untouched.is_empty()));
+            assert!(state.doubts.is_empty() && state.newcomers.is_empty() && state.hold.is_empty());
+            assert!(state.left.is_empty() && state.came.is_empty() && state.failed.is_empty());
+        }
+    }
+
+    #[test]
+    fn whoever_is_wanted_again_or_there_by_others_doing_stays() {
+        let mut state = State { sure: set(&[1]), may: set(&[1, 3]), theirs: set(&[2, 3]), ..State::default() };
+        let wishes = wishes(Mode::Active, &[1, 5]);
+        state.erase("job", &set(&[1, 2, 3, 4]));
+        state.settle_erasures(&wishes, 0);
+        assert!(state.plan_erasures(&wishes, 0).is_empty());
+        let job = &state.erasing["job"];
+        assert_eq!((job.is_to_be_answered(), job.out, job.stay), (true, 1, 3));
+        assert_eq!((&state.sure, &state.may, &state.theirs), (&set(&[1]), &set(&[1]), &set(&[])));
+        assert!(state.others_forgotten, "asked about again before they are added");
+    }
+
+    #[test]
+    fn the_same_erasure_changes_nothing_until_a_day_after_its_answer() {
+        let mut state = State { sure: set(&[1]), may: set(&[1]), ..State::default() };
+        let nobody = wishes(Mode::Active, &[]);
+        let told = |state: &mut State| {
+            let before = state.clone();
+            state.erase("job", &set(&[1]));
+            *state == before
+        };
+        assert!(!told(&mut state) && told(&mut state));
+        state.intend_remove(&[1], 100);
+        state.removed(1, Answer::Done);
+        state.tidy(&nobody, 5);
+        state.answered("job", 5);
+        state.tidy(&nobody, 5 + DAY_MS - 1);
+        assert!(told(&mut state));
+        state.tidy(&nobody, 5 + DAY_MS);
+        assert!(state.erasing.is_empty());
+    }
+
+    #[test]
+    fn whoever_is_erased_and_unknown_to_marketo_is_out_and_whoever_took_their_place_leaves_too() {
+        let gone = || {
+            let mut state = State { sure: set(&[1]), may: set(&[1]), ..State::default() };
+            state.erase("job", &set(&[1]));
+            state.intend_remove(&[1], 100);
+            state.removed(1, refusal(LEAD_NOT_FOUND, 7));
+            state.tidy(&wishes(Mode::Active, &[]), 8);
+            state
+        };
+        let mut told = gone();
+        assert_eq!((told.erasing["job"].is_to_be_answered(), told.erasing["job"].out), (true, 1));
+        told.answered("job", 8);
+        told.merged(9, &BTreeSet::from([1]));
+        assert_eq!(told.plan_erasures(&wishes(Mode::Paused, &[9]), 8).remove, set(&[9]));
+
+        let mut known = gone();
+        known.may.insert(9);
+        known.merged(9, &BTreeSet::from([1]));
+        assert!(known.plan_erasures(&wishes(Mode::Paused, &[9]), 8).is_empty(), "there by our doing anyway");
+
+        let mut never_told = gone();
+        let nobody = wishes(Mode::Active, &[]);
+        assert_eq!(never_told.plan(&nobody, 8).next_at, Some(7 + REFUSED_RETRY_MS));
+        never_told.settle_erasures(&nobody, 7 + REFUSED_RETRY_MS);
+        assert!(never_told.may.is_empty() && never_told.failed.is_empty());
+
+        let mut with_the_list = gone();
+        with_the_list.erase("another", &set(&[2, 3]));
+        with_the_list.erased_with_the_list();
+        assert_eq!((with_the_list.erasing["another"].out, with_the_list.may.is_empty()), (2, true));
+    }
+
+    #[test]
+    fn an_erasure_waits_for_a_running_import_and_for_what_others_are_owed() {
+        let mut state = State { theirs: set(&[2]), restore: set(&[2]), ..State::default() };
+        let nobody = wishes(Mode::Paused, &[]);
+        state.intend_import(set(&[1]), 0, 100);
+        state.erase("job", &set(&[1, 2]));
+        state.settle_erasures(&nobody, 0);
+        let plan = state.plan_erasures(&nobody, 0);
+        assert_eq!((plan.add, plan.remove), (set(&[2]), set(&[])));
+        let newly = state.intend_add(&[2], 10);
+        state.added(2, Answer::Done, &newly);
+        state.imported(Some(&set(&[])));
+        state.settle_erasures(&nobody, 0);
+        assert_eq!((state.erasing["job"].stay, state.plan_erasures(&nobody, 0).remove), (1, set(&[1])));
+    }
+
+    #[test]
+    fn whoever_is_erased_counts_for_no_mass_change() {
+        let (mut state, wishes) = loaded(30, 1..=30);
+        let guard = GuardSettings { removals_percent: 5, removals_at_least: 2, ..GuardSettings::default() };
+        let fewer = Wishes { syncs: vec![Wish { want: (6..=30).collect(), ..wishes.syncs[0].clone() }], ..wishes };
+        assert!(state.mass_change(&fewer, guard).is_some());
+        state.erase("job", &set(&[1, 2, 3, 4]));
+        assert!(state.mass_change(&fewer, guard).is_none(), "one of 26");
+        state.count(&[1, 2, 3, 4, 5], false, &fewer, 0);
+        assert_eq!(union(&state.left), set(&[5]));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub enum Guard {
     AskBeforeFirstAdd,
     /// m: whoever was taken out of a list by hand stays out.
     OutStaysOut,
+    /// n: an erased lead is forgotten only when no call can put them back and none is needed to take them out.
+    ErasedWhenCertain,
     /// l: a sync's row is written before its list is made, and the list bears its id.
     RowBeforeList,
 }

@@ -141,9 +141,19 @@ mod tests {
             "id:123-ABC-456&token:_mch--1700000000000-12345",
             "id%3A123-ABC-456%26token%3",
             "id:123-ABC-456&token:_mch-exa,mple.com-1700000000000-12345",
+            "id:123-ABC-456&token:_mch-example.com-0123456789abcdef0123456789abcdef0",
+            "id:123-ABC-456&token:_mch-example.com-0123456789abcdef0123456789abc",
         ] {
             assert_eq!(parse_mkto_trk(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_token_has_at_most_320_bytes() {
+        let token = |length: usize| format!("_mch-{}-1700000000000-12345", "a".repeat(length - 25));
+        assert_eq!(token(MAX_TOKEN).len(), MAX_TOKEN);
+        assert!(is_token(&token(MAX_TOKEN)));
+        assert!(!is_token(&token(MAX_TOKEN + 1)));
     }
 
     const ORG: &str = "0123456789ABCDEF01234567";
