@@ -96,11 +96,11 @@ async fn admitted(deps: &Deps, warm: &Warm, request: &HttpEvent) -> Result<Match
     let now = deps.now();
     let mut good_for = GOOD_MS;
     loop {
-        let Ok(subscriptions) = warm.subscriptions(deps, good_for).await else {
-            // Without them nobody can say whether it may be kept, so nothing is promised.
-            tracing::warn!("a beacon came and the subscriptions cannot be read");
-            return Err(Outcome::Lost);
-        };
+        // Without them nobody can say whether it may be kept, so nothing is promised.
+        let subscriptions = warm.subscriptions(deps, good_for).await.map_err(|failure| {
+            tracing::error!(reason = %failure, "a beacon is lost: the subscriptions cannot be read");
+            Outcome::Lost
+        })?;
         match check(&subscriptions, &said, request, now) {
             // Perhaps the settings were changed just now.
             Err(Outcome::RefusedDoor | Outcome::RefusedOrigin) if good_for > RECHECK_MS => good_for = RECHECK_MS,
@@ -150,9 +150,9 @@ async fn take(deps: &Deps, warm: &Warm, found: &Match) -> Outcome {
     if warm.remembers(pair, found.seen_at) {
         return Outcome::Remembered;
     }
-    let record = record(deps, found).await.unwrap_or_else(|_| {
+    let record = record(deps, found).await.unwrap_or_else(|failure| {
         // What cannot be looked up counts as new: it waits in the queue until the table answers again.
-        tracing::warn!("a token cannot be read: its pair goes into the queue");
+        tracing::warn!(reason = %failure, "a token cannot be read: its pair goes into the queue");
         None
     });
     if let Some(record) = record {
@@ -166,13 +166,16 @@ async fn take(deps: &Deps, warm: &Warm, found: &Match) -> Outcome {
             Sight::Later | Sight::New => {}
         }
     }
-    let Ok(message) = outgoing(found) else { return Outcome::Lost };
-    if deps.ports.queues.send(Queue::Matches, vec![message]).await.is_err() {
-        tracing::warn!("a new pair could not be put into the queue");
+    if let Err(failure) = enqueue(deps, found).await {
+        tracing::error!(reason = %failure, "a beacon is lost: it cannot be put into the queue");
         return Outcome::Lost;
     }
     warm.is_queued(pair, found.seen_at);
     Outcome::New
+}
+
+async fn enqueue(deps: &Deps, found: &Match) -> Step<()> {
+    Ok(deps.ports.queues.send(Queue::Matches, vec![outgoing(found)?]).await?)
 }
 
 /// Half a read unit: what an eventually consistent read misses goes into the queue and is found when it is stored.

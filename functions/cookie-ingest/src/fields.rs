@@ -36,7 +36,7 @@ pub(crate) fn text<'a>(item: &'a Map<String, Value>, field: &'static str) -> Res
 
 /// The token as it is, or inside a raw `_mkto_trk` cookie.
 pub(crate) fn token(item: &Map<String, Value>, munchkin_id: &MunchkinId) -> Result<Token, Refusal> {
-    let field = TOKEN_FIELDS.into_iter().find(|field| item.contains_key(*field)).unwrap_or("token");
+    let field = TOKEN_FIELDS.into_iter().find(|field| is_given(item, field)).unwrap_or("token");
     let value = text(item, field)?;
     if let Some(token) = Token::parse(value) {
         return Ok(token);
@@ -48,5 +48,10 @@ pub(crate) fn token(item: &Map<String, Value>, munchkin_id: &MunchkinId) -> Resu
     }
 }
 
-/// Fields that may hold a token; the first that is there counts.
+/// Fields that may hold a token; the first that is given counts.
 pub(crate) const TOKEN_FIELDS: [&str; 3] = ["token", "cookie", "_mkto_trk"];
+
+/// Whether a field holds anything. Forms send what they do not know as an empty text.
+pub(crate) fn is_given(item: &Map<String, Value>, field: &str) -> bool {
+    item.get(field).is_some_and(|value| !value.is_null() && *value != "")
+}

@@ -10,7 +10,7 @@ use state::syncs::Subscription;
 use state::{Deps, Step, V1};
 
 use crate::answer::{Answer, problem};
-use crate::fields::{Refusal, TOKEN_FIELDS, expected, refusal, text, token};
+use crate::fields::{Refusal, TOKEN_FIELDS, expected, is_given, refusal, text, token};
 use crate::message::{Hint, LookAt, outgoing};
 use crate::warm::{GOOD_MS, RECHECK_MS, Warm};
 
@@ -117,9 +117,7 @@ fn check(item: &Value, munchkin_id: &MunchkinId) -> Result<LookAt, Refusal> {
     if item.keys().any(|name| is_email(name)) {
         return Err(refusal("email", NO_EMAIL));
     }
-    // A form sends what it does not know as an empty text.
-    let given = |field: &str| item.get(field).is_some_and(|value| !value.is_null() && *value != "");
-    match (TOKEN_FIELDS.into_iter().any(given), given("lead_id")) {
+    match (TOKEN_FIELDS.iter().any(|field| is_given(item, field)), is_given(item, "lead_id")) {
         (true, false) => token(item, munchkin_id).map(LookAt::Token),
         (false, true) => lead_id(&item["lead_id"]).map(LookAt::LeadId),
         (true, true) => Err(refusal("lead_id", "expected a token or a lead id, and not both")),
@@ -153,7 +151,11 @@ mod tests {
         let token = domain::Token::parse(TOKEN).unwrap();
         for (item, expected) in [
             (json!({"token": TOKEN}), Ok(LookAt::Token(token.clone()))),
-            (json!({"_mkto_trk": format!("id:123-ABC-456&token:{TOKEN}"), "lead_id": ""}), Ok(LookAt::Token(token))),
+            (
+                json!({"_mkto_trk": format!("id:123-ABC-456&token:{TOKEN}"), "lead_id": ""}),
+                Ok(LookAt::Token(token.clone())),
+            ),
+            (json!({"token": "", "cookie": format!("id:123-ABC-456&token:{TOKEN}")}), Ok(LookAt::Token(token.clone()))),
             (json!({"lead_id": 7}), Ok(LookAt::LeadId(7))),
             (json!({"lead_id": "7", "token": "", "other": [1]}), Ok(LookAt::LeadId(7))),
             (json!({"_mkto_trk": format!("id:999-ABC-456&token:{TOKEN}")}), Err("_mkto_trk")),

@@ -8,7 +8,16 @@
 //! `cargo run --release -p bench -- writer [SCENARIO] [--json]`: the list-writer at the full speed that Marketo allows, on
 //! a virtual clock ([`writer`]). What it prints with `--json` is kept in `writer.jsonl`, and a test compares it; whoever
 //! changes a figure on purpose writes that file anew with this command.
+//!
+//! `cargo run --release -p bench -- beacons [--json]`: what beacons cost of DynamoDB, SQS and Lambda, per 1,000
+//! ([`beacons`]). Recorded in `beacons.jsonl`, and compared in the same way; `prices.json` makes dollars of it.
+//!
+//! `cargo run --release -p bench -- spike [--json]`: beacons at the highest rate that this machine sustains, for a
+//! minute ([`spike`]). An error if one of them is lost that was answered 2xx, or if it is fewer than 400 a second.
 
+mod beacons;
+mod rig;
+mod spike;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +35,8 @@ use world::sample::{self, Size};
 const BAR: Duration = Duration::from_secs(120);
 /// Any seed would do; this one is always the same.
 const SEED: u64 = 1;
-const USAGE: &str = "usage: cargo run [--release] -p bench -- settle [--json] | writer [SCENARIO] [--json]";
+const USAGE: &str = "usage: cargo run [--release] -p bench -- settle [--json] | writer [SCENARIO] [--json] | \
+                     beacons [--json] | spike [--json]";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -39,6 +49,10 @@ fn main() -> ExitCode {
             let only = words.iter().copied().find(|word| !word.starts_with("--"));
             show(&writer::run(only), json)
         }
+        ["beacons"] => beacons::run().and_then(|measured| show_beacons(&measured, false)),
+        ["beacons", "--json"] => beacons::run().and_then(|measured| show_beacons(&measured, true)),
+        ["spike"] => spike::run().and_then(|spike| show_spike(&spike, false)),
+        ["spike", "--json"] => spike::run().and_then(|spike| show_spike(&spike, true)),
         _ => {
             writeln!(std::io::stderr(), "{USAGE}").ok();
             return ExitCode::from(2);
@@ -80,6 +94,40 @@ fn show(measured: &[writer::Measured], json: bool) -> anyhow::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// One line a scenario, per 1,000 beacons.
+fn show_beacons(measured: &[beacons::Measured], json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for one in measured {
+        if json {
+            writeln!(out, "{}", serde_json::to_string(one)?)?;
+            continue;
+        }
+        writeln!(out, "{:<18} ${:.3} a million", one.scenario, one.dollars_per_million)?;
+        for (side, used) in [("answering", one.answering), ("storing", one.storing)] {
+            writeln!(
+                out,
+                "  {side:<10} {:>7.1} read units  {:>7.1} write units  {:>7.1} DynamoDB requests  {:>7.1} queue requests  {:>7.1} invocations",
+                used.read_units, used.write_units, used.dynamodb_requests, used.queue_requests, used.invocations,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn show_spike(spike: &spike::Spike, json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", spike.json())?;
+    } else {
+        writeln!(
+            out,
+            "{:.0} beacons a second by {} senders: {} answered 2xx, others {:?}, lost {}; the queue was empty after {:.0} s",
+            spike.rate, spike.senders, spike.answered, spike.others, spike.lost, spike.drained_seconds,
+        )?;
+    }
+    spike.check()
 }
 
 fn settle(json: bool) -> anyhow::Result<()> {
