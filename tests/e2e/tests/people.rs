@@ -102,7 +102,8 @@ async fn an_erased_person_leaves_and_comes_back_by_a_new_visit_alone() {
     let job = eventually("the erasure", done).await;
     assert_eq!((&job["people_out_of_audiences"], &job["people_who_stay"]), (&json!(1), &json!(0)), "{job}");
     assert_eq!(job["cookies_forgotten"], 2, "{job}");
-    let taken_out: u64 = job["lists"].as_array().expect("lists").iter().filter_map(|list| list["taken_out"].as_u64()).sum();
+    let taken_out: u64 =
+        job["lists"].as_array().expect("lists").iter().filter_map(|list| list["taken_out"].as_u64()).sum();
     assert_eq!((taken_out, &job["lists_waiting"]), (2, &json!([])), "{job}");
     stack.until("Anna out of the list", |members| members == &BTreeSet::from([100_002])).await;
     // An old page view that was late brings nobody back.

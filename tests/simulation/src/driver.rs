@@ -85,6 +85,11 @@ impl Driver {
         }
     }
 
+    /// Deploys other settings.
+    pub fn set(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
     /// Dependencies of a cold process.
     #[must_use]
     pub fn deps(&self) -> Deps {
@@ -374,6 +379,9 @@ impl Driver {
                 }
                 (ports::Table::Syncs, sk) if sk.starts_with("sync/") && doc["status"] == "creating" => {
                     return Some("a sync that is being made".into());
+                }
+                (ports::Table::Identity, _) if key.pk.ends_with("/look") => {
+                    return Some("a lead that somebody asks to look at".into());
                 }
                 (ports::Table::Identity, _) if item.due.as_ref().is_some_and(|due| due.at <= now) => {
                     return Some("a token or lead that is due".into());

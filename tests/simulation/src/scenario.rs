@@ -178,13 +178,18 @@ impl Scenario {
     /// A world that holds exactly this.
     #[must_use]
     pub fn with(seed: u64, rng: SmallRng, data: MarketoData) -> Self {
+        Self::beside(marketo::Settings { log_calls: false, ..marketo::Settings::default() }, seed, rng, data)
+    }
+
+    /// The same beside a Marketo that behaves so.
+    #[must_use]
+    pub fn beside(marketo: marketo::Settings, seed: u64, rng: SmallRng, data: MarketoData) -> Self {
         let theirs = data.lists.iter().map(|list| (list.id, list.members.clone())).collect();
         let next_lead = data.leads.iter().map(|lead| lead.id).max().unwrap_or(0) + 1;
         let library = Library {
             folders: vec![Folder { folder_id: 1, parent_folder_id: 0, name: "Retail".into() }],
             segments: SIDS.map(|sid| Segment { sid, folder_id: 1, name: format!("Audience {sid}") }).to_vec(),
         };
-        let marketo = marketo::Settings { log_calls: false, ..marketo::Settings::default() };
         let sim = Sim::new(
             seed,
             BEGIN,
@@ -382,9 +387,8 @@ impl Scenario {
                 let beside = self.matches.keys().filter(|(other, _)| *other == e).filter_map(|(_, t)| owner(*t));
                 people.extend(beside);
                 let direct = leads.iter().filter(|(_, lead)| lead.ecids.contains(&ecid(e)));
-                let direct: Vec<u64> = direct.map(|(id, _)| *id).collect();
-                people.extend(&direct);
-                self.erased_people.extend(direct.into_iter().map(|id| (id, Some(e))));
+                people.extend(direct.map(|(id, _)| *id));
+                self.erased_people.extend(people.iter().map(|id| (*id, Some(e))));
                 self.erased_ecids.insert(e, now);
                 self.matches.retain(|(other, _), _| *other != e);
                 json!({"ecid": ecid(e)})

@@ -30,7 +30,8 @@ fn first_failure(seeds: std::ops::Range<u64>) -> Option<(u64, String)> {
 #[test]
 fn random_worlds_end_as_the_reference_model_says() {
     let from = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let seeds = from.map_or(0..SEEDS, |seed| seed..seed + 1);
+    let many = std::env::var("SEEDS").ok().and_then(|many| many.parse().ok()).unwrap_or(SEEDS);
+    let seeds = from.map_or(0..many, |seed| seed..seed + 1);
     if let Some((seed, fault)) = first_failure(seeds) {
         panic!("seed {seed} (replay: SEED={seed} cargo test -p simulation --test seeds): {fault}");
     }

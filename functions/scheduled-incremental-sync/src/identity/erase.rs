@@ -8,6 +8,7 @@ use domain::identity::{LeadRecord, TokenRecord};
 use domain::limits::MARKETO_BATCH;
 use domain::{Ecid, LeadId, LeadSet, Token};
 use marketo::CallError;
+use marketo::class::Class;
 use ports::Failure;
 use state::audience::Members;
 use state::erase::{Job, Phase, Subject, answers, open_jobs, save_job};
@@ -130,6 +131,7 @@ impl Worker<'_> {
                 ties.ecids.insert(*ecid);
             }
         }
+        let mut shown = Vec::new();
         for record in tokens(self.deps, self.munchkin, &ties.tokens).await? {
             let record = record.value;
             match subject {
@@ -138,11 +140,37 @@ impl Worker<'_> {
                     ties.people.extend(record.lead);
                     ties.ecids.extend(record.ecids.into_keys());
                 }
-                Subject::Ecid(ecid) if record.ecids.contains_key(ecid) => ties.people.extend(record.lead),
+                Subject::Ecid(ecid) if record.ecids.contains_key(ecid) => {
+                    ties.people.extend(record.lead);
+                    shown.push(record.token);
+                }
                 Subject::Ecid(_) => {}
             }
         }
+        if let Subject::Token(token) = subject {
+            shown.push(token.clone());
+        }
+        ties.people.add_all(&self.owners(&shown).await?);
         Ok(ties)
+    }
+
+    /// Who owns these tokens, as Marketo says: of one in no audience that is followed we have never asked.
+    async fn owners(&self, tokens: &[Token]) -> Result<LeadSet, CallError> {
+        let mut owners = LeadSet::new();
+        let mut parts: Vec<&[Token]> = tokens.chunks(MARKETO_BATCH).collect();
+        while let Some(part) = parts.pop() {
+            match self.marketo.leads_by_cookies(self.marketo.slot().await?, &part.iter().collect::<Vec<_>>()).await {
+                Ok(rows) => {
+                    let owning = rows.into_iter().filter(|row| part.iter().any(|token| row.cookies.contains(token)));
+                    owners.extend(owning.map(|row| row.id));
+                }
+                // One bad cookie, or too many: one by one; of one that Marketo does not read it knows no owner.
+                Err(error) if error.class() == Some(Class::Split) && part.len() == 1 => {}
+                Err(error) if error.class() == Some(Class::Split) => parts.extend(part.chunks(1)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(owners)
     }
 
     /// A token that we have not met gets its mark too: a match of it may be on its way.

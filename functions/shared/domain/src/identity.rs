@@ -124,7 +124,7 @@ impl TokenRecord {
     #[must_use]
     pub fn look(&self, ecid: Ecid, seen_at: u64) -> Sight {
         let erased_at = self.erased_at.max(self.erased.get(&ecid).copied());
-        if erased_at.is_some_and(|at| seen_at <= at) {
+        if erased_at.is_some_and(|at| seen_at <= at) && holds(Guard::ErasedStaysErased) {
             return Sight::Erased;
         }
         match self.ecids.get(&ecid) {

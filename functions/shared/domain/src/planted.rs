@@ -30,6 +30,8 @@ pub enum Guard {
     OutStaysOut,
     /// n: an erased lead is forgotten only when no call can put them back and none is needed to take them out.
     ErasedWhenCertain,
+    /// o: what was seen before an erasure does not count after it.
+    ErasedStaysErased,
     /// l: a sync's row is written before its list is made, and the list bears its id.
     RowBeforeList,
 }

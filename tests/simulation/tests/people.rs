@@ -1,0 +1,213 @@
+//! What brings people in and lets them go beside files and activities: hints, the end of a match, and erasure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::planted::{Guard, take_out};
+use doubles::marketo;
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use serde_json::{Value, json};
+use simulation::scenario::{BEGIN, Erase, FileOf, LIST, MUNCHKIN, ORG, Scenario, ecid, token};
+use state::Settings;
+use world::types::{Lead, List, MarketoData};
+
+const DAY: u64 = 86_400_000;
+
+fn lead(id: u64, tokens: &[u64]) -> Lead {
+    let cookies = tokens.iter().map(|n| token(*n)).collect();
+    Lead { id, email: Some(format!("p{id}@example.com")), cookies, ecids: Vec::new() }
+}
+
+/// Two known people with a token each, ECIDs 1 and 2 in the audience, and a sync that follows it.
+fn world() -> Scenario {
+    let data = MarketoData {
+        munchkin_id: MUNCHKIN.into(),
+        org_id: Some(ORG.into()),
+        hipaa_ready: false,
+        cookie_sync: true,
+        leads: vec![lead(1, &[1]), lead(2, &[2])],
+        lists: vec![List { id: LIST, name: "VIP".into(), members: BTreeSet::new() }],
+    };
+    // The activity log is late by an hour.
+    let marketo = marketo::Settings { activity_lag_ms: 3_600_000, ..marketo::Settings::default() };
+    let mut scenario = Scenario::beside(marketo, 1, SmallRng::seed_from_u64(1), data);
+    let now = scenario.driver.sim.lock().now;
+    let inside = BTreeMap::from([(101, BTreeSet::from([1, 2]))]);
+    scenario.deliver(now, FileOf { snapshot: true, inside, outside: BTreeMap::new() });
+    scenario.create(101, &json!({"id": LIST})).expect("a sync");
+    settle(&mut scenario);
+    scenario
+}
+
+fn settle(scenario: &mut Scenario) {
+    scenario.driver.settle(6 * 3_600_000).expect("rest");
+}
+
+fn members(scenario: &Scenario) -> Vec<u64> {
+    let members = scenario.driver.sim.lock().marketo.members(LIST).cloned();
+    members.unwrap_or_default().into_iter().collect()
+}
+
+fn hint(scenario: &mut Scenario, look_at: &Value) {
+    let body = json!({"v": 1, "munchkin_id": MUNCHKIN, "look_at": look_at}).to_string();
+    let message = ports::Outgoing { body, group: None, dedup: None };
+    scenario.driver.sim.lock().enqueue(ports::Queue::Matches, message);
+}
+
+/// Keys and documents of the identity table that name one of these.
+fn traces(scenario: &Scenario, of: &[String]) -> Vec<String> {
+    let store = scenario.driver.sim.lock();
+    let rows = store.tables.iter().filter(|((table, _), _)| *table == ports::Table::Identity);
+    let rows = rows.map(|((_, key), item)| format!("{} {} {}", key.pk, key.sk, item.doc));
+    rows.filter(|row| of.iter().any(|text| row.contains(text.as_str()))).collect()
+}
+
+/// A visitor of nobody's becomes somebody's while the activity log stands still: who hints is heard, who does not waits
+/// for the next interval.
+#[test]
+fn a_hint_on_a_lead_or_a_token_is_looked_at_without_an_activity() {
+    for (look_at, expected) in
+        [(json!({"lead_id": 2}), vec![2]), (json!({"token": token(7)}), vec![2]), (Value::Null, vec![])]
+    {
+        let mut scenario = world();
+        scenario.see(1, 7);
+        settle(&mut scenario);
+        assert_eq!(members(&scenario), Vec::<u64>::new());
+        {
+            let mut store = scenario.driver.sim.lock();
+            let now = store.now;
+            store.marketo.upsert_lead(now, lead(2, &[2, 7]));
+        }
+        if !look_at.is_null() {
+            hint(&mut scenario, &look_at);
+        }
+        scenario.driver.run_for(180_000);
+        assert_eq!(members(&scenario), expected, "{look_at}");
+    }
+}
+
+/// Many hints share a call, and a flood of them costs one call in ten seconds.
+#[test]
+fn hints_on_leads_share_a_call() {
+    let mut scenario = world();
+    let began = {
+        let mut store = scenario.driver.sim.lock();
+        store.marketo.clear_calls();
+        store.now
+    };
+    for lead in 0..600 {
+        hint(&mut scenario, &json!({"lead_id": 1_000 + lead}));
+    }
+    settle(&mut scenario);
+    let store = scenario.driver.sim.lock();
+    let looks: Vec<(u64, u64)> = store.marketo.calls().iter().filter_map(|call| look(began, call)).collect();
+    assert_eq!(looks.iter().map(|(_, leads)| leads).sum::<u64>(), 600, "{looks:?}");
+    assert!(looks.windows(2).all(|two| two[1].0 - two[0].0 >= 10_000), "{looks:?}");
+    assert!(looks.len() < 10, "{looks:?}");
+}
+
+/// When leads were asked about, in ms since the beginning, and how many.
+fn look(began: u64, call: &marketo::Call) -> Option<(u64, u64)> {
+    (call.kind == marketo::Kind::Leads).then(|| (call.at_ms - began, u64::from(call.ids)))
+}
+
+#[test]
+fn a_match_ends_and_whoever_is_tied_by_nothing_else_leaves() {
+    let mut scenario = world();
+    let lifetime = 396 * DAY;
+    // Person 1 by one browser that was seen long ago; person 2 by such a one, and by one of today.
+    scenario.see_at(1, 1, BEGIN + 7_200_000 - lifetime);
+    scenario.see_at(1, 2, BEGIN + 7_200_000 - lifetime);
+    scenario.see(2, 2);
+    settle(&mut scenario);
+    assert_eq!(members(&scenario), [1, 2]);
+    scenario.driver.run_for(7_200_000);
+    settle(&mut scenario);
+    assert_eq!(members(&scenario), [2]);
+    // Neither edge nor hint is left of what ended.
+    assert_eq!(traces(&scenario, &[ecid(1)]), Vec::<String>::new());
+    // The broom comes 30 days later, and to nobody of whom there is something to tell.
+    let store = scenario.driver.sim.lock();
+    let tokens = store
+        .tables
+        .iter()
+        .filter(|((table, key), _)| *table == ports::Table::Identity && key.pk.starts_with(&format!("{MUNCHKIN}/t/")));
+    for ((_, key), item) in tokens {
+        assert!(item.doc["unpropagated"] == false);
+        let swept = item.expires_at.expect("an end") * 1_000;
+        let ends = if key.sk == token(1) { store.now } else { BEGIN + lifetime };
+        assert!(swept.abs_diff(ends + 30 * DAY) < DAY, "{}: {swept}", key.sk);
+    }
+}
+
+/// A setting below the default takes hold where tokens are looked at.
+#[test]
+fn a_shorter_life_ends_matches_at_their_next_look() {
+    let mut scenario = world();
+    scenario.see_at(1, 1, BEGIN - 40 * DAY);
+    settle(&mut scenario);
+    assert_eq!(members(&scenario), [1]);
+    scenario.driver.set(Settings { match_lifetime_ms: 31 * DAY, ..simulation::driver::settings() });
+    scenario.driver.run_for(8 * DAY);
+    assert_eq!(members(&scenario), Vec::<u64>::new());
+}
+
+/// Nothing of an erased person is left but the marks, and the marks say when.
+#[test]
+fn an_erasure_leaves_marks_and_nothing_else() {
+    for subject in [Erase::Lead(1), Erase::Email(1), Erase::Token(1), Erase::Ecid(1)] {
+        let mut scenario = world();
+        scenario.see(1, 1);
+        scenario.see(2, 2);
+        settle(&mut scenario);
+        assert_eq!(members(&scenario), [1, 2]);
+        scenario.erase(&subject).expect("done");
+        settle(&mut scenario);
+        assert_eq!(members(&scenario), [2], "{subject:?}");
+        // Of a browser the cookie stays the person's: it is that pair that was erased.
+        let names = if matches!(subject, Erase::Ecid(_)) { vec![ecid(1)] } else { vec![ecid(1), token(1)] };
+        let left = traces(&scenario, &names);
+        let marked = |row: &String| row.contains("erased");
+        assert!(!left.is_empty() && left.iter().all(marked), "{subject:?}: {left:?}");
+        // What was late does not bring them back, and the next visit does.
+        scenario.see_at(1, 1, BEGIN);
+        settle(&mut scenario);
+        assert_eq!(members(&scenario), [2], "{subject:?}");
+        scenario.see(1, 1);
+        settle(&mut scenario);
+        assert_eq!(members(&scenario), [1, 2], "{subject:?}");
+    }
+}
+
+/// Two people share a browser: erasing one of their cookies leaves the other's tie alone.
+#[test]
+fn a_neighbour_on_a_shared_browser_stays() {
+    let mut scenario = world();
+    scenario.see(1, 1);
+    scenario.see(1, 2);
+    settle(&mut scenario);
+    assert_eq!(members(&scenario), [1, 2]);
+    scenario.erase(&Erase::Token(1)).expect("done");
+    settle(&mut scenario);
+    assert_eq!(members(&scenario), [2]);
+}
+
+/// A match of before the erasure comes after it.
+#[test]
+fn o_a_late_match_of_somebody_who_was_erased() {
+    let wrong = || {
+        let mut scenario = world();
+        let seen = scenario.driver.sim.lock().now;
+        scenario.see(1, 1);
+        settle(&mut scenario);
+        scenario.erase(&Erase::Token(1)).expect("done");
+        scenario.see_at(1, 1, seen);
+        settle(&mut scenario);
+        members(&scenario) != Vec::<u64>::new()
+    };
+    assert!(!wrong(), "with every guard in place");
+    take_out(Some(Guard::ErasedStaysErased));
+    let without = wrong();
+    take_out(None);
+    assert!(without, "nothing goes wrong without the guard");
+}
