@@ -88,7 +88,7 @@ async fn from_a_form_post_with_a_hint_to_the_list() {
     let secret = made["secret"].as_str().expect("a secret");
     assert_eq!(hint(secret, body).await.expect("answer").status(), StatusCode::ACCEPTED);
     stack.until("Fay in the list", |members| members.contains(&fay)).await;
-    println!("from the form post to the list: {} ms on a clock 20 times as fast", began.elapsed().as_millis());
+    eprintln!("from the form post to the list: {} ms on a clock 20 times as fast", began.elapsed().as_millis());
     stack.end().await;
 }
 
