@@ -5,6 +5,7 @@ import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import vm from "node:vm";
 import { gzipSync } from "node:zlib";
 import ts from "typescript";
@@ -34,7 +35,7 @@ test("is at most 3,072 bytes gzipped", () => {
 
 test("passes the strict type check", () => {
   const tsc = createRequire(import.meta.url).resolve("typescript/bin/tsc");
-  execFileSync(process.execPath, [tsc, "--project", new URL(".", import.meta.url).pathname]);
+  execFileSync(process.execPath, [tsc, "--project", fileURLToPath(new URL(".", import.meta.url))]);
 });
 
 test("has no syntax that came after 2017", () => {
@@ -202,7 +203,7 @@ test("reads the configured organisation's cookies and nobody else's", async () =
   assert.equal(await ecid(amcv(ECID, OTHER_ORG), `AMCV_${ORG}=0`, sEcid(OTHER_ECID)), OTHER_ECID);
 });
 
-test("reads _mkto_trk, raw and encoded, with both kinds of token", async () => {
+test("reads the Munchkin cookie, raw and encoded, with both kinds of token", async () => {
   const hex = "_mch-example.com-0123456789abcdef0123456789abcdef";
   for (const text of [TOKEN, "_mch-my-shop.example.com-1700000000000-1", hex, hex.slice(0, -1)]) {
     assert.equal(await token(mktoTrk(text)), text);
@@ -221,7 +222,7 @@ test("takes no token from anything else", async () => {
     assert.equal(await token(`_mkto_trk=${value}`), undefined, value);
 });
 
-test("of several _mkto_trk cookies takes the one of the configured Munchkin id", async () => {
+test("of several Munchkin cookies takes the one of the configured Munchkin id", async () => {
   const other = "_mch-example.com-1600000000000-1";
   assert.equal(await token(mktoTrk(other, "999-ZZZ-999")), undefined);
   assert.equal(await token(mktoTrk(other, "999-ZZZ-999"), mktoTrk(), mktoTrk(other, "888-YYY-888")), TOKEN);
