@@ -1,7 +1,7 @@
 // The local stack, run as `cargo run -- --data` runs it, on a small world of our own.
 
 import { spawn } from "node:child_process";
-import { cp, mkdir, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -51,6 +51,8 @@ export async function startStack({ org, munchkin, people }) {
   let output = "";
   for (const stream of [child.stdout, child.stderr]) stream.on("data", (bytes) => (output += bytes));
   const ended = new Promise((resolve) => child.on("exit", resolve));
+  // Whatever becomes of the tests.
+  process.on("exit", () => child.kill("SIGKILL"));
   const line = (pattern) =>
     until(
       `${pattern}`,
@@ -60,8 +62,15 @@ export async function startStack({ org, munchkin, people }) {
       },
       START_PATIENCE,
     );
-  const url = await line(/^Open (\S+)\/$/m);
-  const marketo = await line(/Marketo's world: (\S+)\/_control\//);
+  let url, marketo;
+  try {
+    url = await line(/^Open (\S+)\/$/m);
+    marketo = await line(/Marketo's world: (\S+)\/_control\//);
+  } catch (error) {
+    // A child that goes on would keep this process alive.
+    child.kill("SIGKILL");
+    throw error;
+  }
 
   const call = async (method, path, body) => {
     const answer = await fetch(url + path, {
@@ -84,14 +93,15 @@ export async function startStack({ org, munchkin, people }) {
       const lists = await (await fetch(`${marketo}/_control/lists`)).json();
       return lists.flatMap((list) => list.members).sort();
     },
-    /** Stops it; what it logged is kept beside the logs of other tests. */
+    /** Stops it. Where logs are kept, what it printed is kept beside what its functions have logged. */
     async stop() {
       child.kill("SIGINT");
       await ended;
-      const kept = join(TARGET, "stack-logs", "browser");
-      await rm(kept, { recursive: true, force: true });
-      await cp(join(folder, ".state/stack/logs"), kept, { recursive: true });
-      await writeFile(join(kept, "output"), output);
+      const kept = process.env.STACK_LOGS_DIR;
+      if (kept) {
+        await mkdir(kept, { recursive: true });
+        await writeFile(join(kept, "browser.log"), output);
+      }
       await rm(folder, { recursive: true });
     },
   };

@@ -2,8 +2,11 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import vm from "node:vm";
 import { gzipSync } from "node:zlib";
 import ts from "typescript";
 
@@ -32,7 +35,7 @@ test("is at most 3,072 bytes gzipped", () => {
 
 test("passes the strict type check", () => {
   const tsc = createRequire(import.meta.url).resolve("typescript/bin/tsc");
-  execFileSync(process.execPath, [tsc, "--project", new URL(".", import.meta.url).pathname]);
+  execFileSync(process.execPath, [tsc, "--project", fileURLToPath(new URL(".", import.meta.url))]);
 });
 
 test("has no syntax that came after 2017", () => {
@@ -144,6 +147,8 @@ test("takes no ECID from a kndctr cookie that is cut or wrong", async () => {
     [0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
     [0x02, 0x00],
     [0x08, 0x01],
+    [0x09, 1, 2, 3, 4, 5, 6, 7, 8],
+    [0x0d, 1, 2, 3, 4],
     [0x13, 0x14],
     [0x16],
     field1(ECID.slice(1)),
@@ -198,7 +203,7 @@ test("reads the configured organisation's cookies and nobody else's", async () =
   assert.equal(await ecid(amcv(ECID, OTHER_ORG), `AMCV_${ORG}=0`, sEcid(OTHER_ECID)), OTHER_ECID);
 });
 
-test("reads _mkto_trk, raw and encoded, with both kinds of token", async () => {
+test("reads the Munchkin cookie, raw and encoded, with both kinds of token", async () => {
   const hex = "_mch-example.com-0123456789abcdef0123456789abcdef";
   for (const text of [TOKEN, "_mch-my-shop.example.com-1700000000000-1", hex, hex.slice(0, -1)]) {
     assert.equal(await token(mktoTrk(text)), text);
@@ -217,7 +222,7 @@ test("takes no token from anything else", async () => {
     assert.equal(await token(`_mkto_trk=${value}`), undefined, value);
 });
 
-test("of several _mkto_trk cookies takes the one of the configured Munchkin id", async () => {
+test("of several Munchkin cookies takes the one of the configured Munchkin id", async () => {
   const other = "_mch-example.com-1600000000000-1";
   assert.equal(await token(mktoTrk(other, "999-ZZZ-999")), undefined);
   assert.equal(await token(mktoTrk(other, "999-ZZZ-999"), mktoTrk(), mktoTrk(other, "888-YYY-888")), TOKEN);
@@ -266,11 +271,14 @@ test("is not silent without an opt-out", async () => {
 test("honours Global Privacy Control where it is told to", async () => {
   const cookies = [kndctr(), mktoTrk()];
   const signal = { globalPrivacyControl: true };
-  const consent = () => assert.fail("asked");
-  const world = new World({ cookies, navigator: signal, settings: { gpc: "honour", consent: "c" }, window: { c: consent } });
-  world.show(true);
-  await world.run(DAY);
-  assert.deepEqual([world.sent, world.looks, world.storageUsed], [[], 0, 0]);
+  let asked = 0;
+  const window = { consent: () => asked++ };
+  for (const settings of [{ gpc: "honour" }, { gpc: "honour", consent: "consent" }]) {
+    const world = new World({ cookies, navigator: signal, settings, window });
+    world.show(true);
+    await world.run(DAY);
+    assert.deepEqual([world.sent, world.looks, world.storageUsed, asked], [[], 0, 0, 0]);
+  }
   assert.deepEqual(await pairs(cookies, { navigator: signal }), [[ECID, TOKEN]]);
   assert.deepEqual(await pairs(cookies, { settings: { gpc: "honour" } }), [[ECID, TOKEN]]);
 });
@@ -328,22 +336,24 @@ test("takes an empty or a failing consent function for a no", async () => {
   }
 });
 
-test("does not tell the Web SDK's answer when consent was taken back meanwhile", async () => {
-  let answer, tell;
-  const window = {
-    consent: (call) => (answer = call),
-    alloy: (name) => {
-      if (name === "getLibraryInfo") return Promise.resolve({ libraryInfo: { configs: { orgId: ORG } } });
-      return new Promise((resolve) => (tell = resolve));
-    },
-  };
-  const world = new World({ cookies: [mktoTrk()], settings: { consent: "consent" }, window });
-  answer(true);
-  await world.run(5 * SECOND);
-  answer(false);
-  tell({ identity: { ECID } });
-  await world.run(MINUTE);
-  assert.deepEqual(world.sent, []);
+test("neither asks the Web SDK nor passes on its answer when consent was taken back meanwhile", async () => {
+  for (const takenBackAt of ["getLibraryInfo", "getIdentity"]) {
+    let answer;
+    const asked = [];
+    const window = {
+      consent: (call) => (answer = call),
+      alloy: (name) => {
+        asked.push(name);
+        if (name === takenBackAt) answer(false);
+        return Promise.resolve({ libraryInfo: { configs: { orgId: ORG } }, identity: { ECID } });
+      },
+    };
+    const world = new World({ cookies: [mktoTrk()], settings: { consent: "consent" }, window });
+    answer(true);
+    await world.run(MINUTE);
+    assert.deepEqual(world.sent, []);
+    assert.equal(asked.pop(), takenBackAt);
+  }
 });
 
 test("waits for cookies: each second in the first minute, then each five, after ten minutes each thirty", async () => {
@@ -452,7 +462,7 @@ test("sends once a page view where storage is blocked or full", async () => {
   const full = Object.freeze({});
   for (const more of [{ blocked: true }, { storage: full }]) {
     const world = new World({ cookies: [kndctr(), mktoTrk()], ...more });
-    await world.run(10 * DAY);
+    await world.run(2 * DAY);
     assert.equal(world.sent.length, 1);
     world.load();
     await world.run(DAY);
@@ -568,7 +578,6 @@ test("survives a Web SDK that answers strangely", async () => {
     },
     webSdk({ identity: () => Promise.resolve({}) }),
     webSdk({ identity: () => Promise.resolve({ identity: { ECID: "abc" } }) }),
-    webSdk({ identity: () => new Promise(() => {}) }),
     "not a function",
   ]) {
     const world = new World({ cookies: [mktoTrk()], window: { alloy } });
@@ -578,6 +587,17 @@ test("survives a Web SDK that answers strangely", async () => {
     await world.run(5 * SECOND);
     assert.deepEqual(world.pairs, [[ECID, TOKEN]]);
   }
+});
+
+test("waits for a Web SDK that has not answered, and does not ask it twice", async () => {
+  let tell;
+  const alloy = webSdk({ identity: () => new Promise((resolve) => (tell = resolve)) });
+  const world = new World({ cookies: [mktoTrk()], window: { alloy } });
+  await world.run(DAY);
+  assert.deepEqual([world.sent, alloy.calls], [[], 1]);
+  tell({ identity: { ECID } });
+  await world.run();
+  assert.deepEqual(world.pairs, [[ECID, TOKEN]]);
 });
 
 test("does not ask a Web SDK of another organisation", async () => {
@@ -627,11 +647,12 @@ test("asks visitor.js, and hears it when it answers at once and when it answers 
 test("makes no instance of visitor.js and asks none of another organisation", async () => {
   const Visitor = { getInstance: () => assert.fail("it makes one where there is none") };
   const other = visitor({ marketingCloudOrgID: OTHER_ORG });
-  const mcid = visitor({ getMarketingCloudVisitorID: () => "abc" });
-  for (const one of [other, mcid]) {
+  const strange = visitor({ getMarketingCloudVisitorID: () => "abc" });
+  const analytics = visitor({ _c: "s_c" });
+  for (const one of [other, strange, analytics]) {
     assert.deepEqual(await pairs([mktoTrk()], { window: { Visitor, s_c_il: [one] } }), []);
   }
-  assert.equal(other.calls, 0);
+  assert.deepEqual([other.calls, analytics.calls], [0, 0]);
 });
 
 test("a cookie that comes later is believed before what a library said", async () => {
@@ -653,4 +674,22 @@ test("throws nothing into a page that lets it do nothing", async () => {
   assert.deepEqual(world.sent.filter(({ how }) => how === "beacon"), []);
   new World({ window: { URL: undefined } });
   new World({ window: { audience_sync: "a string" } });
+});
+
+const readme = readFileSync(new URL("../../functions/cookie-ingest/tag/README.md", import.meta.url), "utf8");
+
+test("its document describes each setting, and no other", () => {
+  const described = [...readme.matchAll(/^\| `data-(\w+)` \|/gm)].map(([, name]) => name);
+  const [, names] = /const \{ (.*) \} = script\.dataset/.exec(source);
+  const read = new Set([...names.split(", "), ...[...source.matchAll(/script\.dataset\.(\w+)/g)].map(([, name]) => name)]);
+  assert.deepEqual(described.sort(), [...read].sort());
+});
+
+test("the edge function in its document keeps the cookies that the server reads, and no other", () => {
+  const [code] = /^function handler[^]*?^\}/m.exec(readme);
+  const ours = ["_mkto_trk", "mkto_opt_out", "demdex", "s_ecid", `AMCV_${ORG.replace("@", "%40")}`, kndctrName()];
+  const others = ["_ga", "x_mkto_trk", "AMCVS_x", "kndctr_x_AdobeOrg_cluster", "session"];
+  const request = { cookies: Object.fromEntries([...ours, ...others].map((name) => [name, { value: "x" }])) };
+  const answer = vm.runInNewContext(`${code}; handler(event)`, { event: { request } });
+  assert.deepEqual(Object.keys(answer.cookies).sort(), ours.sort());
 });

@@ -25,7 +25,7 @@
 
   /** Field 1 of a protobuf message; the others are walked over. @param {string} value */
   function kndctr(value) {
-    const bytes = atob(value.replace(/-/g, "+").replace(/_/g, "/").replace(/=+$/, ""));
+    const bytes = atob(value.replace(/-/g, "+").replace(/_/g, "/"));
     let at = 0;
     let ecid = "";
     const varint = () => {

@@ -78,7 +78,8 @@ impl Writer<'_> {
         self.wishes.adopt && (open.head.adopted < self.pass || !open.state.members_read)
     }
 
-    /// Makes the calls that are due; those for people who are erased first. `look_again`: a bulk import is under way, or waits to be started.
+    /// Makes the calls that are due; those for people who are erased first. `look_again`: a bulk import is under way, or
+    /// waits to be started.
     async fn by_calls(&self, open: &mut OpenList, look_again: Option<u64>) -> Result<Option<Next>, CallError> {
         let mut calls = 0;
         let mut visiting = false;

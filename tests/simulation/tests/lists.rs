@@ -20,7 +20,7 @@ use simulation::fakes::{Faults, Sim};
 use simulation::scenario::{BEGIN, MUNCHKIN, ORG, active_sync};
 use state::bell::{self, BellKey};
 use state::erase::Answer;
-use state::lists::{AudienceReport, Want, want_key};
+use state::lists::{AudienceReport, Want, head_key, want_key};
 use state::notes::{self, Note};
 use state::syncs::{Subscription, subscription_key, sync_key};
 use state::{Deps, Settings, doc};
@@ -251,38 +251,41 @@ impl World {
         self.jobs += 1;
         let job = format!("{:016x}", self.jobs);
         self.tell(format!("erase {lead} {late}"));
-        for late_now in [false, true] {
-            if late == late_now {
-                for (list, _) in LISTS {
-                    let truth = self.lists.get_mut(&list).unwrap();
-                    if truth.wanted.remove(&lead) {
-                        if truth.out.remove(&lead) {
-                            truth.any.insert(lead);
-                        }
-                        self.want(list);
-                    }
-                }
-            }
-            if late_now {
+        if !late {
+            self.unwant(lead);
+        }
+        for (list, _) in LISTS {
+            // A list that was never written gets no note.
+            let head = head_key(&self.munchkin, list);
+            if !self.driver.sim.lock().tables.contains_key(&(Table::Lists, head)) {
                 continue;
             }
-            for (list, _) in LISTS {
-                // A list that was never written gets no note.
-                let head = state::lists::head_key(&self.munchkin, list);
-                if !self.driver.sim.lock().tables.contains_key(&(Table::Lists, head)) {
-                    continue;
+            let note = Note::Erase { job: job.clone(), leads: LeadSet::from_iter([lead]) };
+            let munchkin = self.munchkin.clone();
+            self.insist(|deps| {
+                let (munchkin, note) = (munchkin.clone(), note.clone());
+                async move { notes::leave(&deps, &munchkin, list, &note).await }
+            });
+            let truth = self.lists.get_mut(&list).unwrap();
+            truth.jobs.insert(job.clone());
+            if !truth.wanted.contains(&lead) {
+                truth.erased.insert(lead, job.clone());
+            }
+        }
+        if late {
+            self.unwant(lead);
+        }
+    }
+
+    /// No audience wants somebody any more.
+    fn unwant(&mut self, lead: LeadId) {
+        for (list, _) in LISTS {
+            let truth = self.lists.get_mut(&list).unwrap();
+            if truth.wanted.remove(&lead) {
+                if truth.out.remove(&lead) {
+                    truth.any.insert(lead);
                 }
-                let note = Note::Erase { job: job.clone(), leads: LeadSet::from_iter([lead]) };
-                let munchkin = self.munchkin.clone();
-                self.insist(|deps| {
-                    let (munchkin, note) = (munchkin.clone(), note.clone());
-                    async move { notes::leave(&deps, &munchkin, list, &note).await }
-                });
-                let truth = self.lists.get_mut(&list).unwrap();
-                truth.jobs.insert(job.clone());
-                if !truth.wanted.contains(&lead) {
-                    truth.erased.insert(lead, job.clone());
-                }
+                self.want(list);
             }
         }
     }
@@ -525,15 +528,11 @@ impl World {
                 }
                 answers.insert(job, answer.at);
             }
-            // Whoever was merged away lives on in the winner.
-            let text = format!("{state:?}");
             for (lead, job) in &truth.erased {
-                let sets = [&state.sure, &state.may, &state.theirs, &state.restore, &state.kept_out, &state.approved];
-                let known = sets.into_iter().chain(state.left.values()).chain(state.came.values());
-                let maps = [state.hold.contains_key(lead), state.failed.contains_key(lead)];
-                let doubted = [state.doubts.contains_key(lead), state.newcomers.contains_key(lead)];
-                if known.into_iter().any(|set| set.contains(*lead)) || maps.contains(&true) || doubted.contains(&true) {
-                    return Err(format!("lead {lead} was erased from {list}, and something is known of them: {text}"));
+                if knows(&state, *lead) {
+                    return Err(format!(
+                        "lead {lead} was erased from {list}, and something is known of them: {state:?}"
+                    ));
                 }
                 let added = |activity: &&Activity| activity.type_id == 24 && activity.list == Some(list);
                 let mut late = store.marketo.activities().iter().filter(added).filter(|found| found.lead == *lead);
@@ -574,6 +573,16 @@ impl World {
             None => Ok(()),
         }
     }
+}
+
+/// Whether somebody is in any set of a state.
+fn knows(state: &State, lead: LeadId) -> bool {
+    let State { sure, may, theirs, restore, tied, kept_out, dropped, approved, .. } = state;
+    let sets = [sure, may, theirs, restore, tied, kept_out, dropped, approved];
+    let more = state.kept_by.values().chain(state.left.values()).chain(state.came.values());
+    sets.into_iter().chain(more).any(|set| set.contains(lead))
+        || [&state.hold, &state.doubts, &state.newcomers].iter().any(|people| people.contains_key(&lead))
+        || state.failed.contains_key(&lead)
 }
 
 fn run(seed: u64) -> Result<usize, String> {
