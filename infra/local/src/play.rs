@@ -7,6 +7,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use axum::extract::Request;
+use axum::middleware::Next;
 use doubles::adobe::{self, Adobe, Change, Delivery};
 use doubles::marketo::{self, Marketo};
 use doubles::{Deliver, Now, Shared};
@@ -14,7 +16,7 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
-use stack::{Options, Port, Stack};
+use stack::{Exchanges, Options, Port, Stack};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -172,6 +174,17 @@ fn root() -> PathBuf {
     root.canonicalize().unwrap_or(root)
 }
 
+/// Writes down the addresses that the functions ask a vendor for; those of the controls are the user's.
+fn noted(router: axum::Router, urls: &Exchanges) -> axum::Router {
+    let urls = urls.clone();
+    router.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
+        if !request.uri().path().starts_with("/_control/") {
+            urls.url(request.uri());
+        }
+        next.run(request)
+    }))
+}
+
 /// A running world.
 pub(crate) struct Local<'a> {
     pub(crate) screen: &'a Screen,
@@ -228,9 +241,10 @@ impl<'a> Local<'a> {
         let adobe_url = format!("http://{}", adobe_listener.local_addr()?);
         let stack_cell: Arc<OnceLock<Weak<Stack>>> = Arc::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(doubles::serve(marketo_listener, doubles::marketo_router(marketo.clone())));
+        let urls = Exchanges::open()?;
+        tasks.spawn(doubles::serve(marketo_listener, noted(doubles::marketo_router(marketo.clone()), &urls)));
         let deliver = deliverer(Arc::clone(&stack_cell));
-        tasks.spawn(doubles::serve(adobe_listener, doubles::adobe_router(adobe.clone(), deliver)));
+        tasks.spawn(doubles::serve(adobe_listener, noted(doubles::adobe_router(adobe.clone(), deliver), &urls)));
 
         let (share, per_day) = if args.no_limits { ("1", UNLIMITED_PER_DAY) } else { ("0.5", "50000") };
         let parameters = [

@@ -1,5 +1,6 @@
 //! Invariants of the repository, as ordinary tests.
 
+mod canaries;
 mod dependencies;
 mod documents;
 mod template;

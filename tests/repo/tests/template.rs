@@ -142,3 +142,30 @@ fn the_access_log_holds_nothing_personal() {
     ];
     assert_eq!(variables, harmless.into());
 }
+
+#[test]
+fn alarms_watch_what_is_counted() {
+    let yaml: Value = serde_yaml_ng::from_str(&read("infra/template.yaml")).expect("YAML");
+    let resources = yaml["Resources"].as_mapping().expect("Resources").values();
+    let mut watched = BTreeSet::new();
+    for alarm in resources.filter(|resource| resource["Type"] == "AWS::CloudWatch::Alarm") {
+        let alarm = &alarm["Properties"];
+        let (namespace, metric) = (alarm["Namespace"].as_str().expect("a namespace"), alarm["MetricName"].as_str());
+        let metric = metric.expect("a metric");
+        watched.insert((namespace, metric));
+        let dimension = &alarm["Dimensions"][0];
+        assert!(alarm["Dimensions"][1].is_null(), "{metric}");
+        if namespace == "AWS/ApiGateway" {
+            assert_eq!((metric, dimension["Name"].as_str()), ("4xx", Some("ApiId")));
+            continue;
+        }
+        // Ours: a count of the function's invocations, which is a metric by function.
+        assert_eq!((namespace, dimension["Name"].as_str()), ("audience-sync", Some("function")));
+        let function = dimension["Value"].as_str().expect("a function");
+        let sources = std::fs::read_dir(root().join("functions").join(function).join("src")).expect("its sources");
+        let counted = format!(".add(\"{metric}\"");
+        let counts = |path: &std::path::Path| std::fs::read_to_string(path).expect("a source").contains(&counted);
+        assert!(sources.map(|entry| entry.expect("a file").path()).any(|path| counts(&path)), "{function}: {metric}");
+    }
+    assert_eq!(watched, BTreeSet::from([("AWS/ApiGateway", "4xx"), ("audience-sync", "pairs_sampled_out")]));
+}

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::poller::{EVENT_LIMIT, Target};
 use crate::runtime::InvokeError;
 use crate::template::Route;
-use crate::{ACCOUNT, LogLine, LogSink, Stream, now_ms};
+use crate::{ACCOUNT, Exchanges, LogLine, LogSink, Stream, now_ms};
 
 /// API Gateway's limit of request line and header values together, in bytes.
 pub const HEAD_LIMIT: usize = 10_240;
@@ -48,6 +48,7 @@ pub struct Gateway {
     routes: Vec<(Route, Arc<dyn Target>)>,
     access_log: Option<(BTreeMap<String, String>, LogSink)>,
     edge_4xx: Mutex<BTreeMap<u16, u64>>,
+    exchanges: Exchanges,
 }
 
 /// What the access log tells of a request.
@@ -72,7 +73,14 @@ impl Gateway {
     /// A gateway over these routes.
     #[must_use]
     pub fn new(routes: Vec<(Route, Arc<dyn Target>)>) -> Self {
-        Self { routes, access_log: None, edge_4xx: Mutex::default() }
+        Self { routes, access_log: None, edge_4xx: Mutex::default(), exchanges: Exchanges::default() }
+    }
+
+    /// Writes down the address of each request and the body of each error.
+    #[must_use]
+    pub fn with_exchanges(mut self, exchanges: Exchanges) -> Self {
+        self.exchanges = exchanges;
+        self
     }
 
     /// Writes a line a request to `log`, under the name [`ACCESS_LOG`]: the template's names with the values of their
@@ -96,6 +104,7 @@ impl Gateway {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let request_id = uuid::Uuid::new_v4().to_string();
+        self.exchanges.url(request.uri());
         let mut seen = Seen { request_id, at: now_ms(), route_key: None, latency_ms: None };
         let answer = self.answer(request, &mut seen).await;
         if answer.status().is_client_error() && seen.latency_ms.is_none() {
@@ -105,7 +114,14 @@ impl Gateway {
         if let Some((format, log)) = &self.access_log {
             log(LogLine { function: ACCESS_LOG.to_owned(), stream: Stream::Runner, text: seen.line(format, &answer) });
         }
-        Ok(answer)
+        if !self.exchanges.are_kept() || answer.status().as_u16() < 400 {
+            return Ok(answer);
+        }
+        let (head, body) = answer.into_parts();
+        // It is in memory already, so that reading it cannot fail.
+        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        self.exchanges.error(&body);
+        Ok(Response::from_parts(head, Body::from(body)))
     }
 
     async fn answer<B>(&self, request: Request<B>, seen: &mut Seen) -> Response<Body>

@@ -22,6 +22,7 @@ mod binaries;
 mod dynamo;
 pub mod gateway;
 mod http_server;
+mod kept;
 pub mod poller;
 pub mod runtime;
 mod s3;
@@ -31,6 +32,7 @@ pub mod template;
 pub mod usage;
 
 pub use binaries::{FUNCTIONS, build_functions};
+pub use kept::Exchanges;
 
 /// Region of everything.
 pub const REGION: &str = "us-east-1";
@@ -216,7 +218,7 @@ pub async fn start(options: Options) -> anyhow::Result<Stack> {
         functions.push(function);
     }
     let gateway = gateway::Gateway::new(routes).with_access_log(template.api.access_log.clone(), log);
-    let gateway = Arc::new(gateway);
+    let gateway = Arc::new(gateway.with_exchanges(Exchanges::open()?));
     let answering = Arc::clone(&gateway);
     let service = hyper::service::service_fn(move |request| {
         let gateway = Arc::clone(&answering);
@@ -429,20 +431,19 @@ fn address(listener: &TcpListener) -> anyhow::Result<String> {
     Ok(format!("http://{}", listener.local_addr()?))
 }
 
-/// Writes each line to `logs/<function>.log` in the data folder, then hands it on.
+/// Writes each line to `logs/<function>.log` in the data folder, and where logs are kept ([`kept`]), then hands it on.
 fn file_log(data: &Path, next: LogSink) -> anyhow::Result<LogSink> {
-    let folder = data.join("logs");
-    std::fs::create_dir_all(&folder).context("cannot make the folder of the logs")?;
-    let files: Mutex<BTreeMap<String, File>> = Mutex::default();
+    let logs = data.join("logs");
+    std::fs::create_dir_all(&logs).context("cannot make the folder of the logs")?;
+    let folders: Vec<PathBuf> = std::iter::once(logs).chain(kept::folder()?).collect();
+    let files: Mutex<BTreeMap<String, Vec<File>>> = Mutex::default();
     Ok(Arc::new(move |line: LogLine| {
         let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
-        if !files.contains_key(&line.function)
-            && let Ok(file) =
-                OpenOptions::new().create(true).append(true).open(folder.join(format!("{}.log", line.function)))
-        {
-            files.insert(line.function.clone(), file);
-        }
-        if let Some(file) = files.get_mut(&line.function) {
+        let files_of = files.entry(line.function.clone()).or_insert_with(|| {
+            let names = folders.iter().map(|folder| folder.join(format!("{}.log", line.function)));
+            names.filter_map(|name| OpenOptions::new().create(true).append(true).open(name).ok()).collect()
+        });
+        for file in files_of {
             // A full disk must not stop the functions; the callback still has the line.
             writeln!(file, "{}", line.text).ok();
         }
