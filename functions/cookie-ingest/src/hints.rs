@@ -1,7 +1,7 @@
 //! `POST /hints`: a form handler or a webhook of Marketo asks to look at a token or a lead now. It shows a secret of its
 //! own, of which we keep a salted hash.
 
-use domain::limits::MARKETO_BATCH;
+use domain::limits::{LEAD_ID_MOST, MARKETO_BATCH};
 use domain::{LeadId, MunchkinId};
 use lambda::{Counts, HttpEvent};
 use ports::Queue;
@@ -129,11 +129,8 @@ fn check(item: &Value, munchkin_id: &MunchkinId) -> Result<LookAt, Refusal> {
 fn lead_id(value: &Value) -> Result<LeadId, Refusal> {
     let digits = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let id = value.as_u64().or_else(|| value.as_str().filter(digits)?.parse().ok());
-    id.filter(|id| (1..=MAX_LEAD).contains(id)).ok_or_else(|| expected("lead_id", "Marketo's id of a lead"))
+    id.filter(|id| (1..=LEAD_ID_MOST).contains(id)).ok_or_else(|| expected("lead_id", "Marketo's id of a lead"))
 }
-
-/// The largest number that every JSON reader keeps exactly (2^53 - 1); Marketo's ids are far smaller.
-const MAX_LEAD: LeadId = (1 << 53) - 1;
 
 #[cfg(test)]
 mod tests {
@@ -161,6 +158,7 @@ mod tests {
             (json!({"_mkto_trk": format!("id:999-ABC-456&token:{TOKEN}")}), Err("_mkto_trk")),
             (json!({"lead_id": 0}), Err("lead_id")),
             (json!({"lead_id": -1}), Err("lead_id")),
+            (json!({"lead_id": 2_147_483_648_u64}), Err("lead_id")),
             (json!({"lead_id": "7x"}), Err("lead_id")),
             (json!({"lead_id": "99999999999999999999"}), Err("lead_id")),
             (json!({"lead_id": 7, "token": TOKEN}), Err("lead_id")),

@@ -174,7 +174,14 @@ async fn keep_to_the_cap(
     let dropped = take_in(deps, munchkin, |intake| {
         let room = usize::try_from(cap.saturating_sub(intake.new_public)).unwrap_or(usize::MAX);
         let beyond = new.get(room..).unwrap_or_default();
-        let dropped: Vec<_> = beyond.iter().copied().filter(|(token, _)| !in_sample(munchkin, token)).collect();
+        // Who chooses only tokens that are kept comes to twice the cap and no further.
+        let mut kept = intake.over_day_cap - intake.sampled_out;
+        let mut is_kept = |token: &Token| {
+            let keep = kept < cap && in_sample(munchkin, token);
+            kept += u64::from(keep);
+            keep
+        };
+        let dropped: Vec<_> = beyond.iter().copied().filter(|(token, _)| !is_kept(token)).collect();
         intake.new_public += new.len() as u64;
         intake.over_day_cap += beyond.len() as u64;
         intake.sampled_out += dropped.len() as u64;
@@ -200,7 +207,7 @@ async fn keep_to_the_cap(
 }
 
 /// Whether a visitor is kept beyond the day's cap: always the same ones, with all of their pairs. Who knows how can
-/// choose a token that is kept; the cap protects our tables, and more pairs than it are an alarm in any case.
+/// choose a token that is kept; more pairs than the cap are an alarm in any case.
 fn in_sample(munchkin: &MunchkinId, token: &Token) -> bool {
     let hash = Sha256::new().chain_update(munchkin.as_str()).chain_update(token.as_str()).finalize();
     hash.iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte)) % SAMPLE == 0

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use domain::limits::LEAD_ID_MOST;
 use domain::{Ecid, LeadSet, MunchkinId, Token};
 use marketo::Marketo;
 use ports::{Failure, Table};
@@ -21,8 +22,8 @@ const SUBJECTS: [&str; 4] = ["ecid", "token", "lead_id", "email"];
 /// What an erasure does not reach, for whoever has to answer the person.
 const NOT_REACHED: &str = "What Adobe delivered (files, and the members of an audience as Adobe names them) is Adobe's \
     word on the browser: files expire by themselves after 35 days, and an audience loses the browser once Adobe \
-    deletes it there. Marketo's own record of the person is Marketo's. Numbers of people (Marketo ids) in reports \
-    are replaced with the next report.";
+    deletes it there. Marketo's own record of the person is Marketo's. Numbers of people (Marketo ids) stand in \
+    reports until the next report, and may stand in files of earlier results that nothing reads any more.";
 
 /// `POST /people/erase`: writes the job. An email is turned into Marketo's ids here, so that it is stored nowhere.
 pub(crate) async fn erase(deps: &Deps, munchkin: &MunchkinId, request: &Request, deadline: u64) -> Answer<Value> {
@@ -37,7 +38,9 @@ pub(crate) async fn erase(deps: &Deps, munchkin: &MunchkinId, request: &Request,
     let subject = match name {
         "ecid" => value.as_str().and_then(Ecid::parse).map(Subject::Ecid),
         "token" => value.as_str().and_then(Token::parse).map(Subject::Token),
-        "lead_id" => value.as_u64().filter(|id| *id > 0).map(|id| Subject::Leads(BTreeSet::from([id]))),
+        "lead_id" => {
+            value.as_u64().filter(|id| (1..=LEAD_ID_MOST).contains(id)).map(|id| Subject::Leads(BTreeSet::from([id])))
+        }
         _ => match value.as_str().filter(|email| is_email(email)) {
             Some(email) => {
                 let marketo = Marketo::new(deps, munchkin, deadline, Purpose::Control);
@@ -66,11 +69,14 @@ pub(crate) async fn erase(deps: &Deps, munchkin: &MunchkinId, request: &Request,
         requested_at: deps.now(),
         phase: Phase::Forgetting,
         people: LeadSet::new(),
+        out: LeadSet::new(),
         tokens: 0,
         ecids: 0,
         people_out: 0,
         people_stay: 0,
         lists: BTreeSet::new(),
+        told_at: 0,
+        look_at: deps.now(),
         done_at: None,
     };
     if !save_job(deps, munchkin, &new, None).await? {

@@ -17,8 +17,8 @@ use ports::{Expect, Failure, Item, Table};
 use state::bell::{BellKey, Next};
 use state::budget::{self, Purpose};
 use state::identity::{
-    ask_pk, ecid_to_lead, forget_hints, hints_of_lead, lead_to_token, leads, put_hints, save_lead, save_token, tell_pk,
-    tokens, wanted_looks,
+    ask_pk, ecid_to_lead, erased_ecids, forget_hints, hints_of_lead, lead_to_token, leads, put_hints, save_lead,
+    save_token, tell_pk, tokens, wanted_looks,
 };
 use state::lists::{Departure, departure_key, heads};
 use state::notes::{self, Note};
@@ -196,7 +196,15 @@ impl Worker<'_> {
             return Ok(Some(next));
         }
         let (leads, notes): (Vec<LeadId>, Vec<_>) = wanted.into_iter().unzip();
-        self.read_again(&leads, Purpose::LookUp).await?;
+        let mut parts = vec![leads.as_slice()];
+        while let Some(part) = parts.pop() {
+            match self.read_again(part, Purpose::LookUp).await {
+                // Too much for one call, or one that Marketo does not take for an id: in halves, down to that one.
+                Err(CallError::Refused { .. }) if part.len() == 1 => {}
+                Err(CallError::Refused { .. }) => parts.extend(part.chunks(part.len().div_ceil(2))),
+                other => other?,
+            }
+        }
         forget_hints(self.deps, &notes).await?;
         self.head.looked_at = now;
         self.save().await?;
@@ -215,7 +223,13 @@ impl Worker<'_> {
             if self.expire(&mut due, now).await? {
                 continue;
             }
-            due.retain(|token| token.value.due(now).is_some());
+            let resting: Vec<Doc<TokenRecord>> = due.extract_if(.., |token| token.value.due(now).is_none()).collect();
+            if !resting.is_empty() {
+                // They stand in the index at a time of before, as where the life of matches was made longer: written
+                // again, they stand where they belong, and not before those who wait.
+                self.save_tokens(&resting).await?;
+                continue;
+            }
             if due.is_empty() {
                 return Ok(true);
             }
@@ -233,8 +247,7 @@ impl Worker<'_> {
                     token.value.doubted = true;
                 }
             }
-            let (deps, munchkin) = (self.deps, self.munchkin);
-            many(outside.iter().map(|token| save_token(deps, munchkin, &token.value, Some(token.rev)).boxed())).await?;
+            self.save_tokens(&outside).await?;
             let mut parts = vec![batch];
             while let Some(part) = parts.pop() {
                 if part.is_empty() {
@@ -259,11 +272,17 @@ impl Worker<'_> {
     /// Drops matches whose time is over. Returns whether there were any.
     async fn expire(&self, due: &mut [Doc<TokenRecord>], now: u64) -> Step<bool> {
         let lifetime = self.deps.settings.match_lifetime_ms;
-        let expired: Vec<&Doc<TokenRecord>> =
-            due.iter_mut().filter_map(|token| token.value.expire(now, lifetime).then_some(&*token)).collect();
-        let (deps, munchkin) = (self.deps, self.munchkin);
-        many(expired.iter().map(|token| save_token(deps, munchkin, &token.value, Some(token.rev)).boxed())).await?;
+        let expired = due.iter_mut().filter_map(|token| token.value.expire(now, lifetime).then(|| token.clone()));
+        let expired: Vec<Doc<TokenRecord>> = expired.collect();
+        self.save_tokens(&expired).await?;
         Ok(!expired.is_empty())
+    }
+
+    /// Writes records; whoever was faster has written another one.
+    async fn save_tokens(&self, tokens: &[Doc<TokenRecord>]) -> Step<()> {
+        let (deps, munchkin) = (self.deps, self.munchkin);
+        many(tokens.iter().map(|token| save_token(deps, munchkin, &token.value, Some(token.rev)).boxed())).await?;
+        Ok(())
     }
 
     async fn look_up(&mut self, batch: &[Doc<TokenRecord>]) -> Result<(), CallError> {
@@ -578,6 +597,15 @@ impl Worker<'_> {
                 }
             }
             put_hints(self.deps, hints).await?;
+            // After the hints, and before the records: whoever erases an ECID writes its mark, and then reads the hints.
+            let ecids: BTreeSet<Ecid> =
+                changed.iter().flat_map(|(record, _): &(LeadRecord, _)| &record.ecids).copied().collect();
+            let erased = erased_ecids(self.deps, self.munchkin, ecids).await?;
+            for (record, _) in &mut changed {
+                for ecid in record.ecids.intersection(&erased).copied().collect::<Vec<_>>() {
+                    record.erase_ecid(ecid);
+                }
+            }
             let (deps, munchkin) = (self.deps, self.munchkin);
             let saved = many(changed.iter().map(|(record, rev)| save_lead(deps, munchkin, record, *rev).boxed()));
             if saved.await?.contains(&false) {

@@ -170,9 +170,8 @@ pub fn shown(data: &[u8]) {
     assert_eq!(cookie::shown(header.split(';'), &org, &munchkin), read);
 
     let noise = format!(
-        "a=b;AMCV_{other}%40AdobeOrg=MCMID|{ecid}|MCOPTOUT|global;AMCVS_{ORG}%40AdobeOrg=1;\
+        "a=b;AMCV_{ORG}=MCMID|{ecid}|MCOPTOUT|global;AMCVS_{ORG}%40AdobeOrg=1;\
          _mkto_trk=id:999-XYZ-999&token:_mch-example.com-1700000000000-12345",
-        other = ORG.replace('0', "9"),
         ecid = "1".repeat(38),
     );
     assert_eq!(cookie::shown([noise.as_str(), &header], &org, &munchkin), read);
@@ -196,10 +195,16 @@ fn looked_up(header: &str, munchkin: &MunchkinId) -> Shown {
         })
         .map(|(_, value)| parse_amcv(value))
         .collect();
+    let named = |pattern: &str| {
+        let pattern = Regex::new(pattern).expect("a pattern");
+        pairs.iter().any(|(name, _)| pattern.is_match(name.as_bytes()))
+    };
+    let own = named(&format!("^(AMCV_{ORG}(%40|@)AdobeOrg|kndctr_{ORG}_AdobeOrg_identity)$"));
+    let some = named("(?s)^(AMCV_.*(%40|@)AdobeOrg|kndctr_.*_AdobeOrg_identity)$");
     let ecid = values(format!("kndctr_{ORG}_AdobeOrg_identity"))
         .find_map(parse_kndctr)
         .or_else(|| of_amcv.iter().find_map(|amcv| amcv.ecid))
-        .or_else(|| values("s_ecid".into()).find_map(parse_s_ecid));
+        .or_else(|| values("s_ecid".into()).find_map(parse_s_ecid).filter(|_| own || !some));
     let token: Option<Token> = values("_mkto_trk".into())
         .filter_map(parse_mkto_trk)
         .find_map(|(id, token)| (id == *munchkin).then_some(token));

@@ -112,8 +112,10 @@ pub struct Scenario {
     erased_tokens: BTreeMap<u64, u64>,
     /// No sight of this ECID up to then counts, in ms.
     erased_ecids: BTreeMap<u64, u64>,
-    /// People whose ECIDs in Marketo do not count any more; `None`: none of them.
-    erased_people: BTreeSet<(u64, Option<u64>)>,
+    /// People whose ECIDs in Marketo do not count any more.
+    erased_people: BTreeSet<u64>,
+    /// Into whom somebody was merged.
+    merged: BTreeMap<u64, u64>,
     /// What files said, by time: audience, ECID, and in or out; a snapshot clears its audience first.
     files: BTreeMap<u64, File>,
     syncs: Vec<SyncModel>,
@@ -203,6 +205,7 @@ impl Scenario {
             erased_tokens: BTreeMap::new(),
             erased_ecids: BTreeMap::new(),
             erased_people: BTreeSet::new(),
+            merged: BTreeMap::new(),
             files: BTreeMap::new(),
             syncs: Vec::new(),
             theirs,
@@ -388,7 +391,6 @@ impl Scenario {
                 people.extend(beside);
                 let direct = leads.iter().filter(|(_, lead)| lead.ecids.contains(&ecid(e)));
                 people.extend(direct.map(|(id, _)| *id));
-                self.erased_people.extend(people.iter().map(|id| (*id, Some(e))));
                 self.erased_ecids.insert(e, now);
                 self.matches.retain(|(other, _), _| *other != e);
                 json!({"ecid": ecid(e)})
@@ -399,8 +401,13 @@ impl Scenario {
                 people.insert(id);
                 let same = leads.iter().filter(|(_, lead)| by_email.is_some() && lead.email == by_email);
                 people.extend(same.map(|(id, _)| *id));
+                let mut survivor = id;
+                while let Some(winner) = self.merged.get(&survivor) {
+                    survivor = *winner;
+                }
+                people.insert(survivor);
                 gone.extend((1..=TOKENS).filter(|t| owner(*t).is_some_and(|owner| people.contains(&owner))));
-                self.erased_people.extend(people.iter().map(|id| (*id, None)));
+                self.erased_people.extend(&people);
                 by_email.map_or_else(|| json!({"lead_id": id}), |email| json!({"email": email}))
             }
         };
@@ -597,6 +604,7 @@ impl Scenario {
     /// and the winner may be asked about before the merge is told, nobody can know: such a winner may stay.
     fn note_merge(&mut self, winner: u64, loser: u64) {
         self.tell(format!("merge {loser} into {winner}"));
+        self.merged.insert(loser, winner);
         let ours = self.driver.sim.lock().marketo.members(LIST).is_some_and(|members| members.contains(&winner));
         let mut unknown = self.either.remove(&loser) || ours;
         for members in self.theirs.values_mut() {
@@ -778,8 +786,7 @@ impl Scenario {
         for (id, lead) in store.marketo.leads() {
             let mine = pairs.iter().filter(|(_, t)| store.marketo.owner_of(&token(*t)) == Some(*id));
             let by_token = mine.map(|(e, _)| *e).any(|e| members.contains(&e));
-            let told =
-                |e: &u64| !self.erased_people.contains(&(*id, None)) && !self.erased_people.contains(&(*id, Some(*e)));
+            let told = |e: &u64| !self.erased_people.contains(id) && !self.erased_ecids.contains_key(e);
             let mut direct = lead.ecids.iter().filter_map(|text| text.parse().ok()).filter(told);
             let direct = direct.any(|e: u64| members.contains(&e));
             if lead.email.is_some() && (by_token || direct) {

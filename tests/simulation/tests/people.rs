@@ -7,8 +7,10 @@ use doubles::marketo;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
+use simulation::fakes::run;
 use simulation::scenario::{BEGIN, Erase, FileOf, LIST, MUNCHKIN, ORG, Scenario, ecid, token};
 use state::Settings;
+use state::erase::{Job, Phase, Subject, save_job};
 use world::types::{Lead, List, MarketoData};
 
 const DAY: u64 = 86_400_000;
@@ -167,8 +169,7 @@ fn an_erasure_leaves_marks_and_nothing_else() {
         // Of a browser the cookie stays the person's: it is that pair that was erased.
         let names = if matches!(subject, Erase::Ecid(_)) { vec![ecid(1)] } else { vec![ecid(1), token(1)] };
         let left = traces(&scenario, &names);
-        let marked = |row: &String| row.contains("erased");
-        assert!(!left.is_empty() && left.iter().all(marked), "{subject:?}: {left:?}");
+        assert!(!left.is_empty() && left.iter().all(|row| is_a_mark(row, &subject)), "{subject:?}: {left:?}");
         // What was late does not bring them back, and the next visit does.
         scenario.see_at(1, 1, BEGIN);
         settle(&mut scenario);
@@ -177,6 +178,102 @@ fn an_erasure_leaves_marks_and_nothing_else() {
         settle(&mut scenario);
         assert_eq!(members(&scenario), [1, 2], "{subject:?}");
     }
+}
+
+/// Whether a row says that something was erased, and nothing else of it.
+fn is_a_mark(row: &str, subject: &Erase) -> bool {
+    let (key, doc) = row.split_once(" {").expect("a document");
+    let doc: Value = serde_json::from_str(&format!("{{{doc}")).expect("JSON");
+    let none = |field: &str| doc[field].as_object().is_none_or(serde_json::Map::is_empty);
+    let no_one = |field: &str| doc[field].as_array().is_none_or(Vec::is_empty);
+    let marked = ["erased_at", "erased", "erased_ecids"].iter().any(|field| !doc[*field].is_null());
+    // Of a browser, the cookie and its owner are not what was erased.
+    let owner = matches!(subject, Erase::Ecid(_)) || doc["token"].is_null() || doc["lead"].is_null();
+    let hint = ["/lt/", " t/", " l/"].iter().any(|part| key.contains(part));
+    marked && !hint && owner && none("ecids") && no_one("ecids") && no_one("former") && no_one("former_ecids")
+}
+
+/// A job as `POST /people/erase` writes it, for whatever id.
+fn job(id: u64, now: u64) -> Job {
+    Job {
+        v: 1,
+        id: format!("{id:016x}"),
+        subject: Some(Subject::Leads(BTreeSet::from([id]))),
+        requested_at: now,
+        phase: Phase::Forgetting,
+        people: domain::LeadSet::new(),
+        out: domain::LeadSet::new(),
+        tokens: 0,
+        ecids: 0,
+        people_out: 0,
+        people_stay: 0,
+        lists: BTreeSet::new(),
+        told_at: 0,
+        look_at: now,
+        done_at: None,
+    }
+}
+
+fn store(scenario: &Scenario, job: &Job) {
+    let munchkin = domain::MunchkinId::parse(MUNCHKIN).expect("valid");
+    assert!(run(save_job(&scenario.driver.deps(), &munchkin, job, None)).expect("a table"));
+}
+
+/// A hint or an erasure with an id that Marketo does not take for one holds nobody up.
+#[test]
+fn an_id_that_marketo_refuses_keeps_nobody_from_their_look_up() {
+    let mut scenario = world();
+    let wrong = 99_999_999_999;
+    for lead in [wrong, 3, 4] {
+        hint(&mut scenario, &json!({"lead_id": lead}));
+    }
+    let now = scenario.driver.sim.lock().now;
+    store(&scenario, &job(wrong, now));
+    scenario.see(1, 1);
+    settle(&mut scenario);
+    scenario.driver.run_for(120_000);
+    assert_eq!(members(&scenario), [1]);
+    assert_eq!(scenario.request("GET", "/status", &Value::Null).1["erasures_open"], 0);
+}
+
+/// Erasures that wait for a list do not stand before later ones.
+#[test]
+fn many_erasures_that_wait_hold_up_no_later_one() {
+    let mut scenario = world();
+    let now = scenario.driver.sim.lock().now;
+    for n in 0..150 {
+        // A list that nobody writes never answers.
+        let out = domain::LeadSet::from_iter([900]);
+        let (phase, lists) = (Phase::Lists, BTreeSet::from([9_999]));
+        let at = now - DAY;
+        store(&scenario, &Job { phase, lists, out, look_at: at, told_at: now, ..job(n, at) });
+    }
+    scenario.see(1, 1);
+    settle(&mut scenario);
+    assert_eq!(members(&scenario), [1]);
+    let (status, job) = scenario.request("POST", "/people/erase", &json!({"lead_id": 1}));
+    assert_eq!(status, 202);
+    scenario.driver.run_for(600_000);
+    let path = format!("/people/erase/{}", job["id"].as_str().expect("an id"));
+    assert_eq!(scenario.request("GET", &path, &Value::Null).1["status"], "done");
+    assert_eq!(members(&scenario), Vec::<u64>::new());
+}
+
+/// Tokens that rest stand in the index by the end of their matches; after that moved, they do not stand before others.
+#[test]
+fn a_longer_life_leaves_nobody_behind_the_tokens_that_rest() {
+    let mut scenario = world();
+    let now = scenario.driver.sim.lock().now;
+    for t in 100..450 {
+        // Nobody follows an audience that holds ECID 5.
+        scenario.see_at(5, t, now + 7_200_000 - 396 * DAY);
+    }
+    settle(&mut scenario);
+    scenario.driver.set(Settings { match_lifetime_ms: 730 * DAY, ..simulation::driver::settings() });
+    scenario.driver.run_for(3 * 3_600_000);
+    scenario.see(1, 1);
+    scenario.driver.run_for(600_000);
+    assert_eq!(members(&scenario), [1]);
 }
 
 /// Two people share a browser: erasing one of their cookies leaves the other's tie alone.

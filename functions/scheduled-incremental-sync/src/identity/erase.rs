@@ -5,18 +5,17 @@
 use std::collections::BTreeSet;
 
 use domain::identity::{LeadRecord, TokenRecord};
-use domain::limits::MARKETO_BATCH;
-use domain::{Ecid, LeadId, LeadSet, Token};
+use domain::limits::{HOUR_MS, MARKETO_BATCH};
+use domain::{Ecid, LeadId, LeadSet, ListId, Token};
 use marketo::CallError;
-use marketo::class::Class;
-use ports::Failure;
+use ports::{Failure, Table};
 use state::audience::Members;
 use state::erase::{Job, Phase, Subject, answers, open_jobs, save_job};
 use state::identity::{erase_ecid, hints_of_ecid, hints_of_lead, leads, save_lead, save_token, tokens};
 use state::lists::{Want, heads, read_leads, want_key, write_leads};
 use state::notes::{self, Note};
 use state::syncs::change_sync;
-use state::{Doc, Step, load, syncs};
+use state::{Doc, Step, doc, save, syncs};
 
 use super::Worker;
 use crate::audience::is_wanted;
@@ -35,21 +34,44 @@ struct Ties {
 impl Worker<'_> {
     /// Goes on with the erasures. Returns when to look again, in ms.
     pub(super) async fn erase(&mut self) -> Result<Option<u64>, CallError> {
-        let mut open = false;
+        let now = self.deps.now();
+        let mut next = None::<u64>;
         for mut job in open_jobs(self.deps, self.munchkin).await? {
-            if job.value.phase == Phase::Forgetting {
-                self.forget(&mut job).await?;
-                self.tell_audiences().await?;
+            if job.value.look_at <= now {
+                match self.go_on(&mut job).await {
+                    Ok(()) => {}
+                    Err(CallError::Wait(until)) => return Err(CallError::Wait(until)),
+                    // One that cannot be carried out now must not keep the others, and the look-ups, from their turn.
+                    Err(error) => {
+                        tracing::warn!(erasure.id = %job.value.id, error = %error, "an erasure does not get on");
+                    }
+                }
             }
-            if job.value.phase == Phase::Leaving {
-                self.leave(&mut job).await?;
+            if job.value.phase != Phase::Done {
+                next = Some(next.map_or(job.value.look_at, |at| at.min(job.value.look_at)));
             }
-            if job.value.phase == Phase::Lists {
-                self.confirm(&mut job).await?;
-            }
-            open |= job.value.phase != Phase::Done;
         }
-        Ok(open.then(|| self.deps.now() + self.deps.settings.scaled(LOOK_AGAIN_MS)))
+        Ok(next)
+    }
+
+    async fn go_on(&mut self, job: &mut Doc<Job>) -> Result<(), CallError> {
+        // Whatever becomes of it: looked at again, the later the longer it has waited.
+        let now = self.deps.now();
+        let waited = now.saturating_sub(job.value.requested_at) / 4;
+        let pause = waited.clamp(self.deps.settings.scaled(LOOK_AGAIN_MS), self.deps.settings.scaled(HOUR_MS));
+        job.value.look_at = now + pause;
+        self.save_job(job).await?;
+        if job.value.phase == Phase::Forgetting {
+            self.forget(job).await?;
+            self.tell_audiences().await?;
+        }
+        if job.value.phase == Phase::Leaving {
+            self.leave(job).await?;
+        }
+        if job.value.phase == Phase::Lists {
+            self.confirm(job).await?;
+        }
+        Ok(())
     }
 
     async fn save_job(&self, job: &mut Doc<Job>) -> Step<()> {
@@ -81,13 +103,15 @@ impl Worker<'_> {
         match &subject {
             Subject::Token(_) => {}
             Subject::Ecid(ecid) => {
-                for lead in ties.people.iter() {
+                // Also those for whom Marketo's word is being written at this moment: it loses against the mark.
+                let hinted = hints_of_ecid(self.deps, self.munchkin, *ecid).await?.leads;
+                for lead in job.value.people.iter().chain(hinted).collect::<BTreeSet<LeadId>>() {
                     self.forget_lead(lead, |record| record.erase_ecid(*ecid)).await?;
                 }
             }
-            Subject::Leads(leads) => {
-                for lead in leads {
-                    self.forget_lead(*lead, |record| record.erase(at)).await?;
+            Subject::Leads(_) => {
+                for lead in job.value.people.clone().iter() {
+                    self.forget_lead(lead, |record| record.erase(at)).await?;
                 }
             }
         }
@@ -101,13 +125,14 @@ impl Worker<'_> {
         match subject {
             Subject::Leads(leads) => {
                 ties.people.extend(leads.iter().copied());
-                let ids: Vec<LeadId> = leads.iter().copied().collect();
-                for ids in ids.chunks(MARKETO_BATCH) {
-                    // Marketo's cookies too: one that we have not met yet must not tie them again by an old match.
-                    let rows = self.marketo.leads_by_id(self.marketo.slot().await?, ids, false).await?;
-                    ties.tokens.extend(rows.into_iter().flat_map(|row| row.cookies));
-                }
                 for lead in leads {
+                    // Whoever was merged is the one into whom they were merged.
+                    ties.people.insert(self.survivor(*lead).await?);
+                }
+                let ids: Vec<LeadId> = ties.people.iter().collect();
+                // Marketo's cookies too: one that we have not met yet must not tie them again by an old match.
+                ties.tokens.extend(self.cookies(&ids).await?);
+                for lead in &ids {
                     let hints = hints_of_lead(self.deps, self.munchkin, *lead).await?;
                     let mine = tokens(self.deps, self.munchkin, &hints).await?;
                     let mine = mine.into_iter().filter(|token| token.value.lead == Some(*lead));
@@ -154,6 +179,21 @@ impl Worker<'_> {
         Ok(ties)
     }
 
+    /// The cookies of these leads, as Marketo says.
+    async fn cookies(&self, leads: &[LeadId]) -> Result<BTreeSet<Token>, CallError> {
+        let mut cookies = BTreeSet::new();
+        let mut parts: Vec<&[LeadId]> = leads.chunks(MARKETO_BATCH).collect();
+        while let Some(part) = parts.pop() {
+            match self.marketo.leads_by_id(self.marketo.slot().await?, part, false).await {
+                Ok(rows) => cookies.extend(rows.into_iter().flat_map(|row| row.cookies)),
+                Err(CallError::Refused { .. }) if part.len() == 1 => {}
+                Err(CallError::Refused { .. }) => parts.extend(part.chunks(1)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(cookies)
+    }
+
     /// Who owns these tokens, as Marketo says: of one in no audience that is followed we have never asked.
     async fn owners(&self, tokens: &[Token]) -> Result<LeadSet, CallError> {
         let mut owners = LeadSet::new();
@@ -165,8 +205,8 @@ impl Worker<'_> {
                     owners.extend(owning.map(|row| row.id));
                 }
                 // One bad cookie, or too many: one by one; of one that Marketo does not read it knows no owner.
-                Err(error) if error.class() == Some(Class::Split) && part.len() == 1 => {}
-                Err(error) if error.class() == Some(Class::Split) => parts.extend(part.chunks(1)),
+                Err(CallError::Refused { .. }) if part.len() == 1 => {}
+                Err(CallError::Refused { .. }) => parts.extend(part.chunks(1)),
                 Err(error) => return Err(error),
             }
         }
@@ -204,14 +244,16 @@ impl Worker<'_> {
     async fn leave(&mut self, job: &mut Doc<Job>) -> Result<(), CallError> {
         let (deps, munchkin) = (self.deps, self.munchkin);
         let mut out = job.value.people.clone();
-        for audience in syncs::followed(deps, munchkin).await? {
-            let want: Option<Doc<Want>> = load(deps, ports::Table::Lists, &want_key(munchkin, &audience)).await?;
-            let Some(want) = want else { continue };
+        let followed = syncs::followed(deps, munchkin).await?;
+        let wants: Vec<Doc<Want>> = doc::all(deps, Table::Lists, munchkin.as_str(), "want/").await?;
+        let (wants, rest): (Vec<_>, Vec<_>) =
+            wants.into_iter().partition(|want| followed.contains(&want.value.audience));
+        for want in wants {
             let wanted = read_leads(deps, &want.value.key).await?.and(&job.value.people);
             if wanted.is_empty() {
                 continue;
             }
-            let Some(members) = Members::open(deps, munchkin, &audience).await? else { continue };
+            let Some(members) = Members::open(deps, munchkin, &want.value.audience).await? else { continue };
             for lead in wanted.iter() {
                 if !is_wanted(deps, munchkin, &members, lead).await? {
                     // The audience has not worked it out yet.
@@ -221,18 +263,34 @@ impl Worker<'_> {
                 out.remove(lead);
             }
         }
+        for want in rest {
+            self.forget_wanted(want, &out).await?;
+        }
         self.forget_frozen(&out).await?;
         job.value.people_out = out.len();
         job.value.people_stay = job.value.people.len() - out.len();
         if !out.is_empty() {
             job.value.lists = heads(deps, munchkin).await?.into_iter().map(|head| head.list).collect();
         }
-        for list in &job.value.lists {
-            let note = Note::Erase { job: job.value.id.clone(), leads: out.clone() };
-            notes::leave(deps, munchkin, *list, &note).await?;
-        }
+        job.value.out = out;
+        // Before the first list is told: all of them are told of the same people.
         job.value.phase = Phase::Lists;
         Ok(self.save_job(job).await?)
+    }
+
+    /// What was last worked out for an audience that nobody follows any more names people too.
+    async fn forget_wanted(&self, mut want: Doc<Want>, out: &LeadSet) -> Step<()> {
+        let wanted = read_leads(self.deps, &want.value.key).await?;
+        if wanted.and(out).is_empty() {
+            return Ok(());
+        }
+        let old = std::mem::replace(&mut want.value.key, write_leads(self.deps, "want", &wanted.minus(out)).await?);
+        want.value.count = wanted.minus(out).len();
+        let key = want_key(self.munchkin, &want.value.audience);
+        if save(self.deps, Table::Lists, key, &want.value, Some(want.rev), None).await? {
+            self.deps.ports.objects.delete(&old).await?;
+        }
+        Ok(())
     }
 
     /// What a sync wanted when it was paused or stopped names people too.
@@ -257,16 +315,29 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Once every list has answered, the job itself forgets whom it concerned.
+    /// Tells the lists, again after an hour those that have not answered. Once every one has, the job itself forgets whom it
+    /// concerned.
     async fn confirm(&mut self, job: &mut Doc<Job>) -> Result<(), CallError> {
-        let answered = answers(self.deps, self.munchkin, &job.value).await?;
-        if answered.len() < job.value.lists.len() {
-            return Ok(());
+        let now = self.deps.now();
+        let answered: BTreeSet<ListId> =
+            answers(self.deps, self.munchkin, &job.value).await?.into_iter().map(|(list, _)| list).collect();
+        let waiting: Vec<ListId> = job.value.lists.difference(&answered).copied().collect();
+        if waiting.is_empty() {
+            job.value.subject = None;
+            job.value.people = LeadSet::new();
+            job.value.out = LeadSet::new();
+            job.value.phase = Phase::Done;
+            job.value.done_at = Some(now);
+            return Ok(self.save_job(job).await?);
         }
-        job.value.subject = None;
-        job.value.people = LeadSet::new();
-        job.value.phase = Phase::Done;
-        job.value.done_at = Some(self.deps.now());
-        Ok(self.save_job(job).await?)
+        if now >= job.value.told_at + self.deps.settings.scaled(HOUR_MS) {
+            for list in waiting {
+                let note = Note::Erase { job: job.value.id.clone(), leads: job.value.out.clone() };
+                notes::leave(self.deps, self.munchkin, list, &note).await?;
+            }
+            job.value.told_at = now;
+            self.save_job(job).await?;
+        }
+        Ok(())
     }
 }

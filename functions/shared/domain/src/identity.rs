@@ -156,6 +156,8 @@ impl TokenRecord {
 
     /// Drops the ECIDs whose match has lived (ms) long enough after its last sight. Returns whether there were any.
     pub fn expire(&mut self, now: u64, lifetime: u64) -> bool {
+        // A match of before such a mark would have ended by now, too.
+        self.erased.retain(|_, at| at.saturating_add(lifetime) > now);
         self.drop_edges(|seen| seen.last.saturating_add(lifetime) <= now)
     }
 

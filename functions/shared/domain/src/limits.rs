@@ -13,6 +13,8 @@ pub const ECIDS_PER_TOKEN: usize = 50;
 /// ECIDs of one lead, as Marketo tells them; above, Marketo's word on this lead is set aside. Ours: it keeps an
 /// item below 400 KB.
 pub const ECIDS_PER_LEAD: usize = 1_000;
+/// The largest lead id that is taken from outside. Ours: Marketo's `describe2` calls the id an integer, and says no more.
+pub const LEAD_ID_MOST: u64 = i32::MAX as u64;
 /// A repeat within this time of the stored last sight writes nothing, in ms (design, bar P1).
 pub const SIGHT_GRAIN_MS: u64 = 30 * DAY_MS;
 /// How long a match counts after its last sight where nothing else is set, in days: 13 months (issue 4).

@@ -24,6 +24,9 @@ pub struct Job {
     pub phase: Phase,
     /// The people who were tied to the subject; forgotten when the job is done.
     pub people: LeadSet,
+    /// Those of them whom the lists are told to take out; forgotten when the job is done.
+    #[serde(default)]
+    pub out: LeadSet,
     /// Cookies (tokens) that were forgotten.
     pub tokens: u64,
     /// Browsers (ECIDs) whose tie was forgotten.
@@ -34,6 +37,12 @@ pub struct Job {
     pub people_stay: u64,
     /// Lists whose writers were told.
     pub lists: BTreeSet<ListId>,
+    /// When they were told last, in ms.
+    #[serde(default)]
+    pub told_at: u64,
+    /// When it is looked at next, in ms: the longer it waits for others, the more seldom.
+    #[serde(default)]
+    pub look_at: u64,
     /// When it was done, in ms.
     pub done_at: Option<u64>,
 }
@@ -85,7 +94,7 @@ pub fn job_key(munchkin: &MunchkinId, id: &str) -> Key {
 
 /// Writes a job over revision `rev`. `false`: somebody was faster.
 pub async fn save_job(deps: &Deps, munchkin: &MunchkinId, job: &Job, rev: Option<u64>) -> Step<bool> {
-    let due = (job.phase != Phase::Done).then(|| Due { pk: open(munchkin), at: job.requested_at });
+    let due = (job.phase != Phase::Done).then(|| Due { pk: open(munchkin), at: job.look_at });
     save(deps, Table::Syncs, job_key(munchkin, &job.id), job, rev, due).await
 }
 
@@ -98,10 +107,15 @@ fn open(munchkin: &MunchkinId) -> String {
     format!("{munchkin}/erase")
 }
 
-/// The oldest jobs that are not done.
+/// A time, in ms, after any at which a job may be looked at, and small enough for a number of DynamoDB's.
+const LATEST: u64 = u64::MAX >> 12;
+/// Jobs that one run takes up, at most; more are shown as this many.
+const JOBS: usize = 100;
+
+/// Jobs that are not done, those first that are to be looked at first.
 pub async fn open_jobs(deps: &Deps, munchkin: &MunchkinId) -> Step<Vec<Doc<Job>>> {
     let mut jobs = Vec::new();
-    for item in deps.ports.tables.due(Table::Syncs, &open(munchkin), deps.now(), 10).await? {
+    for item in deps.ports.tables.due(Table::Syncs, &open(munchkin), LATEST, JOBS).await? {
         // The index lags: what counts is the item.
         jobs.extend(load::<Job>(deps, Table::Syncs, &item.key).await?.filter(|job| job.value.phase != Phase::Done));
     }

@@ -3,7 +3,7 @@
 //! A token's item is the only truth of its edges. ECID → token, ECID → lead and lead → token are hints, written
 //! before the edge they lead to and checked against it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::identity::{LeadRecord, TokenRecord};
 use domain::limits::DAY_MS;
@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use ports::{Due, Expect, Item, Key, Read, Table};
 use serde::{Deserialize, Serialize};
 
-use crate::{Deps, Doc, Step, doc};
+use crate::{Deps, Doc, Step, doc, load};
 
 /// Partitions over which the tokens of a subscription are spread, and as many for its leads.
 pub const SHARDS: u32 = 16;
@@ -230,13 +230,38 @@ struct Erased {
 }
 
 /// Writes down that an ECID was erased at a time (ms): no sight of it up to then makes an edge. It stays as long as a
-/// match of before could come.
+/// match of before could come. An older request takes nothing back.
 pub async fn erase_ecid(deps: &Deps, munchkin: &MunchkinId, ecid: Ecid, erased_at: u64) -> Step<()> {
-    let lifetime = deps.settings.match_lifetime_ms;
-    let mut item = doc::item(Key::new(ecid_hints(munchkin, ecid), ERASED), &Erased { v: 1, erased_at }, None, None)?;
-    item.expires_at = Some(erased_at.saturating_add(lifetime).saturating_add(BROOM_MS) / 1_000);
-    deps.ports.tables.put(Table::Identity, item, Expect::Anything).await?;
-    Ok(())
+    let key = Key::new(ecid_hints(munchkin, ecid), ERASED);
+    loop {
+        let found: Option<Doc<Erased>> = load(deps, Table::Identity, &key).await?;
+        if found.as_ref().is_some_and(|found| found.value.erased_at >= erased_at) {
+            return Ok(());
+        }
+        let rev = found.map(|found| found.rev);
+        let mut item = doc::item(key.clone(), &Erased { v: 1, erased_at }, rev, None)?;
+        let lifetime = deps.settings.match_lifetime_ms;
+        item.expires_at = Some(erased_at.saturating_add(lifetime).saturating_add(BROOM_MS) / 1_000);
+        if deps.ports.tables.put(Table::Identity, item, rev.map_or(Expect::Absent, Expect::Rev)).await? {
+            return Ok(());
+        }
+    }
+}
+
+/// Those of the ECIDs that were erased.
+pub async fn erased_ecids(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    ecids: impl IntoIterator<Item = Ecid>,
+) -> Step<BTreeSet<Ecid>> {
+    let keys: BTreeMap<Key, Ecid> =
+        ecids.into_iter().map(|ecid| (Key::new(ecid_hints(munchkin, ecid), ERASED), ecid)).collect();
+    if keys.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let wanted: Vec<Key> = keys.keys().cloned().collect();
+    let items = deps.ports.tables.batch_get(Table::Identity, &wanted, Read::Consistent).await?;
+    Ok(items.iter().filter_map(|item| keys.get(&item.key).copied()).collect())
 }
 
 /// Tokens that a lead may own.

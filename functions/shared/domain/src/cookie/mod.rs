@@ -61,11 +61,13 @@ pub struct Shown {
 /// Reads the cookies of a request. Each text is one `name=value` or a whole header's `name=value; name=value`.
 ///
 /// The ECID is that of `kndctr_<organisation>_AdobeOrg_identity`, else of `AMCV_<organisation>%40AdobeOrg`, else of
-/// `s_ecid`, whose name says nothing of an organisation. Of several cookies of a name (of the page's host and of the
+/// `s_ecid`, whose name says nothing of an organisation: it is left alone beside another organisation's cookies and none
+/// of this one. Of several cookies of a name (of the page's host and of the
 /// domain above it) the first that can be read counts; an opt-out counts wherever it stands.
 #[must_use]
 pub fn shown<'a>(cookies: impl IntoIterator<Item = &'a str>, org: &OrgId, munchkin: &MunchkinId) -> Shown {
     let (mut kndctr, mut amcv, mut s_ecid) = (None, None, None);
+    let (mut own, mut foreign) = (false, false);
     let mut shown = Shown::default();
     for cookie in cookies.into_iter().flat_map(|text| text.split(';')) {
         let Some((name, value)) = cookie.trim().split_once('=') else { continue };
@@ -77,16 +79,20 @@ pub fn shown<'a>(cookies: impl IntoIterator<Item = &'a str>, org: &OrgId, munchk
             "mkto_opt_out" => shown.opted_out |= value == "true",
             "demdex" => shown.opted_out |= value == "NOTARGET",
             "s_ecid" => s_ecid = s_ecid.or_else(|| parse_s_ecid(value)),
-            _ if is_kndctr(name, org) => kndctr = kndctr.or_else(|| parse_kndctr(value)),
+            _ if is_kndctr(name, org) => {
+                kndctr = kndctr.or_else(|| parse_kndctr(value));
+                own = true;
+            }
             _ if is_amcv(name, org) => {
+                own = true;
                 let read = parse_amcv(value);
                 amcv = amcv.or(read.ecid);
                 shown.opted_out |= read.opted_out;
             }
-            _ => {}
+            _ => foreign |= is_adobes(name),
         }
     }
-    shown.ecid = kndctr.or(amcv).or(s_ecid);
+    shown.ecid = kndctr.or(amcv).or(s_ecid.filter(|_| own || !foreign));
     shown
 }
 
@@ -101,6 +107,14 @@ fn is_amcv(name: &str, org: &OrgId) -> bool {
     matches!(rest, Some("%40AdobeOrg" | "@AdobeOrg"))
 }
 
+/// Whether a name is that of some organisation's cookie with an ECID.
+fn is_adobes(name: &str) -> bool {
+    let of = |prefix: &str, suffixes: &[&str]| {
+        name.strip_prefix(prefix).is_some_and(|rest| suffixes.iter().any(|suffix| rest.ends_with(suffix)))
+    };
+    of("AMCV_", &["%40AdobeOrg", "@AdobeOrg"]) || of("kndctr_", &["_AdobeOrg_identity"])
+}
+
 /// An organisation's id without its `@AdobeOrg`.
 fn before_at(org: &OrgId) -> &str {
     org.as_str().split('@').next().unwrap_or_default()
@@ -109,6 +123,23 @@ fn before_at(org: &OrgId) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_s_ecid_beside_another_organisations_cookies_alone_is_nobodys() {
+        let org = OrgId::parse("0123456789ABCDEF01234567@AdobeOrg").unwrap();
+        let munchkin = MunchkinId::parse("123-ABC-456").unwrap();
+        let s_ecid = "s_ecid=MCMID|72523635356235877200189499512793502995";
+        let read = |other: &str| shown([s_ecid, other], &org, &munchkin).ecid.is_some();
+        assert!(read("a=b") && read("AMCVS_76543210FEDCBA9876543210%40AdobeOrg=1"));
+        for foreign in [
+            "AMCV_76543210FEDCBA9876543210%40AdobeOrg=MCMID|1",
+            "AMCV_76543210FEDCBA9876543210@AdobeOrg=",
+            "kndctr_76543210FEDCBA9876543210_AdobeOrg_identity=x",
+        ] {
+            assert!(!read(foreign), "{foreign}");
+            assert!(read(&format!("{foreign}; AMCV_0123456789ABCDEF01234567@AdobeOrg=vVersion|5")), "{foreign}");
+        }
+    }
 
     #[test]
     fn both_forms_of_token_and_both_encodings_are_read() {

@@ -62,7 +62,8 @@ impl Marketo {
             "id" => {
                 let mut found = Vec::with_capacity(values.len());
                 for value in &values {
-                    let id = value.parse::<u64>().map_err(|_| bad_id())?;
+                    // An integer, as `describe2` says; how wide is not documented, so the narrowest reading counts.
+                    let id = value.parse::<u64>().ok().filter(|id| i32::try_from(*id).is_ok()).ok_or_else(bad_id)?;
                     if self.state.leads.contains_key(&id) {
                         found.push(id);
                     }
