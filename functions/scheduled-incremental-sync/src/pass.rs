@@ -9,7 +9,7 @@ use domain::planted::{Guard, holds};
 use domain::report::AudienceCounts;
 use domain::{AudienceId, LeadId, LeadSet, MunchkinId};
 use futures::FutureExt as _;
-use ports::{Failure, Read, Table};
+use ports::{Failure, Item, Read, Table};
 use serde::{Deserialize, Serialize};
 use state::audience::{Head, Members, Pass, head_key, read_base};
 use state::bell::{BellKey, Next};
@@ -176,10 +176,13 @@ pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
     if unasked {
         bell::mark(deps, &BellKey::identity(munchkin)).await?;
     }
-    finish(deps, munchkin, audience, &pass, &found).await?;
+    let applied = finish(deps, munchkin, audience, &pass, &found).await?;
     head.value.pass_done = pass.number;
     head.value.pass = None;
     checkpoint(deps, munchkin, audience, &mut head).await?;
+    // Not before: whoever dies between publishing and here publishes again, from what this pass has read, and without
+    // these rows what they say would be lost.
+    forget(deps, &applied).await?;
     for key in [Some(pass.members_key), pass.found_key].into_iter().flatten() {
         deps.ports.objects.delete(&key).await?;
     }
@@ -227,7 +230,14 @@ async fn checkpoint(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, h
     Err(Failure::retry("somebody else passes over this audience"))
 }
 
-async fn finish(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, pass: &Pass, found: &Found) -> Step<()> {
+/// Publishes what a pass has found. Returns the rows of work that it has applied.
+async fn finish(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    audience: &AudienceId,
+    pass: &Pass,
+    found: &Found,
+) -> Step<Vec<Item>> {
     let want: Option<Doc<Want>> = load(deps, Table::Lists, &want_key(munchkin, audience)).await?;
     // Those beyond stay, and are handled next.
     let todos = todos(deps, munchkin, audience, deps.settings.pass_above.max(100)).await?;
@@ -241,5 +251,5 @@ async fn finish(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, pass:
     let report = AudienceReport { as_of: pass.as_of, counts, people_key: write_leads(deps, "people", &people).await? };
     publish(deps, munchkin, audience, want, &wanted, report, pass.number).await?;
     ring_lists(deps, munchkin, audience, true).await?;
-    forget(deps, &todos).await
+    Ok(todos)
 }
