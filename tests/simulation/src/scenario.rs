@@ -374,6 +374,21 @@ impl Scenario {
         Err(format!("an erasure never ends: {}", self.request("GET", &path, &Value::Null).1))
     }
 
+    /// Who a lead is after the merges so far.
+    fn survivor(&self, mut lead: u64) -> u64 {
+        while let Some(winner) = self.merged.get(&lead) {
+            lead = *winner;
+        }
+        lead
+    }
+
+    /// Somebody to be erased. Not by the id of somebody who was merged: of a merge before the activity log was followed
+    /// nobody knows.
+    fn anybody(&mut self) -> u64 {
+        let lead = self.any(LEADS);
+        self.survivor(lead)
+    }
+
     /// Follows an erasure in the model. Returns the request, and the people who are concerned.
     pub fn note_erase(&mut self, subject: &Erase) -> (Value, BTreeSet<u64>) {
         let store = self.driver.sim.lock();
@@ -403,11 +418,7 @@ impl Scenario {
                 people.insert(id);
                 let same = leads.iter().filter(|(_, lead)| by_email.is_some() && lead.email == by_email);
                 people.extend(same.map(|(id, _)| *id));
-                let mut survivor = id;
-                while let Some(winner) = self.merged.get(&survivor) {
-                    survivor = *winner;
-                }
-                people.insert(survivor);
+                people.insert(self.survivor(id));
                 gone.extend((1..=TOKENS).filter(|t| owner(*t).is_some_and(|owner| people.contains(&owner))));
                 self.erased_people.extend(&people);
                 by_email.map_or_else(|| json!({"lead_id": id}), |email| json!({"email": email}))
@@ -546,8 +557,8 @@ impl Scenario {
                     let subject = match self.rng.random_range(0..4) {
                         0 => Erase::Token(self.any(TOKENS)),
                         1 => Erase::Ecid(self.any(ECIDS)),
-                        2 => Erase::Lead(self.any(LEADS)),
-                        _ => Erase::Email(self.any(LEADS)),
+                        2 => Erase::Lead(self.anybody()),
+                        _ => Erase::Email(self.anybody()),
                     };
                     self.erase(&subject)?;
                 }

@@ -276,6 +276,20 @@ fn a_longer_life_leaves_nobody_behind_the_tokens_that_rest() {
     assert_eq!(members(&scenario), [1]);
 }
 
+/// The id of somebody who was merged means the one into whom they were merged.
+#[test]
+fn whoever_was_merged_is_erased_as_the_one_they_are_now() {
+    let mut scenario = world();
+    scenario.see(1, 1);
+    settle(&mut scenario);
+    scenario.merge(2, 1);
+    settle(&mut scenario);
+    assert_eq!(members(&scenario), [2]);
+    scenario.erase(&Erase::Lead(1)).expect("done");
+    settle(&mut scenario);
+    assert_eq!(members(&scenario), Vec::<u64>::new());
+}
+
 /// Two people share a browser: erasing one of their cookies leaves the other's tie alone.
 #[test]
 fn a_neighbour_on_a_shared_browser_stays() {
