@@ -406,7 +406,9 @@ impl Scenario {
             Erase::Ecid(e) => {
                 let beside = self.matches.keys().filter(|(other, _)| *other == e).filter_map(|(_, t)| owner(*t));
                 people.extend(beside);
-                let direct = leads.iter().filter(|(_, lead)| lead.ecids.contains(&ecid(e)));
+                // What was erased before ties nobody any more.
+                let tied = |id: &u64| !self.erased_people.contains(id) && !self.erased_ecids.contains_key(&e);
+                let direct = leads.iter().filter(|(id, lead)| lead.ecids.contains(&ecid(e)) && tied(id));
                 people.extend(direct.map(|(id, _)| *id));
                 self.erased_ecids.insert(e, now);
                 self.matches.retain(|(other, _), _| *other != e);
