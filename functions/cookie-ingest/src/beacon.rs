@@ -120,7 +120,7 @@ fn check(subscriptions: &Subscriptions, said: &Said, request: &HttpEvent, now: u
     let subscription = named.or_else(in_cookies).ok_or(Outcome::RefusedMalformed)?.ok_or(Outcome::RefusedDoor)?;
     let org = subscription.org_id.as_ref().ok_or(Outcome::RefusedDoor)?;
     let other_org = said.org_id.as_ref().is_some_and(|said| said != org.as_str());
-    if subscription.refused().is_some() || !subscription.cookie_sync || other_org {
+    if subscription.takes_no_matches().is_some() || other_org {
         return Err(Outcome::RefusedDoor);
     }
     let origin = request.header("origin").unwrap_or_default();

@@ -36,11 +36,8 @@ pub(crate) async fn post_hints(deps: &Deps, warm: &Warm, request: &HttpEvent, co
     let Some(subscription) = authorised(deps, warm, &munchkin_id, secret).await? else {
         return Ok(unauthorised(counts));
     };
-    if let Some(why) = subscription.refused() {
+    if let Some(why) = subscription.takes_no_matches() {
         return Ok(problem(403, "Closed", why));
-    }
-    if !subscription.cookie_sync {
-        return Ok(problem(403, "Closed", "cookie sync is off for this subscription"));
     }
     let items = match body.get("hints") {
         None => vec![Value::Object(body)],

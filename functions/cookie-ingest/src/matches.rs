@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::identity::Sight;
+use domain::identity::{Sight, has_expired};
 use domain::limits::{DAY_MS, MATCHES_PER_REQUEST};
 use domain::{Ecid, MunchkinId, OrgId};
 use jiff::Timestamp;
@@ -107,17 +107,14 @@ fn check(
             u64::try_from(time.as_millisecond()).unwrap_or(0).min(now)
         }
     };
-    if seen_at.saturating_add(lifetime) <= now {
+    if has_expired(seen_at, lifetime, now) {
         return Err(refusal("seen_at", format!("over {} days ago: such a match has expired", lifetime / DAY_MS)));
     }
     let Some(subscription) = subscriptions.get(&munchkin_id) else {
         return Err(refusal("munchkin_id", "no subscription has this Munchkin id"));
     };
-    if let Some(why) = subscription.refused() {
+    if let Some(why) = subscription.takes_no_matches() {
         return Err(refusal("munchkin_id", why));
-    }
-    if !subscription.cookie_sync {
-        return Err(refusal("munchkin_id", "cookie sync is off for this subscription"));
     }
     if subscription.org_id.as_ref() != Some(&org_id) {
         return Err(refusal("org_id", "another IMS organisation is mapped to this subscription"));

@@ -3,23 +3,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::identity::{Sight, TokenRecord};
+use domain::identity::{Sight, TokenRecord, has_expired};
 use domain::limits::{DAY_MS, TOKENS_PER_ECID};
 use domain::planted::{Guard, holds};
 use domain::{Ecid, MunchkinId, Token};
 use futures::future::{join_all, try_join_all};
 use lambda::Counts;
-use ports::{Expect, Failure, Key, Table};
-use sha2::{Digest as _, Sha256};
+use ports::{Failure, Key, Table};
 use state::bell::BellKey;
 use state::identity::{
-    Intake, ecid_to_token, forget_hints, hints_of_ecid, intake_key, put_hints, read_hints, save_token, token_key,
-    tokens, want_look,
+    Intake, ecid_to_token, hints_of_ecid, intake_key, put_hints, save_forgetting, save_token, token_key, tokens,
+    want_look,
 };
 use state::syncs::{Subscription, subscriptions};
 use state::{Deps, Doc, Step, bell, doc, load};
 
 use crate::message::{LookAt, Match, Message};
+use crate::warm::hashed;
 
 /// Tokens written at once.
 const AT_ONCE: usize = 16;
@@ -71,7 +71,7 @@ pub async fn store(deps: &Deps, messages: &[Message], counts: &Counts) -> Step<(
     let open: Vec<Subscription> = subscriptions(deps)
         .await?
         .into_iter()
-        .filter(|subscription| subscription.refused().is_none() && subscription.cookie_sync)
+        .filter(|subscription| subscription.takes_no_matches().is_none())
         .collect();
     let mut batches: BTreeMap<&MunchkinId, Batch> = BTreeMap::new();
     for message in messages {
@@ -104,9 +104,9 @@ pub async fn store(deps: &Deps, messages: &[Message], counts: &Counts) -> Step<(
     Ok(())
 }
 
-/// The daily sweep would let it expire at once.
+/// The identity work would let it expire at once.
 fn is_expired(deps: &Deps, found: &Match) -> bool {
-    found.seen_at.saturating_add(deps.settings.match_lifetime_ms) <= deps.now()
+    has_expired(found.seen_at, deps.settings.match_lifetime_ms, deps.now())
 }
 
 async fn store_matches(deps: &Deps, subscription: &Subscription, batch: Batch<'_>, counts: &Counts) -> Step<()> {
@@ -209,27 +209,20 @@ async fn keep_to_the_cap(
 /// Whether a visitor is kept beyond the day's cap: always the same ones, with all of their pairs. Who knows how can
 /// choose a token that is kept; more pairs than the cap are an alarm in any case.
 fn in_sample(munchkin: &MunchkinId, token: &Token) -> bool {
-    let hash = Sha256::new().chain_update(munchkin.as_str()).chain_update(token.as_str()).finalize();
-    hash.iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte)) % SAMPLE == 0
+    hashed(&[munchkin.as_str().as_bytes(), token.as_str().as_bytes()]).is_multiple_of(SAMPLE)
 }
 
 /// Changes the day's numbers of a subscription.
 async fn take_in<R>(deps: &Deps, munchkin: &MunchkinId, mut change: impl FnMut(&mut Intake) -> R) -> Step<R> {
     let now = deps.now();
-    let key = intake_key(munchkin, now);
-    for _ in 0..ATTEMPTS {
-        let found: Option<Doc<Intake>> = load(deps, Table::Identity, &key).await?;
-        let rev = found.as_ref().map(|found| found.rev);
-        let mut intake = found.map(|found| found.value).unwrap_or_default();
+    let change = |found: Option<Intake>| {
+        let mut intake = found.unwrap_or_default();
         intake.v = 1;
         let answer = change(&mut intake);
-        let mut item = doc::item(key.clone(), &intake, rev, None)?;
-        item.expires_at = Some(now.saturating_add(INTAKE_KEPT_MS) / 1_000);
-        if deps.ports.tables.put(Table::Identity, item, rev.map_or(Expect::Absent, Expect::Rev)).await? {
-            return Ok(answer);
-        }
-    }
-    Err(Failure::retry("the day's numbers are written by too many at once"))
+        Ok((Some(intake), answer))
+    };
+    let until = now.saturating_add(INTAKE_KEPT_MS);
+    doc::update_until(deps, Table::Identity, &intake_key(munchkin, now), change, until).await
 }
 
 /// What an ECID's other tokens and its erasure mean for a new pair.
@@ -282,9 +275,8 @@ async fn store_token(
         }
         // The record is written even if only a hint is to be forgotten: whoever stores the same pair at this moment
         // loses against that write, and puts its hint anew.
-        let stale = read_hints(deps, &without_edge).await?;
-        if save_token(deps, munchkin, &record, rev).await? || !holds(Guard::TokenRevision) {
-            forget_hints(deps, &stale).await?;
+        let save = save_token(deps, munchkin, &record, rev);
+        if save_forgetting(deps, &without_edge, save).await? || !holds(Guard::TokenRevision) {
             return Ok(tally);
         }
     }

@@ -66,13 +66,7 @@ impl Warm {
 
     /// A number that stands for a pair. It says nothing of it to whoever does not know the key.
     pub(crate) fn pair(&self, munchkin: &MunchkinId, ecid: Ecid, token: &Token) -> u64 {
-        let hash = Sha256::new()
-            .chain_update(self.key)
-            .chain_update(munchkin.as_str())
-            .chain_update(ecid.number().to_le_bytes())
-            .chain_update(token.as_str())
-            .finalize();
-        hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+        hashed(&[&self.key, munchkin.as_str().as_bytes(), &ecid.number().to_le_bytes(), token.as_str().as_bytes()])
     }
 
     /// Whether nothing is to be done about a pair.
@@ -90,6 +84,12 @@ impl Warm {
     pub(crate) fn is_queued(&self, pair: u64, now: u64) {
         lock(&self.pairs).remember(pair, now.saturating_add(QUEUED_MS));
     }
+}
+
+/// The first 64 bits of the SHA-256 of these, one after the other.
+pub(crate) fn hashed(parts: &[&[u8]]) -> u64 {
+    let hash = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize();
+    hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

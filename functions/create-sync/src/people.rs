@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use domain::limits::LEAD_ID_MOST;
-use domain::{Ecid, LeadSet, MunchkinId, Token};
+use domain::{Ecid, MunchkinId, Token};
 use marketo::Marketo;
 use ports::{Failure, Table};
 use serde_json::{Value, json};
@@ -62,23 +62,7 @@ pub(crate) async fn erase(deps: &Deps, munchkin: &MunchkinId, request: &Request,
         }
         return Err(Problem::fields(errors));
     };
-    let new = Job {
-        v: 1,
-        id: deps.fresh_id(),
-        subject: Some(subject),
-        requested_at: deps.now(),
-        phase: Phase::Forgetting,
-        people: LeadSet::new(),
-        out: LeadSet::new(),
-        tokens: 0,
-        ecids: 0,
-        people_out: 0,
-        people_stay: 0,
-        lists: BTreeSet::new(),
-        told_at: 0,
-        look_at: deps.now(),
-        done_at: None,
-    };
+    let new = Job::new(deps.fresh_id(), subject, deps.now());
     if !save_job(deps, munchkin, &new, None).await? {
         return Err(Failure::retry("an id was taken").into());
     }

@@ -9,7 +9,7 @@ use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use ports::Key;
 use state::audience::{Members, add_todo, want_pass};
 use state::bell::BellKey;
-use state::identity::{ecid_to_lead, ecid_to_token, forget_hints, lead_to_token, read_hints, save_lead, save_token};
+use state::identity::{ecid_to_lead, ecid_to_token, lead_to_token, save_forgetting, save_lead, save_token};
 use state::{Deps, Doc, Step, bell, syncs};
 
 /// Requests to a table that are under way at a time. Ours: one after the other, a bulk of tokens is bound by the
@@ -90,12 +90,11 @@ async fn token_told(deps: &Deps, munchkin: &MunchkinId, mut token: Doc<TokenReco
         .chain(leads.map(|lead| lead_to_token(munchkin, *lead, &record.token)))
         .collect();
     if !lost.is_empty() {
-        let hints = read_hints(deps, &lost).await?;
-        if !save_token(deps, munchkin, &token.value, Some(token.rev)).await? {
+        let save = save_token(deps, munchkin, &token.value, Some(token.rev));
+        if !save_forgetting(deps, &lost, save).await? {
             return Ok(());
         }
         token.rev += 1;
-        forget_hints(deps, &hints).await?;
     }
     token.value.was_propagated();
     save_token(deps, munchkin, &token.value, Some(token.rev)).await?;
@@ -108,12 +107,11 @@ async fn lead_told(deps: &Deps, munchkin: &MunchkinId, mut lead: Doc<LeadRecord>
     let ecids = record.former.iter().filter(|ecid| !record.ecids.contains(ecid));
     let lost: Vec<Key> = ecids.map(|ecid| ecid_to_lead(munchkin, *ecid, record.lead)).collect();
     if !lost.is_empty() {
-        let hints = read_hints(deps, &lost).await?;
-        if !save_lead(deps, munchkin, &lead.value, Some(lead.rev)).await? {
+        let save = save_lead(deps, munchkin, &lead.value, Some(lead.rev));
+        if !save_forgetting(deps, &lost, save).await? {
             return Ok(());
         }
         lead.rev += 1;
-        forget_hints(deps, &hints).await?;
     }
     lead.value.was_propagated();
     save_lead(deps, munchkin, &lead.value, Some(lead.rev)).await?;

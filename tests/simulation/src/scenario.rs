@@ -101,6 +101,19 @@ pub enum Erase {
     Email(u64),
 }
 
+/// A Marketo instance with these people and one list, [`LIST`], which these of them are in.
+#[must_use]
+pub fn instance(leads: Vec<Lead>, members: BTreeSet<u64>) -> MarketoData {
+    MarketoData {
+        munchkin_id: MUNCHKIN.into(),
+        org_id: Some(ORG.into()),
+        hipaa_ready: false,
+        cookie_sync: true,
+        leads,
+        lists: vec![List { id: LIST, name: "VIP".into(), members }],
+    }
+}
+
 /// A world in which things happen.
 pub struct Scenario {
     /// The functions, the queues and the clock.
@@ -166,14 +179,7 @@ impl Scenario {
     pub fn new(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed ^ 0x5eed);
         let members: BTreeSet<u64> = (1..=LEADS).filter(|_| rng.random_bool(0.25)).collect();
-        let data = MarketoData {
-            munchkin_id: MUNCHKIN.into(),
-            org_id: Some(ORG.into()),
-            hipaa_ready: false,
-            cookie_sync: true,
-            leads: leads_of_world(&mut rng),
-            lists: vec![List { id: LIST, name: "VIP".into(), members: members.clone() }],
-        };
+        let data = instance(leads_of_world(&mut rng), members.clone());
         Self::with(seed, rng, data)
     }
 

@@ -11,20 +11,12 @@ use ports::Queue;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use simulation::fakes::{Sim, run};
-use simulation::scenario::{LIST, MUNCHKIN, ORG, Scenario};
+use simulation::scenario::{LIST, MUNCHKIN, Scenario, instance};
 use state::bell::{self, BellKey, MAX_LAPS, Next, Ring, STUCK_AFTER, STUCK_REST_MS, TAKEN_FOR_MS};
 use state::{Deps, Failure};
-use world::types::{List, MarketoData};
 
 fn world() -> (Sim, Deps) {
-    let data = MarketoData {
-        munchkin_id: MUNCHKIN.into(),
-        org_id: Some(ORG.into()),
-        hipaa_ready: false,
-        cookie_sync: true,
-        leads: Vec::new(),
-        lists: vec![List { id: LIST, name: "VIP".into(), members: BTreeSet::new() }],
-    };
+    let data = instance(Vec::new(), BTreeSet::new());
     let scenario = Scenario::with(1, SmallRng::seed_from_u64(1), data);
     let deps = scenario.driver.deps();
     scenario.driver.sim.lock().messages.clear();

@@ -17,13 +17,13 @@ use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 use simulation::driver::{Driver, VISIBILITY_MS, settings};
 use simulation::fakes::{Faults, Sim, run};
-use simulation::scenario::{BEGIN, MUNCHKIN, ORG, active_sync};
+use simulation::scenario::{BEGIN, MUNCHKIN, ORG, active_sync, instance};
 use state::bell::{self, BellKey, Ring};
 use state::lists::{AudienceReport, ListHead, OpenList, Report, Want, head_key, report_key, want_key};
 use state::notes::{self, Note};
 use state::syncs::{Subscription, Sync, subscription_key, sync_key};
 use state::{Deps, doc};
-use world::types::{Lead, Library, List, MarketoData};
+use world::types::{Lead, Library};
 
 const LIST: ListId = 1001;
 const SYNC: &str = "00000000000003e9";
@@ -48,14 +48,7 @@ impl World {
     /// Leads are numbered from 1.
     fn new(leads: LeadId, above: Option<u64>, ours: bool, double: marketo::Settings) -> Self {
         let lead = |id| Lead { id, email: Some(format!("p{id}@example.com")), cookies: Vec::new(), ecids: Vec::new() };
-        let data = MarketoData {
-            munchkin_id: MUNCHKIN.into(),
-            org_id: Some(ORG.into()),
-            hipaa_ready: false,
-            cookie_sync: true,
-            leads: (1..=leads).map(lead).collect(),
-            lists: vec![List { id: LIST, name: "VIP".into(), members: BTreeSet::new() }],
-        };
+        let data = instance((1..=leads).map(lead).collect(), BTreeSet::new());
         let library = Library { folders: Vec::new(), segments: Vec::new() };
         let sim = Sim::new(
             1,

@@ -10,20 +10,13 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use scheduled_incremental_sync::{Arrival, arrived};
 use serde_json::{Value, json};
-use simulation::scenario::{LIST, MUNCHKIN, ORG, PAGE, Scenario, beacon, ecid, token};
-use world::types::{Lead, List, MarketoData};
+use simulation::scenario::{LIST, MUNCHKIN, ORG, PAGE, Scenario, beacon, ecid, instance, token};
+use world::types::Lead;
 
 fn world() -> Scenario {
     let lead =
         |id: u64| Lead { id, email: Some(format!("p{id}@example.com")), cookies: vec![token(id)], ecids: Vec::new() };
-    let data = MarketoData {
-        munchkin_id: MUNCHKIN.into(),
-        org_id: Some(ORG.into()),
-        hipaa_ready: false,
-        cookie_sync: true,
-        leads: vec![lead(1), lead(2)],
-        lists: vec![List { id: LIST, name: "VIP".into(), members: BTreeSet::new() }],
-    };
+    let data = instance(vec![lead(1), lead(2)], BTreeSet::new());
     Scenario::with(1, SmallRng::seed_from_u64(1), data)
 }
 

@@ -10,22 +10,15 @@ use ports::{Key, Table};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
-use simulation::scenario::{FileOf, LIST, MUNCHKIN, ORG, Scenario, ecid};
+use simulation::scenario::{FileOf, LIST, MUNCHKIN, Scenario, ecid, instance};
 use state::erase::Answer;
 use state::notes::{self, Note};
-use world::types::{Lead, List, MarketoData};
+use world::types::Lead;
 
 /// People of whom Marketo itself knows an ECID: lead n owns ECID n. The last one was in the list before us.
 fn world(people: u64, with: &Value) -> (Scenario, String) {
     let lead = |id| Lead { id, email: Some(format!("p{id}@example.com")), cookies: Vec::new(), ecids: vec![ecid(id)] };
-    let data = MarketoData {
-        munchkin_id: MUNCHKIN.into(),
-        org_id: Some(ORG.into()),
-        hipaa_ready: false,
-        cookie_sync: true,
-        leads: (1..=people).map(lead).collect(),
-        lists: vec![List { id: LIST, name: "VIP".into(), members: BTreeSet::from([people]) }],
-    };
+    let data = instance((1..=people).map(lead).collect(), BTreeSet::from([people]));
     let mut scenario = Scenario::with(1, SmallRng::seed_from_u64(1), data);
     let mut body = json!({"audience_id": "aam:101", "list": {"id": LIST}});
     if let (Some(body), Some(with)) = (body.as_object_mut(), with.as_object()) {

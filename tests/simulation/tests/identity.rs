@@ -13,9 +13,9 @@ use domain::{AudienceId, MunchkinId};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::json;
-use simulation::scenario::{Erase, FileOf, LIST, MUNCHKIN, ORG, Scenario, ecid, token};
+use simulation::scenario::{Erase, FileOf, LIST, MUNCHKIN, Scenario, ecid, instance, token};
 use state::bell::{BellKey, Ring};
-use world::types::{Lead, List, MarketoData};
+use world::types::Lead;
 
 type Work = Pin<Box<dyn Future<Output = Result<(), state::Failure>>>>;
 
@@ -55,14 +55,7 @@ fn lead(id: u64, cookies: &[u64]) -> Lead {
 
 /// Two known leads, one token of the first, a sync that follows an audience of two ECIDs, and one of them matched.
 fn begin(associated: bool) -> Scenario {
-    let data = MarketoData {
-        munchkin_id: MUNCHKIN.into(),
-        org_id: Some(ORG.into()),
-        hipaa_ready: false,
-        cookie_sync: true,
-        leads: vec![lead(1, &[1]), lead(2, &[])],
-        lists: vec![List { id: LIST, name: "VIP".into(), members: BTreeSet::new() }],
-    };
+    let data = instance(vec![lead(1, &[1]), lead(2, &[])], BTreeSet::new());
     let mut scenario = Scenario::with(1, SmallRng::seed_from_u64(1), data);
     let now = scenario.driver.sim.lock().now;
     let inside = BTreeMap::from([(101, BTreeSet::from([1, 2]))]);

@@ -17,23 +17,16 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
 use simulation::fakes::run;
-use simulation::scenario::{FileOf, LIST, MUNCHKIN, ORG, PAGE, Scenario, beacon, ecid, token};
+use simulation::scenario::{FileOf, LIST, MUNCHKIN, ORG, PAGE, Scenario, beacon, ecid, instance, token};
 use state::identity::{Intake, hints_of_ecid, intake_key, save_token, token_key, tokens, wanted_looks};
 use state::{Deps, Doc, load};
-use world::types::{Lead, List, MarketoData};
+use world::types::Lead;
 
 /// A world in which lead n owns token n and is known, and pages of [`PAGE`] may send.
 fn world(leads: u64) -> Scenario {
     let lead =
         |id: u64| Lead { id, email: Some(format!("p{id}@example.com")), cookies: vec![token(id)], ecids: Vec::new() };
-    let data = MarketoData {
-        munchkin_id: MUNCHKIN.into(),
-        org_id: Some(ORG.into()),
-        hipaa_ready: false,
-        cookie_sync: true,
-        leads: (1..=leads).map(lead).collect(),
-        lists: vec![List { id: LIST, name: "VIP".into(), members: BTreeSet::new() }],
-    };
+    let data = instance((1..=leads).map(lead).collect(), BTreeSet::new());
     let mut scenario = Scenario::with(1, SmallRng::seed_from_u64(1), data);
     set(&mut scenario, &json!({}));
     scenario.driver.ticking = false;

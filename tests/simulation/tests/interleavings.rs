@@ -14,9 +14,9 @@ use domain::planted::{Guard, take_out};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
-use simulation::scenario::{FileOf, LIST, MUNCHKIN, Scenario, ecid, run, token};
+use simulation::scenario::{FileOf, LIST, MUNCHKIN, Scenario, ecid, instance, run, token};
 use state::bell::{BellKey, Ring};
-use world::types::{Lead, List, MarketoData};
+use world::types::Lead;
 
 /// A handler that a test moves by hand.
 struct Task<T>(Pin<Box<dyn Future<Output = T>>>);
@@ -49,14 +49,7 @@ fn known(id: u64, tokens: &[u64]) -> Lead {
 }
 
 fn world(leads: Vec<Lead>) -> Scenario {
-    let data = MarketoData {
-        munchkin_id: MUNCHKIN.into(),
-        org_id: Some(simulation::scenario::ORG.into()),
-        hipaa_ready: false,
-        cookie_sync: true,
-        leads,
-        lists: vec![List { id: LIST, name: "VIP".into(), members: BTreeSet::new() }],
-    };
+    let data = instance(leads, BTreeSet::new());
     let mut scenario = Scenario::with(1, SmallRng::seed_from_u64(1), data);
     scenario.driver.settle(3_600_000).expect("the first extract ends");
     scenario

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
-use simulation::scenario::{FileOf, LIST, MUNCHKIN, ORG, Scenario, ecid, token};
-use world::types::{Lead, List, MarketoData};
+use simulation::scenario::{FileOf, LIST, Scenario, ecid, instance, token};
+use world::types::{Lead, MarketoData};
 
 const OTHER: u64 = 102;
 
@@ -20,14 +20,7 @@ fn lead(id: u64, known: bool, cookies: &[u64], ecids: &[u64]) -> Lead {
 }
 
 fn data(leads: Vec<Lead>, members: &[u64]) -> MarketoData {
-    MarketoData {
-        munchkin_id: MUNCHKIN.into(),
-        org_id: Some(ORG.into()),
-        hipaa_ready: false,
-        cookie_sync: true,
-        leads,
-        lists: vec![List { id: LIST, name: "VIP".into(), members: members.iter().copied().collect() }],
-    }
+    instance(leads, members.iter().copied().collect())
 }
 
 fn world(leads: Vec<Lead>, members: &[u64]) -> Scenario {

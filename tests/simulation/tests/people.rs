@@ -8,10 +8,10 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
 use simulation::fakes::run;
-use simulation::scenario::{BEGIN, Erase, FileOf, LIST, MUNCHKIN, ORG, Scenario, ecid, token};
+use simulation::scenario::{BEGIN, Erase, FileOf, LIST, MUNCHKIN, Scenario, ecid, instance, token};
 use state::Settings;
 use state::erase::{Job, Phase, Subject, save_job};
-use world::types::{Lead, List, MarketoData};
+use world::types::Lead;
 
 const DAY: u64 = 86_400_000;
 
@@ -22,14 +22,7 @@ fn lead(id: u64, tokens: &[u64]) -> Lead {
 
 /// Two known people with a token each, ECIDs 1 and 2 in the audience, and a sync that follows it.
 fn world() -> Scenario {
-    let data = MarketoData {
-        munchkin_id: MUNCHKIN.into(),
-        org_id: Some(ORG.into()),
-        hipaa_ready: false,
-        cookie_sync: true,
-        leads: vec![lead(1, &[1]), lead(2, &[2])],
-        lists: vec![List { id: LIST, name: "VIP".into(), members: BTreeSet::new() }],
-    };
+    let data = instance(vec![lead(1, &[1]), lead(2, &[2])], BTreeSet::new());
     // The activity log is late by an hour.
     let marketo = marketo::Settings { activity_lag_ms: 3_600_000, ..marketo::Settings::default() };
     let mut scenario = Scenario::beside(marketo, 1, SmallRng::seed_from_u64(1), data);
@@ -195,23 +188,7 @@ fn is_a_mark(row: &str, subject: &Erase) -> bool {
 
 /// A job as `POST /people/erase` writes it, for whatever id.
 fn job(id: u64, now: u64) -> Job {
-    Job {
-        v: 1,
-        id: format!("{id:016x}"),
-        subject: Some(Subject::Leads(BTreeSet::from([id]))),
-        requested_at: now,
-        phase: Phase::Forgetting,
-        people: domain::LeadSet::new(),
-        out: domain::LeadSet::new(),
-        tokens: 0,
-        ecids: 0,
-        people_out: 0,
-        people_stay: 0,
-        lists: BTreeSet::new(),
-        told_at: 0,
-        look_at: now,
-        done_at: None,
-    }
+    Job::new(format!("{id:016x}"), Subject::Leads(BTreeSet::from([id])), now)
 }
 
 fn store(scenario: &Scenario, job: &Job) {

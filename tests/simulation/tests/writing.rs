@@ -6,20 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
-use simulation::scenario::{FileOf, LIST, MUNCHKIN, ORG, Scenario, ecid};
-use world::types::{Lead, List, MarketoData};
+use simulation::scenario::{FileOf, LIST, Scenario, ecid, instance};
+use world::types::Lead;
 
 /// People of whom Marketo itself knows an ECID: lead n owns ECID n.
 fn world(people: u64) -> Scenario {
     let lead = |id| Lead { id, email: Some(format!("p{id}@example.com")), cookies: Vec::new(), ecids: vec![ecid(id)] };
-    let data = MarketoData {
-        munchkin_id: MUNCHKIN.into(),
-        org_id: Some(ORG.into()),
-        hipaa_ready: false,
-        cookie_sync: true,
-        leads: (1..=people).map(lead).collect(),
-        lists: vec![List { id: LIST, name: "VIP".into(), members: BTreeSet::new() }],
-    };
+    let data = instance((1..=people).map(lead).collect(), BTreeSet::new());
     Scenario::with(1, SmallRng::seed_from_u64(1), data)
 }
 
@@ -198,14 +191,7 @@ fn a_list_of_many_pages_is_read_over_several_turns_and_reported_whole() {
         cookies: Vec::new(),
         ecids: if id <= 2 { vec![ecid(id)] } else { Vec::new() },
     };
-    let data = MarketoData {
-        munchkin_id: MUNCHKIN.into(),
-        org_id: Some(ORG.into()),
-        hipaa_ready: false,
-        cookie_sync: true,
-        leads: (1..=many).map(lead).collect(),
-        lists: vec![List { id: LIST, name: "VIP".into(), members: (2..=many).collect() }],
-    };
+    let data = instance((1..=many).map(lead).collect(), (2..=many).collect());
     let mut scenario = Scenario::with(1, SmallRng::seed_from_u64(1), data);
     let id = sync(&mut scenario, &json!({}));
     deliver(&mut scenario, 1..=2);

@@ -18,6 +18,12 @@ pub struct Seen {
     pub last: u64,
 }
 
+/// Whether a match that was seen last at a time (ms) has lived (ms) long enough.
+#[must_use]
+pub const fn has_expired(last_sight: u64, lifetime: u64, now: u64) -> bool {
+    last_sight.saturating_add(lifetime) <= now
+}
+
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum StoredSight {
@@ -157,8 +163,8 @@ impl TokenRecord {
     /// Drops the ECIDs whose match has lived (ms) long enough after its last sight. Returns whether there were any.
     pub fn expire(&mut self, now: u64, lifetime: u64) -> bool {
         // A match of before such a mark would have ended by now, too.
-        self.erased.retain(|_, at| at.saturating_add(lifetime) > now);
-        self.drop_edges(|seen| seen.last.saturating_add(lifetime) <= now)
+        self.erased.retain(|_, at| !has_expired(*at, lifetime, now));
+        self.drop_edges(|seen| has_expired(seen.last, lifetime, now))
     }
 
     /// Forgets everything that was known of it at a time (ms), and that sights up to then do not count. Returns

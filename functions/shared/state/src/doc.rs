@@ -61,8 +61,35 @@ pub async fn update<T, R>(
     deps: &Deps,
     table: Table,
     key: &Key,
-    mut change: impl FnMut(Option<T>) -> Step<(Option<T>, R)>,
+    change: impl FnMut(Option<T>) -> Step<(Option<T>, R)>,
     due: impl Fn(&T) -> Option<Due>,
+) -> Step<R>
+where
+    T: Serialize + DeserializeOwned,
+{
+    update_item(deps, table, key, change, |value, item| item.due = due(value)).await
+}
+
+/// The same for a row that the table may sweep by itself after a time (ms).
+pub async fn update_until<T, R>(
+    deps: &Deps,
+    table: Table,
+    key: &Key,
+    change: impl FnMut(Option<T>) -> Step<(Option<T>, R)>,
+    until: u64,
+) -> Step<R>
+where
+    T: Serialize + DeserializeOwned,
+{
+    update_item(deps, table, key, change, |_, item| item.expires_at = Some(until / 1_000)).await
+}
+
+async fn update_item<T, R>(
+    deps: &Deps,
+    table: Table,
+    key: &Key,
+    mut change: impl FnMut(Option<T>) -> Step<(Option<T>, R)>,
+    finish: impl Fn(&T, &mut Item),
 ) -> Step<R>
 where
     T: Serialize + DeserializeOwned,
@@ -72,7 +99,9 @@ where
         let rev = found.as_ref().map(|doc| doc.rev);
         let (changed, answer) = change(found.map(|doc| doc.value))?;
         let Some(value) = changed else { return Ok(answer) };
-        if save(deps, table, key.clone(), &value, rev, due(&value)).await? {
+        let mut item = item(key.clone(), &value, rev, None)?;
+        finish(&value, &mut item);
+        if deps.ports.tables.put(table, item, rev.map_or(Expect::Absent, Expect::Rev)).await? {
             return Ok(answer);
         }
     }

@@ -47,6 +47,30 @@ pub struct Job {
     pub done_at: Option<u64>,
 }
 
+impl Job {
+    /// A job that nobody has begun, asked for at a time (ms).
+    #[must_use]
+    pub fn new(id: String, subject: Subject, requested_at: u64) -> Self {
+        Self {
+            v: 1,
+            id,
+            subject: Some(subject),
+            requested_at,
+            phase: Phase::Forgetting,
+            people: LeadSet::new(),
+            out: LeadSet::new(),
+            tokens: 0,
+            ecids: 0,
+            people_out: 0,
+            people_stay: 0,
+            lists: BTreeSet::new(),
+            told_at: 0,
+            look_at: requested_at,
+            done_at: None,
+        }
+    }
+}
+
 /// Whom a job concerns. An email is not among them: it is turned into lead ids before anything is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use ports::{Due, Expect, Item, Key, Read, Table};
 use serde::{Deserialize, Serialize};
 
-use crate::{Deps, Doc, Step, doc, load};
+use crate::{Deps, Doc, Step, doc};
 
 /// Partitions over which the tokens of a subscription are spread, and as many for its leads.
 pub const SHARDS: u32 = 16;
@@ -70,7 +70,7 @@ pub fn lead_to_token(munchkin: &MunchkinId, lead: LeadId, token: &Token) -> Key 
 }
 
 /// Writes hints, before the edges that they lead to. Each gets a revision of its own, so that whoever forgets a hint
-/// ([`forget_hints`]) never takes away one that was written meanwhile.
+/// ([`save_forgetting`], [`forget_hints`]) never takes away one that was written meanwhile.
 pub async fn put_hints(deps: &Deps, hints: impl IntoIterator<Item = Key>) -> Step<()> {
     let fresh = |key| {
         // A number that JSON and DynamoDB keep exactly, and never 0.
@@ -84,15 +84,21 @@ pub async fn put_hints(deps: &Deps, hints: impl IntoIterator<Item = Key>) -> Ste
     Ok(deps.ports.tables.put_all(Table::Identity, items).await?)
 }
 
-/// Hints as they stand: read them *before* the write of a record in which their edges are gone, and
-/// [`forget_hints`] after it. Whoever makes such an edge anew meanwhile has written its hint after this reading, or
-/// loses against that write and begins again.
-pub async fn read_hints(deps: &Deps, hints: &[Key]) -> Step<Vec<(Key, u64)>> {
-    if hints.is_empty() {
-        return Ok(Vec::new());
+/// Saves a record in which edges are gone, and forgets the hints that led to them. They are read *before* the record is
+/// saved, and forgotten after it: whoever makes such an edge anew meanwhile has written its hint after that reading, or
+/// loses against this save and begins again. `false`, as from `save`: somebody was faster, and nothing is forgotten.
+pub async fn save_forgetting(deps: &Deps, lost: &[Key], save: impl Future<Output = Step<bool>>) -> Step<bool> {
+    let hints = if lost.is_empty() {
+        Vec::new()
+    } else {
+        deps.ports.tables.batch_get(Table::Identity, lost, Read::Consistent).await?
+    };
+    let saved = save.await?;
+    if saved {
+        let hints: Vec<(Key, u64)> = hints.into_iter().map(|item| (item.key, item.rev)).collect();
+        forget_hints(deps, &hints).await?;
     }
-    let items = deps.ports.tables.batch_get(Table::Identity, hints, Read::Consistent).await?;
-    Ok(items.into_iter().map(|item| (item.key, item.rev)).collect())
+    Ok(saved)
 }
 
 /// Forgets hints, unless they were written again meanwhile.
@@ -232,20 +238,12 @@ struct Erased {
 /// Writes down that an ECID was erased at a time (ms): no sight of it up to then makes an edge. It stays as long as a
 /// match of before could come. An older request takes nothing back.
 pub async fn erase_ecid(deps: &Deps, munchkin: &MunchkinId, ecid: Ecid, erased_at: u64) -> Step<()> {
-    let key = Key::new(ecid_hints(munchkin, ecid), ERASED);
-    loop {
-        let found: Option<Doc<Erased>> = load(deps, Table::Identity, &key).await?;
-        if found.as_ref().is_some_and(|found| found.value.erased_at >= erased_at) {
-            return Ok(());
-        }
-        let rev = found.map(|found| found.rev);
-        let mut item = doc::item(key.clone(), &Erased { v: 1, erased_at }, rev, None)?;
-        let lifetime = deps.settings.match_lifetime_ms;
-        item.expires_at = Some(erased_at.saturating_add(lifetime).saturating_add(BROOM_MS) / 1_000);
-        if deps.ports.tables.put(Table::Identity, item, rev.map_or(Expect::Absent, Expect::Rev)).await? {
-            return Ok(());
-        }
-    }
+    let until = erased_at.saturating_add(deps.settings.match_lifetime_ms).saturating_add(BROOM_MS);
+    let later = |found: Option<Erased>| {
+        let known = found.is_some_and(|found| found.erased_at >= erased_at);
+        Ok(((!known).then_some(Erased { v: 1, erased_at }), ()))
+    };
+    doc::update_until(deps, Table::Identity, &Key::new(ecid_hints(munchkin, ecid), ERASED), later, until).await
 }
 
 /// Those of the ECIDs that were erased.

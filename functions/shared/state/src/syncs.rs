@@ -113,6 +113,15 @@ impl Subscription {
         }
         None
     }
+
+    /// Why it takes no matches and no hints, if so.
+    #[must_use]
+    pub const fn takes_no_matches(&self) -> Option<&'static str> {
+        match self.refused() {
+            None if !self.cookie_sync => Some("cookie sync is off for this subscription"),
+            refused => refused,
+        }
+    }
 }
 
 /// How a feed is to be understood.
