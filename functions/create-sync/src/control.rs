@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use state::audience::want_pass;
 use state::bell::BellKey;
 use state::budget::Purpose;
+use state::feeds::{Completeness, Feed, Kind, feed_key};
 use state::lists::{Want, read_leads, want_key, write_leads};
-use state::syncs::{Completeness, Feed, Start, Status, Subscription, Sync, change_sync, feed_key, subscription_key};
+use state::syncs::{Start, Status, Subscription, Sync, change_sync, subscription_key};
 use state::{Deps, Doc, Step, bell, doc, load, syncs, update};
 
 use crate::create::door;
@@ -333,7 +334,7 @@ pub(crate) async fn put_feed(deps: &Deps, munchkin: &MunchkinId, id: &str, reque
     if !errors.is_empty() {
         return Err(Problem::fields(errors));
     }
-    let feed = Feed { v: 1, id: id.to_owned(), snapshots, completeness: Completeness::SingleFile };
+    let feed = Feed { snapshots, completeness: Completeness::SingleFile, ..Feed::new(id, Kind::AamFiles) };
     let change = |_: Option<Feed>| Ok((Some(feed.clone()), ()));
     update(deps, Table::Syncs, &feed_key(munchkin, id), change, |_| None).await?;
     Ok(json!(feed))

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 use state::Deps;
 use state::bell::Bell;
+use state::feeds::{Import, ImportStatus};
 use state::lists::Held;
-use state::syncs::{Import, ImportStatus, Start, Status, Subscription, subscriptions};
+use state::syncs::{Start, Status, Subscription, subscriptions};
 
 use crate::problem::Answer;
 use crate::routes::{Request, Response, maybe};
@@ -359,6 +360,8 @@ fn text(value: &Value) -> &str {
 
 fn one_import(import: &Import, out: &mut String) {
     let (class, name) = match import.status {
+        ImportStatus::Waiting => ("creating", "waits for its other parts"),
+        ImportStatus::Held => ("paused", "held"),
         ImportStatus::Running => ("creating", "being taken in"),
         ImportStatus::Done => ("active", "taken in"),
         ImportStatus::Refused => ("bad", "refused"),

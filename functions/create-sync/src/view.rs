@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use state::audience::{Head, head_key};
 use state::bell::{Bell, BellKey};
 use state::erase;
+use state::feeds::{Import, ImportStatus};
 use state::identity::{Intake, ask_pk, intake_key, tell_pk};
 use state::lists::{self, Held, Left, ListHead, RefusedPerson, Report, Want, report_key, want_key};
-use state::syncs::{IdentityHead, Import, ImportStatus, Start, Status, Subscription, Sync, identity_key};
+use state::syncs::{IdentityHead, Start, Status, Subscription, Sync, identity_key};
 use state::{Deps, Doc, bell, budget, doc, load};
 
 use crate::problem::{Answer, Problem};

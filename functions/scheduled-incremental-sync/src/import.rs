@@ -12,9 +12,10 @@ use domain::{AudienceId, Ecid, MunchkinId};
 use ports::{Failure, Table};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use state::audience::{BaseRef, Head, add_todo, head_key, take_fact, want_pass};
+use state::audience::{BaseRef, Head, Said, add_todo, head_key, take_said, want_pass};
 use state::bell::BellKey;
-use state::syncs::{Completeness, Feed, Import, ImportStatus, Reject, Subscription, feed_key, followed, import_key};
+use state::feeds::{Completeness, Feed, Import, ImportStatus, Reject, feed_key, import_key};
+use state::syncs::{Subscription, followed};
 use state::{Deps, Step, bell, load, syncs, update};
 
 /// The folder of arriving files.
@@ -109,6 +110,10 @@ pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> 
         rejected: 0,
         rejects: Vec::new(),
         taken: BTreeMap::new(),
+        feed: "default".to_owned(),
+        delivery: None,
+        rejected_by: BTreeMap::new(),
+        not_named: Vec::new(),
     };
     store(deps, &key, &record).await?;
     let refused = match subscription.refused() {
@@ -321,7 +326,7 @@ async fn take_facts(deps: &Deps, munchkin: &MunchkinId, time: u64, content: Cont
         for (side, inside) in [(&content.inside, true), (&content.outside, false)] {
             for &ecid in side.get(&audience).into_iter().flatten() {
                 let fact = Fact { time, rank: RANK_FILE, inside };
-                take_fact(deps, munchkin, &audience, ecid, fact).await?;
+                take_said(deps, munchkin, &audience, ecid, Said::File(fact)).await?;
                 // Rung even if the fact is old: an earlier attempt may have died before it rang.
                 changed.insert(ecid);
                 if deps.now() > deadline {

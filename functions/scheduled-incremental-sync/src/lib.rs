@@ -7,6 +7,7 @@ mod import;
 mod lists_index;
 mod pass;
 mod propagate;
+mod stream;
 
 use ports::Failure;
 use state::bell::{Kind, Ring};
@@ -14,6 +15,7 @@ use state::{Deps, Step, bell};
 
 pub use import::{Arrival, arrivals, arrived, backstop};
 pub use lists_index::go_on as index_lists;
+pub use stream::heard;
 
 /// What the function reads from its environment.
 pub const USES: lambda::Uses = lambda::Uses {

@@ -61,6 +61,9 @@ pub fn settings() -> Settings {
         marketo_url: "http://marketo".into(),
         ims_url: "http://adobe".into(),
         aam_url: "http://adobe".into(),
+        aep_url: "http://adobe".into(),
+        aep_folders_url: "http://adobe".into(),
+        aep_sandbox: "prod".into(),
         adobe_scopes: "scope".into(),
         pass_above: 6,
         slice_records: 7,
@@ -188,9 +191,9 @@ impl Driver {
             let message = store.messages[index].clone();
             // A standard queue hands out several at once.
             let mut extra = Vec::new();
-            if message.queue == Queue::Matches {
+            if !message.queue.is_fifo() {
                 for other in store.messages.iter_mut() {
-                    if other.queue == Queue::Matches && other.id != id && other.visible_at <= now && extra.len() < 3 {
+                    if other.queue == message.queue && other.id != id && other.visible_at <= now && extra.len() < 3 {
                         other.visible_at = now + VISIBILITY_MS;
                         other.received += 1;
                         extra.push(other.clone());
@@ -211,6 +214,16 @@ impl Driver {
                     let messages: Vec<cookie_ingest::Message> =
                         bodies.iter().filter_map(|body| serde_json::from_str(body).ok()).collect();
                     cookie_ingest::store(&deps, &messages, &Counts::default()).await
+                })
+            }
+            Queue::Events => {
+                messages.extend(extra.iter().map(|message| message.id));
+                let fresh = message.received == 1 && extra.iter().all(|message| message.received == 1);
+                let bodies: Vec<String> = std::iter::once(body).chain(extra.into_iter().map(|m| m.body)).collect();
+                Box::pin(async move {
+                    let messages: Vec<state::feeds::Events> =
+                        bodies.iter().filter_map(|body| serde_json::from_str(body).ok()).collect();
+                    scheduled_incremental_sync::heard(&deps, &messages, fresh).await
                 })
             }
             Queue::ListWrites => Box::pin(async move {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use domain::AudienceId;
 use ports::Table;
 use serde_json::{Value, json};
-use state::syncs::{Import, ImportStatus, Reject, import_key};
+use state::feeds::{Import, ImportStatus, Reject, import_key};
 
 use crate::support::{START, World, munchkin};
 
@@ -122,6 +122,10 @@ fn import(world: &World) {
         rejected: 3,
         rejects: vec![Reject { line: 4, reason: "expected 38 digits & got <12>".into() }],
         taken: BTreeMap::from([(AudienceId::aam(101), 6)]),
+        feed: "default".into(),
+        delivery: None,
+        rejected_by: BTreeMap::new(),
+        not_named: Vec::new(),
     };
     world.store(Table::Syncs, import_key(&munchkin(), "f1"), &import);
 }

@@ -36,6 +36,74 @@ pub fn inside(in_base: bool, as_of: Option<u64>, overlay: Option<Fact>) -> bool 
 
 /// Rank of facts that come from files.
 pub const RANK_FILE: u8 = 1;
+/// Rank of facts that come from streams: at the same time they are the newer word.
+pub const RANK_STREAM: u8 = 2;
+
+/// What a stream said about one ECID and one audience.
+///
+/// Among streams the later change counts (`changed`), at a tie an exit. Against files and snapshots it stands for the
+/// time at which the source vouched for it (`as_of`): Experience Platform repeats every membership of a profile whenever
+/// something about the profile changes, and leaves the time of the change as it was, so that a new ECID of an old member
+/// comes with an old `changed`. Audience Manager does not vouch: there both times are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streamed {
+    /// When it changed, in ms since the epoch.
+    pub changed: u64,
+    /// Up to when it is known to have been so, in ms since the epoch; never before `changed`.
+    pub as_of: u64,
+    /// In the audience, or out of it.
+    pub inside: bool,
+}
+
+impl Streamed {
+    /// Whether this takes the place of `other`. A total order, so that the order of arrival never matters.
+    #[must_use]
+    pub fn beats(self, other: Streamed) -> bool {
+        (self.changed, !self.inside, self.as_of) > (other.changed, !other.inside, other.as_of)
+    }
+}
+
+/// Everything that was said about one ECID and one audience, apart from snapshots: one word of files and one of streams,
+/// each by its own order. Were there a single place for both, three facts of two orders could beat one another in a
+/// circle, and the order of arrival would count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The latest word of a file.
+    pub file: Option<Fact>,
+    /// The latest word of a stream.
+    pub stream: Option<Streamed>,
+}
+
+impl Told {
+    /// Takes in what a file says. Returns whether that changes anything.
+    pub fn by_file(&mut self, fact: Fact) -> bool {
+        let newer = self.file.is_none_or(|known| fact.beats(known));
+        if newer {
+            self.file = Some(fact);
+        }
+        newer
+    }
+
+    /// Takes in what a stream says. Returns whether that changes anything.
+    pub fn by_stream(&mut self, said: Streamed) -> bool {
+        let newer = self.stream.is_none_or(|known| said.beats(known));
+        if newer {
+            self.stream = Some(said);
+        }
+        newer
+    }
+
+    /// What counts beside a snapshot.
+    #[must_use]
+    pub fn word(self) -> Option<Fact> {
+        let stream =
+            self.stream.map(|said| Fact { time: said.as_of.max(said.changed), rank: RANK_STREAM, inside: said.inside });
+        match (self.file, stream) {
+            (Some(file), Some(stream)) => Some(if file.beats(stream) { file } else { stream }),
+            (file, stream) => file.or(stream),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -59,5 +127,57 @@ mod tests {
         assert!(!inside(true, Some(5), Some(out)));
         assert!(!inside(false, None, None));
         assert!(inside(false, None, Some(Fact { inside: true, ..out })));
+    }
+
+    #[test]
+    fn what_counts_does_not_depend_on_the_order_of_arrival() {
+        enum Said {
+            File(Fact),
+            Stream(Streamed),
+        }
+        let mut all = Vec::new();
+        for time in 1..=3 {
+            for inside in [true, false] {
+                all.push(Said::File(Fact { time, rank: RANK_FILE, inside }));
+                for as_of in time..=4 {
+                    all.push(Said::Stream(Streamed { changed: time, as_of, inside }));
+                }
+            }
+        }
+        let take = |told: &mut Told, said: &Said| match *said {
+            Said::File(fact) => told.by_file(fact),
+            Said::Stream(streamed) => told.by_stream(streamed),
+        };
+        for a in &all {
+            for b in &all {
+                for c in &all {
+                    let told = |order: [&Said; 3]| {
+                        let mut told = Told::default();
+                        for said in order {
+                            take(&mut told, said);
+                            assert!(!take(&mut told, said), "a repeat changes nothing");
+                        }
+                        told.word()
+                    };
+                    let first = told([a, b, c]);
+                    for order in [[a, c, b], [b, a, c], [b, c, a], [c, a, b], [c, b, a]] {
+                        assert_eq!(told(order), first);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_platform_that_repeats_an_old_membership_vouches_for_it_anew() {
+        let mut told = Told::default();
+        // A new ECID of an old member, after a snapshot that did not hold it.
+        told.by_stream(Streamed { changed: 10, as_of: 100, inside: true });
+        assert!(inside(false, Some(50), told.word()));
+        assert!(!inside(false, Some(150), told.word()));
+        // The exit keeps the time of the entry: at a tie it wins.
+        told.by_stream(Streamed { changed: 10, as_of: 120, inside: false });
+        assert!(!inside(true, Some(50), told.word()));
+        assert!(!told.by_stream(Streamed { changed: 10, as_of: 130, inside: true }));
     }
 }

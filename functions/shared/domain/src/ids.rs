@@ -123,12 +123,15 @@ text_id!(
 );
 
 text_id!(
-    /// An audience: its source and its id there, such as `aam:101`.
+    /// An audience: its source and its id there, such as `aam:101`. Experience Platform's ids are UUIDs, in lower case.
     AudienceId,
-    "an audience id such as aam:101",
-    |text| text.strip_prefix("aam:").is_some_and(|sid| {
-        !sid.is_empty() && sid.len() <= 18 && sid.bytes().all(|b| b.is_ascii_digit()) && !sid.starts_with('0')
-    })
+    "an audience id such as aam:101 or aep:11111111-2222-3333-4444-555555555555",
+    |text| match text.split_once(':') {
+        Some(("aam", sid)) =>
+            !sid.is_empty() && sid.len() <= 18 && sid.bytes().all(|b| b.is_ascii_digit()) && !sid.starts_with('0'),
+        Some(("aep", id)) => is_uuid(id) && !id.bytes().any(|b| b.is_ascii_uppercase()),
+        _ => false,
+    }
 );
 
 text_id!(
@@ -138,11 +141,32 @@ text_id!(
     crate::cookie::is_token
 );
 
+/// Whether this is a UUID as Experience Platform writes its audiences' ids.
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(i, b)| match i {
+            8 | 13 | 18 | 23 => b == b'-',
+            _ => b.is_ascii_hexdigit(),
+        })
+}
+
 impl AudienceId {
     /// The audience of an Audience Manager segment.
     #[must_use]
     pub fn aam(sid: u64) -> Self {
         Self(format!("aam:{sid}"))
+    }
+
+    /// An audience of Experience Platform, by its UUID in either case; `None`: that is no UUID.
+    #[must_use]
+    pub fn aep(id: &str) -> Option<Self> {
+        is_uuid(id).then(|| Self(format!("aep:{}", id.to_ascii_lowercase())))
+    }
+
+    /// Its id at Experience Platform, if it is of there.
+    #[must_use]
+    pub fn uuid(&self) -> Option<&str> {
+        self.0.strip_prefix("aep:")
     }
 
     /// The segment's id at Audience Manager.
@@ -206,7 +230,19 @@ mod tests {
         assert!(OrgId::parse("0123456789ABCDEF01234567@AdobeOrg").is_some());
         assert!(OrgId::parse("0123456789ABCDEF01234567").is_none());
         assert_eq!(AudienceId::parse("aam:101").unwrap().sid(), Some(101));
-        for bad in ["aam:", "aam:x", "101", "aam:0101", "aep:1"] {
+        let platform = AudienceId::parse("aep:11111111-2222-3333-4444-55555555abcd").unwrap();
+        assert_eq!(AudienceId::aep("11111111-2222-3333-4444-55555555ABCD"), Some(platform.clone()));
+        assert_eq!((platform.uuid(), platform.sid()), (Some("11111111-2222-3333-4444-55555555abcd"), None));
+        for bad in [
+            "aam:",
+            "aam:x",
+            "101",
+            "aam:0101",
+            "aep:1",
+            "aep:11111111-2222-3333-4444-55555555ABCD",
+            "aep:11111111-2222-3333-444455555555abcd-",
+            "aam:11111111-2222-3333-4444-55555555abcd",
+        ] {
             assert!(AudienceId::parse(bad).is_none(), "{bad}");
         }
     }

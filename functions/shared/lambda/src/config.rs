@@ -61,6 +61,15 @@ const ADOBE_IMS_URL: Variable =
     optional("ADOBE_IMS_URL", "Base of Adobe's token endpoint.", "https://ims-na1.adobelogin.com");
 const ADOBE_AAM_URL: Variable =
     optional("ADOBE_AAM_URL", "Base of Audience Manager's REST API.", "https://aam.adobe.io");
+const ADOBE_AEP_URL: Variable =
+    optional("ADOBE_AEP_URL", "Base of Experience Platform's API.", "https://platform.adobe.io");
+const ADOBE_AEP_FOLDERS_URL: Variable = optional(
+    "ADOBE_AEP_FOLDERS_URL",
+    "Base of the API of Experience Platform's folders.",
+    "https://experience.adobe.io",
+);
+const ADOBE_AEP_SANDBOX: Variable =
+    optional("ADOBE_AEP_SANDBOX", "Sandbox of Experience Platform; empty: Experience Platform is not used.", "");
 const ADOBE: CredentialVariables = CredentialVariables {
     arn: optional(
         "ADOBE_SECRET_ARN",
@@ -115,7 +124,7 @@ impl Uses {
             all.extend([QUOTA_SHARE, QUOTA_CALLS_PER_DAY]);
         }
         if self.adobe {
-            all.extend([ADOBE_IMS_URL, ADOBE_AAM_URL]);
+            all.extend([ADOBE_IMS_URL, ADOBE_AAM_URL, ADOBE_AEP_URL, ADOBE_AEP_FOLDERS_URL, ADOBE_AEP_SANDBOX]);
             all.extend(ADOBE.all());
             all.push(ADOBE_SCOPES);
         }
@@ -175,6 +184,7 @@ fn table_about(table: Table) -> &'static str {
 fn queue_about(queue: Queue) -> &'static str {
     match queue {
         Queue::Matches => "Queue of validated matches.",
+        Queue::Events => "Queue of verified entries of streams.",
         Queue::IdentityWork => "FIFO queue that rings for a subscription's identity work.",
         Queue::AudienceWork => "FIFO queue that rings for an audience.",
         Queue::ListWrites => "FIFO queue that rings for a subscription's lists.",
@@ -260,6 +270,12 @@ pub struct Adobe {
     pub ims_url: String,
     /// Base of Audience Manager's REST API, without a slash at its end.
     pub aam_url: String,
+    /// Base of Experience Platform's API, without a slash at its end.
+    pub aep_url: String,
+    /// Base of the API of its folders, without a slash at its end.
+    pub aep_folders_url: String,
+    /// Its sandbox; empty: Experience Platform is not used.
+    pub aep_sandbox: String,
     /// Where the server-to-server credential is. Its client id is the `x-api-key`, too.
     pub credentials: Source,
     /// Scopes, separated by commas.
@@ -271,6 +287,9 @@ impl Adobe {
         Ok(Self {
             ims_url: env.url(&ADOBE_IMS_URL)?,
             aam_url: env.url(&ADOBE_AAM_URL)?,
+            aep_url: env.url(&ADOBE_AEP_URL)?,
+            aep_folders_url: env.url(&ADOBE_AEP_FOLDERS_URL)?,
+            aep_sandbox: env.text(&ADOBE_AEP_SANDBOX)?,
             credentials: ADOBE.load(env)?,
             scopes: env.text(&ADOBE_SCOPES)?,
         })

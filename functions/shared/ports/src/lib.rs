@@ -52,6 +52,8 @@ impl Table {
 pub enum Queue {
     /// Matches that passed validation (standard).
     Matches,
+    /// Entries of streams that passed verification (standard).
+    Events,
     /// Doorbell of a subscription's identity work (FIFO, group = Munchkin id).
     IdentityWork,
     /// Doorbell of an audience (FIFO, group = Munchkin id and audience).
@@ -62,13 +64,15 @@ pub enum Queue {
 
 impl Queue {
     /// Every queue that our code sends to.
-    pub const ALL: [Queue; 4] = [Queue::Matches, Queue::IdentityWork, Queue::AudienceWork, Queue::ListWrites];
+    pub const ALL: [Queue; 5] =
+        [Queue::Matches, Queue::Events, Queue::IdentityWork, Queue::AudienceWork, Queue::ListWrites];
 
     /// The environment variable that holds the queue's URL.
     #[must_use]
     pub const fn env(self) -> &'static str {
         match self {
             Queue::Matches => "MATCHES_QUEUE_URL",
+            Queue::Events => "EVENTS_QUEUE_URL",
             Queue::IdentityWork => "IDENTITY_WORK_QUEUE_URL",
             Queue::AudienceWork => "AUDIENCE_WORK_QUEUE_URL",
             Queue::ListWrites => "LIST_WRITES_QUEUE_URL",
@@ -78,7 +82,7 @@ impl Queue {
     /// FIFO queues need a group and a deduplication id; standard ones must have neither.
     #[must_use]
     pub const fn is_fifo(self) -> bool {
-        !matches!(self, Queue::Matches)
+        !matches!(self, Queue::Matches | Queue::Events)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use domain::base::{Base, Fences, block_holds, fences_at};
-use domain::fact::{Fact, inside};
+use domain::fact::{Fact, Streamed, Told, inside};
 use domain::{AudienceId, Ecid, LeadId, MunchkinId};
 use ports::{Failure, Key, Read, Table};
 use serde::{Deserialize, Serialize};
@@ -24,12 +24,28 @@ pub struct Head {
     pub has_overlay: bool,
     /// When a delivery last named it, in ms. A head exists only for audiences that were delivered.
     pub delivered_at: u64,
+    /// The feeds that name it, each with the time (ms) of its latest word; of streams to the hour.
+    #[serde(default)]
+    pub feeds: BTreeMap<String, u64>,
+    /// A full delivery of a feed that used to name it did not.
+    #[serde(default)]
+    pub missing: Option<Missing>,
     /// The pass that is asked for; passes are numbered.
     pub pass_wanted: u64,
     /// The last pass that was published.
     pub pass_done: u64,
     /// A pass under way.
     pub pass: Option<Pass>,
+}
+
+/// A full delivery that does not name an audience which its feed named before. It says nothing about the members: the
+/// segment may not be mapped to the destination any more. They stay until an operator says that the audience is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// The feed.
+    pub feed: String,
+    /// Time of the first full delivery without it, in ms.
+    pub since: u64,
 }
 
 /// Pointer to a base object.
@@ -64,7 +80,18 @@ impl Head {
     /// The head of an audience that is delivered for the first time.
     #[must_use]
     pub const fn new(audience: AudienceId, delivered_at: u64) -> Self {
-        Self { v: 1, audience, base: None, has_overlay: false, delivered_at, pass_wanted: 0, pass_done: 0, pass: None }
+        Self {
+            v: 1,
+            audience,
+            base: None,
+            has_overlay: false,
+            delivered_at,
+            feeds: BTreeMap::new(),
+            missing: None,
+            pass_wanted: 0,
+            pass_done: 0,
+            pass: None,
+        }
     }
 }
 
@@ -214,6 +241,17 @@ impl<'a> Members<'a> {
         Ok(found)
     }
 
+    /// Those of the ECIDs that the snapshot holds, whatever was said since.
+    pub async fn which_in_base(&self, ecids: &BTreeSet<Ecid>) -> Step<HashSet<Ecid>> {
+        let mut found = HashSet::new();
+        for &ecid in ecids {
+            if self.in_base(ecid).await? {
+                found.insert(ecid);
+            }
+        }
+        Ok(found)
+    }
+
     async fn in_base(&self, ecid: Ecid) -> Step<bool> {
         match &self.base {
             Source::None => Ok(false),
@@ -272,7 +310,8 @@ impl<'a> Members<'a> {
 fn overlay_row(item: ports::Item) -> Step<(Ecid, Fact)> {
     let ecid = item.key.sk.strip_prefix("e/").and_then(Ecid::parse);
     let ecid = ecid.ok_or_else(|| Failure::fail("an overlay row has no ECID in its key"))?;
-    Ok((ecid, doc::read::<Overlay>(item)?.value.fact))
+    let word = doc::read::<Overlay>(item)?.value.told().word();
+    Ok((ecid, word.ok_or_else(|| Failure::fail("an overlay row says nothing"))?))
 }
 
 /// An overlay row.
@@ -280,30 +319,76 @@ fn overlay_row(item: ports::Item) -> Step<(Ecid, Fact)> {
 pub struct Overlay {
     /// Version of this shape.
     pub v: u8,
-    /// What the source said.
-    #[serde(flatten)]
-    pub fact: Fact,
+    /// The latest word of a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<Fact>,
+    /// The latest word of a stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stream: Option<Streamed>,
+    /// Version 1 knew files alone, and kept their word in the row itself.
+    #[serde(default, flatten, skip_serializing)]
+    first: Option<Fact>,
 }
 
-/// Takes in one fact. Returns whether it changed anything: an older fact than the stored one does not.
-pub async fn take_fact(
+impl Overlay {
+    const fn of(told: Told) -> Self {
+        Self { v: 2, file: told.file, stream: told.stream, first: None }
+    }
+
+    fn told(self) -> Told {
+        Told { file: self.file.or(self.first), stream: self.stream }
+    }
+}
+
+/// What a source says about an ECID and an audience, beside snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Said {
+    /// In a file.
+    File(Fact),
+    /// In a stream.
+    Stream(Streamed),
+}
+
+/// Takes in what was said. Returns what counted beside a snapshot before it, and what counts after it; what is older than
+/// what is stored is not written.
+pub async fn take_said(
     deps: &Deps,
     munchkin: &MunchkinId,
     audience: &AudienceId,
     ecid: Ecid,
-    fact: Fact,
-) -> Step<bool> {
+    said: Said,
+) -> Step<(Option<Fact>, Option<Fact>)> {
     update(
         deps,
         Table::Audiences,
         &overlay_key(munchkin, audience, ecid),
         |found: Option<Overlay>| {
-            if found.is_some_and(|row| !fact.beats(row.fact)) {
-                return Ok((None, false));
-            }
-            Ok((Some(Overlay { v: 1, fact }), true))
+            let mut told = found.map_or_else(Told::default, Overlay::told);
+            let before = told.word();
+            let changed = match said {
+                Said::File(fact) => told.by_file(fact),
+                Said::Stream(streamed) => told.by_stream(streamed),
+            };
+            Ok((changed.then(|| Overlay::of(told)), (before, told.word())))
         },
         |_| None,
     )
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::fact::RANK_FILE;
+
+    use super::*;
+
+    #[test]
+    fn overlay_rows_of_the_first_version_are_still_read() {
+        let read = |text| serde_json::from_str::<Overlay>(text).unwrap();
+        let fact = Fact { time: 5, rank: RANK_FILE, inside: true };
+        assert_eq!(read(r#"{"v":1,"time":5,"rank":1,"inside":true}"#).told().word(), Some(fact));
+        let row = Overlay::of(Told { file: Some(fact), stream: None });
+        assert_eq!(read(&serde_json::to_string(&row).unwrap()), row);
+    }
 }

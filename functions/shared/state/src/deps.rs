@@ -24,6 +24,12 @@ pub struct Settings {
     pub ims_url: String,
     /// Audience Manager's API.
     pub aam_url: String,
+    /// Experience Platform's API.
+    pub aep_url: String,
+    /// The API of Experience Platform's folders.
+    pub aep_folders_url: String,
+    /// The sandbox of Experience Platform; empty: it is not used.
+    pub aep_sandbox: String,
     /// Scopes of Adobe's credential, separated by commas.
     pub adobe_scopes: String,
     /// Pending rows of an audience above which a whole pass is cheaper than one look-up each.

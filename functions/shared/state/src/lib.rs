@@ -9,6 +9,7 @@ pub mod budget;
 pub mod deps;
 pub mod doc;
 pub mod erase;
+pub mod feeds;
 pub mod identity;
 pub mod lists;
 pub mod lists_index;

@@ -1,7 +1,5 @@
 //! Where subscriptions, feeds, syncs, imports and cursors stand.
 
-use std::collections::BTreeMap;
-
 pub use domain::list::GuardSettings;
 use domain::{AudienceId, ListId, MunchkinId, OrgId};
 use ports::{Key, Table};
@@ -124,30 +122,6 @@ impl Subscription {
     }
 }
 
-/// How a feed is to be understood.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Feed {
-    /// Version of this shape.
-    #[serde(default = "one")]
-    pub v: u8,
-    /// Its name.
-    pub id: String,
-    /// Whether a full file is a snapshot: whoever is absent from it has left.
-    pub snapshots: bool,
-    /// How a snapshot is known to be whole.
-    #[serde(default)]
-    pub completeness: Completeness,
-}
-
-/// How a snapshot is known to be whole.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Completeness {
-    /// One file is all; a name with a split number is not a snapshot.
-    #[default]
-    SingleFile,
-}
-
 /// A sync: an audience feeds a static list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sync {
@@ -260,54 +234,6 @@ impl Sync {
     }
 }
 
-/// The record of one arrived file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Import {
-    /// Version of this shape.
-    pub v: u8,
-    /// Its id.
-    pub id: String,
-    /// The object's key.
-    pub key: String,
-    /// How far it is.
-    pub status: ImportStatus,
-    /// Why it was refused, if it was.
-    pub why: Option<String>,
-    /// When it began, in ms.
-    pub started_at: u64,
-    /// When it ended, in ms.
-    pub ended_at: Option<u64>,
-    /// Rows read.
-    pub rows: u64,
-    /// Rows and entries that could not be taken.
-    pub rejected: u64,
-    /// The first of those, with line and reason.
-    pub rejects: Vec<Reject>,
-    /// Memberships taken, by audience.
-    pub taken: BTreeMap<AudienceId, u64>,
-}
-
-/// A row that could not be taken. The row itself stays in the file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reject {
-    /// Line in the file, from 1.
-    pub line: u64,
-    /// What was wrong and what would be right.
-    pub reason: String,
-}
-
-/// How far an import is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ImportStatus {
-    /// Under way.
-    Running,
-    /// Taken in.
-    Done,
-    /// Not for us, unreadable, or at a closed door.
-    Refused,
-}
-
 /// What the identity work of a subscription remembers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityHead {
@@ -377,18 +303,6 @@ pub fn subscription_key(munchkin: &MunchkinId) -> Key {
 #[must_use]
 pub fn sync_key(munchkin: &MunchkinId, id: &str) -> Key {
     Key::new(munchkin.as_str(), format!("sync/{id}"))
-}
-
-/// The key of a feed.
-#[must_use]
-pub fn feed_key(munchkin: &MunchkinId, id: &str) -> Key {
-    Key::new(munchkin.as_str(), format!("feed/{id}"))
-}
-
-/// The key of an import's record.
-#[must_use]
-pub fn import_key(munchkin: &MunchkinId, id: &str) -> Key {
-    Key::new(munchkin.as_str(), format!("import/{id}"))
 }
 
 /// The key of a subscription's identity head.

@@ -1,0 +1,486 @@
+//! Where feeds stand: how each is to be understood, what it delivered, and what was made of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::feed::Control;
+use domain::limits::HOUR_MS;
+use domain::{AudienceId, Ecid, MunchkinId};
+use ports::{Due, Key, Table};
+use serde::{Deserialize, Serialize};
+
+use crate::{Deps, Step, doc, load, update};
+
+/// The feed of files that lie in no folder of a declared feed.
+pub const DEFAULT_FEED: &str = "default";
+
+/// How a feed is to be understood.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Feed {
+    /// Version of this shape.
+    #[serde(default = "one")]
+    pub v: u8,
+    /// Its name: the folder of its files under `incoming/`, or the part of the address that its stream calls.
+    pub id: String,
+    /// What comes by it.
+    #[serde(default)]
+    pub kind: Kind,
+    /// Files: whether a full delivery is a snapshot, so that whoever is absent from it has left.
+    #[serde(default)]
+    pub snapshots: bool,
+    /// Files: how a delivery is known to be whole.
+    #[serde(default)]
+    pub completeness: Completeness,
+    /// With [`Completeness::QuietPeriod`]: a delivery is whole once no part has come for this many minutes.
+    #[serde(default = "quiet_minutes")]
+    pub quiet_minutes: u64,
+    /// Files: a file tells what was so this many minutes before the time that it bears. What a stream said since then
+    /// survives it.
+    #[serde(default)]
+    pub lag_minutes: u64,
+    /// Files: how often Adobe delivers, in hours, for the sentence that says how late a list can be.
+    #[serde(default = "every_hours")]
+    pub every_hours: u64,
+    /// Experience Platform files: whether they are full exports; else they hold what changed.
+    #[serde(default)]
+    pub full: bool,
+    /// Experience Platform: the audiences that are mapped to the destination. Files: for names that tell no audience,
+    /// where there is exactly one. Streams: entries of other audiences count only if Adobe marks them as mapped.
+    #[serde(default)]
+    pub audiences: BTreeSet<AudienceId>,
+    /// Experience Platform files: the column with the ECID; `None`: the one whose name ends in `ECID`.
+    #[serde(default)]
+    pub ecid_column: Option<String>,
+    /// Experience Platform files: the column with the status; `None`: the one whose name ends in `.status`, if any.
+    #[serde(default)]
+    pub status_column: Option<String>,
+    /// Experience Platform files: what stands there for members; without regard to case.
+    #[serde(default = "status_inside")]
+    pub status_inside: Vec<String>,
+    /// Experience Platform files: what stands there for those who left; without regard to case.
+    #[serde(default = "status_outside")]
+    pub status_outside: Vec<String>,
+    /// Audience Manager streams: the field of a user that carries the ECID, `AAM_UUID` or `DataPartner_UUID`.
+    #[serde(default)]
+    pub ecid_field: Option<String>,
+    /// Audience Manager streams: the header with the signature, in lower case.
+    #[serde(default = "signature_header")]
+    pub signature_header: String,
+    /// Audience Manager streams: how it is made.
+    #[serde(default)]
+    pub signature: Signature,
+}
+
+const fn one() -> u8 {
+    1
+}
+
+const fn quiet_minutes() -> u64 {
+    30
+}
+
+const fn every_hours() -> u64 {
+    24
+}
+
+/// What stands in the status column of Experience Platform's files for members. The statuses of XDM, and the word of its
+/// screens (Adobe, "Export segment membership" and "Profile attributes").
+fn status_inside() -> Vec<String> {
+    ["realized", "existing", "active"].map(str::to_owned).to_vec()
+}
+
+/// The same for those who left.
+fn status_outside() -> Vec<String> {
+    ["exited", "expired"].map(str::to_owned).to_vec()
+}
+
+fn signature_header() -> String {
+    "x-signature".to_owned()
+}
+
+impl Feed {
+    /// A feed of this kind with every choice left to its default.
+    #[must_use]
+    pub fn new(id: &str, kind: Kind) -> Self {
+        Self {
+            v: one(),
+            id: id.to_owned(),
+            kind,
+            snapshots: false,
+            completeness: Completeness::default(),
+            quiet_minutes: quiet_minutes(),
+            lag_minutes: 0,
+            every_hours: every_hours(),
+            full: false,
+            audiences: BTreeSet::new(),
+            ecid_column: None,
+            status_column: None,
+            status_inside: status_inside(),
+            status_outside: status_outside(),
+            ecid_field: None,
+            signature_header: signature_header(),
+            signature: Signature::default(),
+        }
+    }
+
+    /// In one sentence, how far a list that this feed fills can be behind Adobe; `None`: a stream.
+    #[must_use]
+    pub fn lateness(&self) -> Option<String> {
+        if self.kind.is_stream() {
+            return None;
+        }
+        let often = match self.every_hours {
+            24 => "once a day".to_owned(),
+            168 => "once a week".to_owned(),
+            1 => "every hour".to_owned(),
+            hours if hours % 24 == 0 => format!("every {} days", hours / 24),
+            hours => format!("every {hours} hours"),
+        };
+        let behind = self.every_hours + LATE_HOURS + self.lag_minutes.div_ceil(60);
+        Some(format!("this feed is delivered {often}; the list can be up to {behind} hours behind Adobe"))
+    }
+
+    /// Whether the feed has been silent for longer than twice its rhythm; never for a stream.
+    #[must_use]
+    pub fn is_overdue(&self, last: u64, now: u64) -> bool {
+        !self.kind.is_stream() && now > last.saturating_add(2 * self.every_hours.max(1) * HOUR_MS)
+    }
+}
+
+/// What Adobe takes to write a file after its time, and we to take it in, in hours. Ours: Adobe documents none.
+const LATE_HOURS: u64 = 2;
+
+/// What comes by a feed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Audience Manager's outbound files.
+    #[default]
+    AamFiles,
+    /// Experience Platform's exports of files.
+    AepFiles,
+    /// Audience Manager's real-time outbound messages.
+    AamStream,
+    /// Experience Platform's HTTP API destination.
+    AepStream,
+}
+
+impl Kind {
+    /// Whether it comes by HTTP.
+    #[must_use]
+    pub const fn is_stream(self) -> bool {
+        matches!(self, Kind::AamStream | Kind::AepStream)
+    }
+}
+
+/// How a delivery is known to be whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Completeness {
+    /// One file is all; a name with a split number never is.
+    #[default]
+    SingleFile,
+    /// Audience Manager's `.info` file names all parts.
+    Info,
+    /// Experience Platform's manifest names all parts.
+    Manifest,
+    /// No further part came for a while.
+    QuietPeriod,
+}
+
+/// How Audience Manager signs a message: HMAC of the raw body, in base64.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Signature {
+    /// HMAC-SHA256.
+    #[default]
+    Sha256,
+    /// HMAC-SHA1.
+    Sha1,
+    /// HMAC-MD5.
+    Md5,
+}
+
+/// The key of a feed.
+#[must_use]
+pub fn feed_key(munchkin: &MunchkinId, id: &str) -> Key {
+    Key::new(munchkin.as_str(), format!("feed/{id}"))
+}
+
+/// A feed as it was declared.
+pub async fn feed(deps: &Deps, munchkin: &MunchkinId, id: &str) -> Step<Option<Feed>> {
+    Ok(load(deps, Table::Syncs, &feed_key(munchkin, id)).await?.map(|doc| doc.value))
+}
+
+/// All declared feeds of a subscription.
+pub async fn feeds(deps: &Deps, munchkin: &MunchkinId) -> Step<Vec<Feed>> {
+    let found = doc::all(deps, Table::Syncs, munchkin.as_str(), "feed/").await?;
+    Ok(found.into_iter().map(|doc: crate::Doc<Feed>| doc.value).collect())
+}
+
+/// What a feed has brought so far. A message that comes twice may count twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedState {
+    /// Version of this shape.
+    pub v: u8,
+    /// The audiences that it named, each with the time (ms) of the latest file that did.
+    pub named: BTreeMap<AudienceId, u64>,
+    /// When one of its ids was found among the matches, in ms: they are ECIDs.
+    pub met_at: Option<u64>,
+    /// Its last full deliveries, the newest last, at most [`FULL_KEPT`].
+    pub full: Vec<FullDelivery>,
+    /// When its stream last sent anything that was taken, in ms.
+    pub heard_at: Option<u64>,
+    /// Entries of its stream that were taken.
+    pub taken: u64,
+    /// Entries of its stream about audiences that are not mapped to the destination.
+    pub ignored: u64,
+    /// Entries of its stream that could not be taken.
+    pub rejected: u64,
+    /// The last of those, with reasons, at most [`domain::limits::REJECTS_KEPT`].
+    pub rejects: Vec<Reject>,
+}
+
+/// Full deliveries that are remembered (issue 5: the last two).
+pub const FULL_KEPT: usize = 2;
+
+/// A full delivery, and who is absent from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FullDelivery {
+    /// Its id.
+    pub delivery: String,
+    /// Its time, in ms.
+    pub time: u64,
+    /// By audience: ECIDs that it held.
+    pub held: BTreeMap<AudienceId, u64>,
+    /// By audience: members that it did not hold. They left if it was taken as a snapshot; else they would have.
+    pub absent: BTreeMap<AudienceId, u64>,
+    /// Whether it was taken as a snapshot.
+    pub snapshot: bool,
+}
+
+/// The key of what a feed has brought.
+#[must_use]
+pub fn feed_state_key(munchkin: &MunchkinId, id: &str) -> Key {
+    Key::new(munchkin.as_str(), format!("feed-state/{id}"))
+}
+
+/// What a feed has brought so far.
+pub async fn feed_state(deps: &Deps, munchkin: &MunchkinId, id: &str) -> Step<FeedState> {
+    let found = load(deps, Table::Syncs, &feed_state_key(munchkin, id)).await?;
+    Ok(found.map(|doc| doc.value).unwrap_or_default())
+}
+
+/// Writes down what a feed has brought.
+pub async fn change_feed_state(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    id: &str,
+    mut change: impl FnMut(&mut FeedState),
+) -> Step<()> {
+    let changed = |found: Option<FeedState>| {
+        let mut state = found.unwrap_or_default();
+        state.v = 1;
+        change(&mut state);
+        Ok((Some(state), ()))
+    };
+    update(deps, Table::Syncs, &feed_state_key(munchkin, id), changed, |_| None).await
+}
+
+/// The record of one arrived file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Import {
+    /// Version of this shape.
+    pub v: u8,
+    /// Its id.
+    pub id: String,
+    /// The object's key.
+    pub key: String,
+    /// The feed; empty in records of before there were several.
+    #[serde(default)]
+    pub feed: String,
+    /// The delivery that it is a part of; `None`: a control file, or one that was refused by its name.
+    #[serde(default)]
+    pub delivery: Option<String>,
+    /// How far it is.
+    pub status: ImportStatus,
+    /// Why it was refused, is held, or waits.
+    pub why: Option<String>,
+    /// When it began, in ms.
+    pub started_at: u64,
+    /// When it ended, in ms.
+    pub ended_at: Option<u64>,
+    /// Rows read.
+    pub rows: u64,
+    /// Rows and entries that could not be taken.
+    pub rejected: u64,
+    /// The first of those, with line and reason.
+    pub rejects: Vec<Reject>,
+    /// Memberships taken, by audience.
+    pub taken: BTreeMap<AudienceId, u64>,
+    /// Entries that could not be taken, by audience, where they name one.
+    #[serde(default)]
+    pub rejected_by: BTreeMap<AudienceId, u64>,
+    /// The audiences that the feed named before and this delivery does not.
+    #[serde(default)]
+    pub not_named: Vec<AudienceId>,
+}
+
+/// A row or an entry that could not be taken. The row itself stays in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reject {
+    /// Line in the file, or place of the user or profile in the message, from 1.
+    pub line: u64,
+    /// What was wrong and what would be right.
+    pub reason: String,
+}
+
+/// How far an import is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImportStatus {
+    /// Under way.
+    Running,
+    /// Waits for the other parts of its delivery.
+    Waiting,
+    /// Waits for an operator.
+    Held,
+    /// Taken in.
+    Done,
+    /// Not for us, unreadable, dropped by an operator, or at a closed door.
+    Refused,
+}
+
+/// The key of an import's record.
+#[must_use]
+pub fn import_key(munchkin: &MunchkinId, id: &str) -> Key {
+    Key::new(munchkin.as_str(), format!("import/{id}"))
+}
+
+/// Files that belong together: all parts of what Adobe calls one file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Version of this shape.
+    pub v: u8,
+    /// The subscription.
+    pub munchkin: MunchkinId,
+    /// The feed.
+    pub feed: String,
+    /// Its id within the feed.
+    pub id: String,
+    /// The time that its files bear, in ms.
+    pub time: u64,
+    /// Whether it lists everybody; else what changed.
+    pub full: bool,
+    /// The parts that have come, by file name.
+    pub parts: BTreeMap<String, Part>,
+    /// What the control file says, if it has come.
+    pub control: Option<Control>,
+    /// When its first part or control file came, in ms.
+    pub began_at: u64,
+    /// When the latest came, in ms.
+    pub latest_at: u64,
+    /// How many times something came: a turn that has read an older number starts again.
+    pub version: u64,
+    /// The version that was taken in; `None`: none yet.
+    pub taken: Option<u64>,
+    /// Why it waits for an operator, if it does.
+    pub held: Option<String>,
+    /// What the operator said: to be applied (`true`) or dropped.
+    pub decided: Option<bool>,
+    /// When somebody is to look at it although nothing comes, in ms.
+    pub look_at: Option<u64>,
+}
+
+/// A part of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Object key.
+    pub key: String,
+    /// Entity tag.
+    pub etag: String,
+    /// Id of its import record.
+    pub import: String,
+}
+
+/// The key of a delivery.
+#[must_use]
+pub fn delivery_key(munchkin: &MunchkinId, feed: &str, id: &str) -> Key {
+    Key::new(munchkin.as_str(), format!("delivery/{feed}/{id}"))
+}
+
+/// The partition of the index `due` that holds deliveries to look at.
+pub const DELIVERIES_DUE: &str = "deliveries";
+
+/// Reads, changes and writes a delivery. `change` returns `false` to leave it as it is. `None`: there is none.
+pub async fn change_delivery<R>(
+    deps: &Deps,
+    key: &Key,
+    mut change: impl FnMut(&mut Option<Delivery>) -> (bool, R),
+) -> Step<R> {
+    let changed = |mut found: Option<Delivery>| {
+        let (changed, answer) = change(&mut found);
+        Ok((found.filter(|_| changed), answer))
+    };
+    let due = |delivery: &Delivery| delivery.look_at.map(|at| Due { pk: DELIVERIES_DUE.into(), at });
+    update(deps, Table::Syncs, key, changed, due).await
+}
+
+/// What came by a stream, as it waits in the queue `events`: verified, with every entry a fact of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    /// Version of this shape.
+    pub v: crate::V1,
+    /// The subscription.
+    pub munchkin_id: MunchkinId,
+    /// The feed.
+    pub feed: String,
+    /// When the request came, in ms.
+    pub received_at: u64,
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// Entries about audiences that are not mapped to the destination.
+    #[serde(default)]
+    pub ignored: u64,
+    /// Entries that could not be taken.
+    #[serde(default)]
+    pub rejected: u64,
+    /// The first of those.
+    #[serde(default)]
+    pub rejects: Vec<Reject>,
+}
+
+/// One entry of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The audience.
+    pub audience: AudienceId,
+    /// The device.
+    pub ecid: Ecid,
+    /// What was said.
+    #[serde(flatten)]
+    pub said: domain::fact::Streamed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feed_of_before_there_were_several_kinds_is_still_read() {
+        let feed: Feed =
+            serde_json::from_str(r#"{"v":1,"id":"default","snapshots":true,"completeness":"single-file"}"#).unwrap();
+        assert_eq!(feed, Feed { snapshots: true, ..Feed::new("default", Kind::AamFiles) });
+    }
+
+    #[test]
+    fn the_page_says_how_late_a_list_can_be() {
+        let feed = Feed::new("default", Kind::AamFiles);
+        let sentence = "this feed is delivered once a day; the list can be up to 26 hours behind Adobe";
+        assert_eq!(feed.lateness().as_deref(), Some(sentence));
+        let often = Feed { every_hours: 3, lag_minutes: 60, ..feed.clone() };
+        let sentence = "this feed is delivered every 3 hours; the list can be up to 6 hours behind Adobe";
+        assert_eq!(often.lateness().as_deref(), Some(sentence));
+        assert_eq!(Feed::new("live", Kind::AepStream).lateness(), None);
+        assert!(feed.is_overdue(0, 49 * HOUR_MS) && !feed.is_overdue(0, 48 * HOUR_MS));
+    }
+}
