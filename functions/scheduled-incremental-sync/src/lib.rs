@@ -45,5 +45,6 @@ pub async fn handle(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
 /// The tick: rings what was not rung, and takes in files whose notification was lost.
 pub async fn tick(deps: &Deps, deadline: u64) -> Step<()> {
     bell::sweep(deps).await?;
+    import::due(deps, deadline).await?;
     backstop(deps, deadline).await
 }

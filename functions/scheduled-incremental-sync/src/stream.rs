@@ -121,12 +121,9 @@ async fn name(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, feeds: 
             return Ok((None, ()));
         }
         let mut head = head.unwrap_or_else(|| Head::new(audience.clone(), now));
-        head.delivered_at = now;
         head.has_overlay = true;
-        head.missing = None;
         for (feed, at) in feeds {
-            let last = head.feeds.entry(feed.clone()).or_default();
-            *last = (*last).max(*at);
+            head.named(now, feed, *at);
         }
         Ok((Some(head), ()))
     };

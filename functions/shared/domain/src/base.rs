@@ -64,6 +64,12 @@ impl Base {
         self.rows.binary_search(&mix(ecid)).ok()
     }
 
+    /// How many members the other set does not hold.
+    #[must_use]
+    pub fn absent_from(&self, other: &Base) -> usize {
+        self.rows.iter().filter(|row| other.rows.binary_search(row).is_err()).count()
+    }
+
     /// The same set with `add` in and `remove` out (a member in both is out).
     #[must_use]
     pub fn with(&self, add: impl IntoIterator<Item = Ecid>, remove: impl IntoIterator<Item = Ecid>) -> Self {

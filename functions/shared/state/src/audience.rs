@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use domain::base::{Base, Fences, block_holds, fences_at};
 use domain::fact::{Fact, Streamed, Told, inside};
 use domain::{AudienceId, Ecid, LeadId, MunchkinId};
@@ -95,6 +96,25 @@ impl Head {
     }
 }
 
+impl Head {
+    /// Notes that a feed's word of a time (ms) names it, taken in now.
+    pub fn named(&mut self, now: u64, feed: &str, at: u64) {
+        self.delivered_at = now;
+        let last = self.feeds.entry(feed.to_owned()).or_default();
+        *last = at.max(*last);
+        if self.missing.as_ref().is_some_and(|missing| missing.since < at) {
+            self.missing = None;
+        }
+    }
+
+    /// Asks for a pass. Returns its number: a pass under way may have read before the fact that asks for it.
+    pub fn want_pass(&mut self) -> u64 {
+        let busy = self.pass.as_ref().map_or(self.pass_done, |pass| pass.number);
+        self.pass_wanted = self.pass_wanted.max(busy + 1);
+        self.pass_wanted
+    }
+}
+
 /// Work that waits: an ECID of the audience about which something changed, with the leads that it had before.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Todo {
@@ -160,10 +180,7 @@ pub async fn want_pass(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId
         &head_key(munchkin, audience),
         |found: Option<Head>| {
             let Some(mut head) = found else { return Ok((None, None)) };
-            // A pass under way may have read before the fact that asks for this one.
-            let busy = head.pass.as_ref().map_or(head.pass_done, |pass| pass.number);
-            head.pass_wanted = head.pass_wanted.max(busy + 1);
-            let number = head.pass_wanted;
+            let number = head.want_pass();
             Ok((Some(head), Some(number)))
         },
         |_| None,
@@ -305,6 +322,76 @@ impl<'a> Members<'a> {
             }
         }
     }
+}
+
+/// Puts a snapshot in the place of the one before, and asks for a pass. `by`: the feed that delivered it, and when. `false`:
+/// a newer one stands there.
+pub async fn replace_base(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    audience: &AudienceId,
+    base: &Base,
+    as_of: u64,
+    by: Option<(&str, u64)>,
+) -> Step<bool> {
+    let key = format!("sets/base/{}", deps.fresh_id());
+    deps.ports.objects.put(&key, Bytes::from(base.encode())).await?;
+    let pointer = BaseRef { key, count: base.len() as u64, as_of };
+    let now = deps.now();
+    let replaced = update(
+        deps,
+        Table::Audiences,
+        &head_key(munchkin, audience),
+        |head: Option<Head>| {
+            let mut head = head.unwrap_or_else(|| Head::new(audience.clone(), now));
+            if head.base.as_ref().is_some_and(|base| base.as_of > as_of) {
+                return Ok((None, None));
+            }
+            if head.missing.as_ref().is_some_and(|missing| missing.since <= as_of) {
+                head.missing = None;
+            }
+            if let Some((feed, at)) = by {
+                head.named(now, feed, at);
+            }
+            let old = head.base.replace(pointer.clone());
+            head.want_pass();
+            Ok((Some(head), Some(old)))
+        },
+        |_| None,
+    )
+    .await?;
+    let garbage = match &replaced {
+        None => Some(&pointer.key),
+        Some(old) => old.as_ref().map(|old| &old.key),
+    };
+    if let Some(key) = garbage {
+        deps.ports.objects.delete(key).await?;
+    }
+    Ok(replaced.is_some())
+}
+
+/// Takes an operator's word that an audience which a full delivery did not name is empty. `false`: every delivery names
+/// it. Whoever calls rings it.
+pub async fn declare_empty(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId) -> Step<bool> {
+    let head = load::<Head>(deps, Table::Audiences, &head_key(munchkin, audience)).await?;
+    let Some(missing) = head.and_then(|head| head.value.missing) else { return Ok(false) };
+    replace_base(deps, munchkin, audience, &Base::new([], missing.since), missing.since, None).await
+}
+
+/// Writes down that a full delivery of a feed, made at a time (ms), does not name an audience which it named before.
+pub async fn miss(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, feed: &str, time: u64) -> Step<()> {
+    let change = |head: Option<Head>| {
+        let Some(mut head) = head else { return Ok((None, ())) };
+        let named_since = head.feeds.get(feed).is_some_and(|last| *last >= time);
+        // Another feed may deliver it still.
+        let elsewhere = head.feeds.iter().any(|(other, last)| other != feed && *last >= time);
+        if named_since || elsewhere || head.missing.as_ref().is_some_and(|missing| missing.since <= time) {
+            return Ok((None, ()));
+        }
+        head.missing = Some(Missing { feed: feed.to_owned(), since: time });
+        Ok((Some(head), ()))
+    };
+    update(deps, Table::Audiences, &head_key(munchkin, audience), change, |_| None).await
 }
 
 fn overlay_row(item: ports::Item) -> Step<(Ecid, Fact)> {

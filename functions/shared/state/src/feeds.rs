@@ -226,7 +226,7 @@ pub struct FeedState {
     pub named: BTreeMap<AudienceId, u64>,
     /// When one of its ids was found among the matches, in ms: they are ECIDs.
     pub met_at: Option<u64>,
-    /// Its last full deliveries, the newest last, at most [`FULL_KEPT`].
+    /// Its last full deliveries, the newest last: of each audience the last two, where it has one file each.
     pub full: Vec<FullDelivery>,
     /// When its stream last sent anything that was taken, in ms.
     pub heard_at: Option<u64>,
@@ -240,17 +240,70 @@ pub struct FeedState {
     pub rejects: Vec<Reject>,
 }
 
-/// Full deliveries that are remembered (issue 5: the last two).
-pub const FULL_KEPT: usize = 2;
+/// Audiences that one feed may have named and are remembered. Ours: a row has at most 400 KB.
+const NAMED_KEPT: usize = 8_000;
+/// Full deliveries that are remembered, at most. Ours, likewise.
+const FULL_KEPT: usize = 60;
+/// Audiences of one full delivery that are remembered: those from which most people are absent. Ours, likewise.
+const AUDIENCES_KEPT: usize = 500;
+
+impl FeedState {
+    /// Notes that files of a time (ms) named these audiences.
+    pub fn name<'a>(&mut self, audiences: impl IntoIterator<Item = &'a AudienceId>, time: u64) {
+        for audience in audiences {
+            let last = self.named.entry(audience.clone()).or_default();
+            *last = time.max(*last);
+        }
+        while self.named.len() > NAMED_KEPT {
+            let oldest = self.named.iter().min_by_key(|(_, time)| **time).map(|(audience, _)| audience.clone());
+            let Some(oldest) = oldest else { break };
+            self.named.remove(&oldest);
+        }
+    }
+
+    /// Notes a full delivery. The first word about a version of it counts: once it was taken nobody is absent any more.
+    pub fn remember(&mut self, mut full: FullDelivery) {
+        let same = |known: &FullDelivery| known.delivery == full.delivery && known.version == full.version;
+        if self.full.iter().any(same) {
+            return;
+        }
+        self.full.retain(|known| known.delivery != full.delivery);
+        let mut by_absent: Vec<(u64, AudienceId)> =
+            full.absent.iter().map(|(audience, absent)| (*absent, audience.clone())).collect();
+        by_absent.sort_by(|a, b| b.cmp(a));
+        for (_, audience) in by_absent.drain(..).skip(AUDIENCES_KEPT) {
+            full.absent.remove(&audience);
+            full.held.remove(&audience);
+        }
+        self.full.push(full);
+        self.full.sort_by_key(|known| known.time);
+        let mut newer: BTreeMap<AudienceId, usize> = BTreeMap::new();
+        let mut kept = Vec::new();
+        while let Some(known) = self.full.pop() {
+            let needed = known.held.keys().any(|audience| newer.get(audience).is_none_or(|count| *count < 2));
+            if (needed || kept.len() < 2) && kept.len() < FULL_KEPT {
+                for audience in known.held.keys() {
+                    *newer.entry(audience.clone()).or_default() += 1;
+                }
+                kept.push(known);
+            }
+        }
+        kept.reverse();
+        self.full = kept;
+    }
+}
 
 /// A full delivery, and who is absent from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FullDelivery {
     /// Its id.
     pub delivery: String,
+    /// The version of it that was looked at.
+    #[serde(default)]
+    pub version: u64,
     /// Its time, in ms.
     pub time: u64,
-    /// By audience: ECIDs that it held.
+    /// By audience: ECIDs that it held. The 500 audiences from which most are absent.
     pub held: BTreeMap<AudienceId, u64>,
     /// By audience: members that it did not hold. They left if it was taken as a snapshot; else they would have.
     pub absent: BTreeMap<AudienceId, u64>,
@@ -367,8 +420,8 @@ pub struct Delivery {
     pub feed: String,
     /// Its id within the feed.
     pub id: String,
-    /// The time that its files bear, in ms.
-    pub time: u64,
+    /// The time that its files' names bear, in ms, if they bear one.
+    pub time: Option<u64>,
     /// Whether it lists everybody; else what changed.
     pub full: bool,
     /// The parts that have come, by file name.
@@ -391,6 +444,44 @@ pub struct Delivery {
     pub look_at: Option<u64>,
 }
 
+impl Delivery {
+    /// A delivery of which nothing has come yet.
+    #[must_use]
+    pub fn new(munchkin: &MunchkinId, feed: &str, id: &str, now: u64) -> Self {
+        Self {
+            v: 1,
+            munchkin: munchkin.clone(),
+            feed: feed.to_owned(),
+            id: id.to_owned(),
+            time: None,
+            full: false,
+            parts: BTreeMap::new(),
+            control: None,
+            began_at: now,
+            latest_at: now,
+            version: 0,
+            taken: None,
+            held: None,
+            decided: None,
+            look_at: None,
+        }
+    }
+
+    /// Something came, at a time (ms): what was taken or held before is looked at anew.
+    pub fn came(&mut self, now: u64) {
+        self.version += 1;
+        self.latest_at = now;
+        self.held = None;
+        self.decided = None;
+    }
+
+    /// Its time, in ms: of its files' names, or of its control file, or else when it came.
+    #[must_use]
+    pub fn as_of(&self) -> u64 {
+        self.time.or_else(|| self.control.as_ref()?.time).unwrap_or(self.latest_at)
+    }
+}
+
 /// A part of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
@@ -398,6 +489,8 @@ pub struct Part {
     pub key: String,
     /// Entity tag.
     pub etag: String,
+    /// Its number, where its name bears one.
+    pub number: Option<u64>,
     /// Id of its import record.
     pub import: String,
 }

@@ -1,0 +1,404 @@
+//! Files that belong together: when they are whole, and what is made of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::base::Base;
+use domain::feed::{Control, Mode};
+use domain::limits::HOUR_MS;
+use domain::{AudienceId, MunchkinId};
+use ports::{Key, Table};
+use state::feeds::{
+    Completeness, DELIVERIES_DUE, DEFAULT_FEED, Delivery, Feed, FullDelivery, Import, ImportStatus, Kind, Part,
+    change_delivery, change_feed_state, delivery_key, feed_state, import_key,
+};
+use state::{Deps, Step, audience, doc, load, syncs, update};
+
+use super::apply::{When, absent, facts, snapshots};
+use super::content::{Content, Sides, Taking};
+use super::ids::{Suspicion, suspicion};
+use super::audience_of;
+
+/// A delivery that is not whole after this time is not waited for any longer, in ms: the next one comes each day.
+const PATIENCE_MS: u64 = 24 * HOUR_MS;
+/// A delivery that could not be taken in is looked at again after this time, in ms.
+const FAILED_MS: u64 = 15 * 60_000;
+/// Deliveries that one tick looks at.
+const DUE: usize = 20;
+
+/// How a delivery stands.
+enum Turn {
+    /// All of it is there, and it lists everybody.
+    Whole,
+    /// Each part stands for itself; said why, where somebody might have expected otherwise.
+    Parts(Option<&'static str>),
+    /// More is to come; what, and until when (ms) that is waited for.
+    Waits(String, u64),
+}
+
+/// Looks at the deliveries whose time has come.
+pub(crate) async fn due(deps: &Deps, deadline: u64) -> Step<()> {
+    let mut failed = None;
+    for item in deps.ports.tables.due(Table::Syncs, DELIVERIES_DUE, deps.now(), DUE).await? {
+        let delivery: Delivery = doc::read(item)?.value;
+        let key = delivery_key(&delivery.munchkin, &delivery.feed, &delivery.id);
+        if let Err(failure) = settle(deps, &key, deadline).await {
+            tracing::warn!(reason = %failure, "a delivery cannot be taken in now");
+            // The others come first until then.
+            let later = deps.now().saturating_add(deps.settings.scaled(FAILED_MS));
+            rest(deps, &key, delivery.version, Some(later)).await?;
+            failed.get_or_insert(failure);
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Takes in what has come of a delivery, if that can be done now. A second time it changes nothing.
+pub(super) async fn settle(deps: &Deps, key: &Key, deadline: u64) -> Step<()> {
+    loop {
+        let Some(delivery) = load::<Delivery>(deps, Table::Syncs, key).await?.map(|doc| doc.value) else {
+            return Ok(());
+        };
+        let version = delivery.version;
+        if delivery.parts.is_empty() || delivery.taken == Some(version) {
+            return rest(deps, key, version, None).await;
+        }
+        match (&delivery.held, delivery.decided) {
+            (Some(why), None) => return mark(deps, &delivery, ImportStatus::Held, why).await,
+            (Some(_), Some(false)) => {
+                mark(deps, &delivery, ImportStatus::Refused, "dropped by an operator").await?;
+                taken(deps, key, version).await?;
+                continue;
+            }
+            _ => {}
+        }
+        let feed = state::feeds::feed(deps, &delivery.munchkin, &delivery.feed).await?;
+        let feed = feed.unwrap_or_else(|| Feed::new(DEFAULT_FEED, Kind::AamFiles));
+        let turn = turn(deps, &feed, &delivery);
+        if let Turn::Waits(what, until) = &turn {
+            mark(deps, &delivery, ImportStatus::Waiting, what).await?;
+            return rest(deps, key, version, Some(*until)).await;
+        }
+        if let Some(why) = take(deps, &feed, &delivery, &turn, deadline).await? {
+            change_delivery(deps, key, |found| {
+                let Some(found) = found.as_mut().filter(|found| found.version == version) else { return (false, ()) };
+                found.held = Some(why.clone());
+                found.look_at = None;
+                (true, ())
+            })
+            .await?;
+            continue;
+        }
+        taken(deps, key, version).await?;
+    }
+}
+
+/// Leaves a delivery until a time (ms), or until something comes.
+async fn rest(deps: &Deps, key: &Key, version: u64, until: Option<u64>) -> Step<()> {
+    change_delivery(deps, key, |found| {
+        let found = found.as_mut().filter(|found| found.version == version && found.look_at != until);
+        (found.map(|found| found.look_at = until).is_some(), ())
+    })
+    .await
+}
+
+/// A version was taken in; what comes after it is another turn.
+async fn taken(deps: &Deps, key: &Key, version: u64) -> Step<()> {
+    change_delivery(deps, key, |found| {
+        let Some(found) = found else { return (false, ()) };
+        found.taken = Some(version);
+        found.held = None;
+        found.decided = None;
+        found.look_at = None;
+        (true, ())
+    })
+    .await
+}
+
+fn turn(deps: &Deps, feed: &Feed, delivery: &Delivery) -> Turn {
+    if !delivery.full {
+        return Turn::Parts(None);
+    }
+    let now = deps.now();
+    let patience = delivery.latest_at.saturating_add(deps.settings.scaled(PATIENCE_MS));
+    let what = match feed.completeness {
+        Completeness::SingleFile => {
+            let first = |part: &Part| part.number.is_none() || (feed.kind == Kind::AepFiles && part.number == Some(1));
+            if delivery.parts.len() == 1 && delivery.parts.values().all(first) {
+                return Turn::Whole;
+            }
+            return Turn::Parts(Some(
+                "this is one part of several, and the feed's completeness is single-file: its rows were taken, and nobody \
+                 left on its account. Set the feed's completeness to info, manifest or quiet-period",
+            ));
+        }
+        Completeness::Info | Completeness::Manifest => match &delivery.control {
+            None => "its control file has not come".to_owned(),
+            Some(control) => match missing(control, delivery) {
+                0 => return Turn::Whole,
+                missing => format!("{missing} of the files that its control file names have not come"),
+            },
+        },
+        Completeness::QuietPeriod => {
+            let quiet = delivery.latest_at.saturating_add(deps.settings.scaled(feed.quiet_minutes * 60_000));
+            let numbers: BTreeSet<u64> = delivery.parts.values().map(|part| part.number.unwrap_or(0)).collect();
+            let gap = numbers.last().copied().unwrap_or(0) + 1 - numbers.first().copied().unwrap_or(0);
+            // Numbers begin with 1, or with 0 or none for the first file.
+            let gap = gap - numbers.len() as u64 + numbers.first().copied().unwrap_or(0).saturating_sub(1);
+            if gap > 0 {
+                format!("{gap} part(s) before the last one have not come")
+            } else if now >= quiet {
+                return Turn::Whole;
+            } else {
+                return Turn::Waits("further parts may come".to_owned(), quiet);
+            }
+        }
+    };
+    if now < patience {
+        return Turn::Waits(what, patience);
+    }
+    Turn::Parts(Some(
+        "the delivery never became whole: its rows were taken, and nobody left on its account",
+    ))
+}
+
+/// How many files a control file names that have not come.
+fn missing(control: &Control, delivery: &Delivery) -> u64 {
+    let come = |name: &String| delivery.parts.keys().any(|part| part.eq_ignore_ascii_case(name));
+    let named = control.files.keys().filter(|name| !come(name)).count() as u64;
+    let counted = control.total_files.unwrap_or(0).saturating_sub(delivery.parts.len() as u64);
+    named.max(counted)
+}
+
+/// One part that was read.
+struct Taken {
+    record: Import,
+    content: Content,
+    /// Why the delivery is not whole on account of this part.
+    fault: Option<&'static str>,
+    /// Why nothing of it could be taken.
+    refused: Option<String>,
+}
+
+/// Takes in a delivery. Returns why it is held, if it is.
+async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadline: u64) -> Step<Option<String>> {
+    let munchkin = &delivery.munchkin;
+    let library = library(deps, feed, munchkin).await?;
+    let (mut all, mut lines) = (Vec::new(), 0);
+    for (name, part) in &delivery.parts {
+        let Some(record) = import(deps, munchkin, part).await? else { continue };
+        let over = matches!(record.status, ImportStatus::Done | ImportStatus::Refused);
+        if over && matches!(turn, Turn::Parts(_)) {
+            continue;
+        }
+        let (taken, read) = read(deps, feed, delivery, name, part, record, library.as_ref()).await?;
+        all.push(taken);
+        lines += read;
+    }
+    let mut content = Content::default();
+    for taken in &mut all {
+        content.add(std::mem::take(&mut taken.content));
+    }
+    let content = content.by_audience();
+    let why = match turn {
+        Turn::Parts(why) => why.map(str::to_owned),
+        _ => doubt(delivery, &all, lines),
+    };
+    let whole = matches!(turn, Turn::Whole) && why.is_none();
+
+    let state = feed_state(deps, munchkin, &feed.id).await?;
+    let mut met_at = None;
+    if delivery.decided != Some(true) {
+        match suspicion(deps, munchkin, feed.kind, &state, &content).await? {
+            Suspicion::Held(why) => {
+                for taken in all {
+                    finish(deps, munchkin, taken.record, ImportStatus::Held, Some(why.clone())).await?;
+                }
+                return Ok(Some(why));
+            }
+            Suspicion::Met => met_at = Some(deps.now()),
+            Suspicion::Nothing => {}
+        }
+    }
+    let when = When::of(feed, delivery.as_of());
+    let named: Vec<AudienceId> = content.keys().cloned().collect();
+    // Before anything is taken: after an attempt that dies half-way the next one would see nobody absent.
+    let full = if whole { Some(full(deps, feed, delivery, when, &content).await?) } else { None };
+    change_feed_state(deps, munchkin, &feed.id, |state| {
+        if let Some(full) = full.as_ref().filter(|full| !full.held.is_empty()) {
+            state.remember(full.clone());
+        }
+        state.met_at = met_at.or(state.met_at);
+    })
+    .await?;
+    let mut not_named = Vec::new();
+    if whole && feed.snapshots {
+        snapshots(deps, munchkin, &feed.id, when, content).await?;
+    } else {
+        facts(deps, munchkin, &feed.id, when, content, deadline).await?;
+    }
+    if whole {
+        not_named = unnamed(feed, delivery, &state.named, &named, when.time);
+        for audience in &not_named {
+            audience::miss(deps, munchkin, audience, &feed.id, when.time).await?;
+        }
+    }
+    change_feed_state(deps, munchkin, &feed.id, |state| state.name(&named, when.time)).await?;
+    let alone = all.len() == 1;
+    for mut taken in all {
+        taken.record.not_named.clone_from(&not_named);
+        let empty = (alone && taken.record.rows == 0).then(|| match taken.fault {
+            Some(fault) => format!("the file is not whole: {fault}"),
+            None => "the file is empty".to_owned(),
+        });
+        let (status, why) = match taken.refused.or(empty) {
+            Some(why) => (ImportStatus::Refused, Some(why)),
+            None => (ImportStatus::Done, why.clone().or_else(|| taken.fault.map(not_whole))),
+        };
+        finish(deps, munchkin, taken.record, status, why).await?;
+    }
+    Ok(None)
+}
+
+fn not_whole(fault: &str) -> String {
+    format!("the file is not whole ({fault}): its rows were taken, and nobody left on its account")
+}
+
+/// Why a delivery of which every part has come is not whole all the same.
+fn doubt(delivery: &Delivery, all: &[Taken], lines: u64) -> Option<String> {
+    if let Some(fault) = all.iter().find_map(|taken| taken.fault) {
+        return Some(not_whole(fault));
+    }
+    if all.iter().any(|taken| taken.refused.is_some()) {
+        return Some(not_whole("a part of it cannot be read"));
+    }
+    let told = delivery.control.as_ref().and_then(|control| control.total_lines).filter(|told| *told != lines)?;
+    Some(not_whole(&format!("its control file tells of {told} lines, and the files have {lines}")))
+}
+
+async fn full(
+    deps: &Deps,
+    feed: &Feed,
+    delivery: &Delivery,
+    when: When,
+    content: &BTreeMap<AudienceId, Sides>,
+) -> Step<FullDelivery> {
+    let held = |sides: &Sides| Base::new(sides.inside.iter().copied(), 0).len() as u64;
+    Ok(FullDelivery {
+        delivery: delivery.id.clone(),
+        version: delivery.version,
+        time: when.time,
+        held: content.iter().map(|(audience, sides)| (audience.clone(), held(sides))).collect(),
+        absent: absent(deps, &delivery.munchkin, content).await?,
+        snapshot: feed.snapshots,
+    })
+}
+
+/// The audiences that the feed named before and that a full delivery does not name. An export of Experience Platform is of
+/// one audience; one without rows does not name it.
+fn unnamed(
+    feed: &Feed,
+    delivery: &Delivery,
+    before: &BTreeMap<AudienceId, u64>,
+    named: &[AudienceId],
+    time: u64,
+) -> Vec<AudienceId> {
+    let own: BTreeSet<AudienceId> = match feed.kind {
+        Kind::AepFiles => delivery.parts.values().filter_map(|part| audience_of(feed, &part.key)).collect(),
+        _ => before.keys().cloned().collect(),
+    };
+    let earlier = |audience: &AudienceId| before.get(audience).is_some_and(|last| *last < time);
+    own.into_iter().filter(|audience| earlier(audience) && !named.contains(audience)).collect()
+}
+
+/// The audiences that there are; `None`: nobody can say.
+async fn library(deps: &Deps, feed: &Feed, munchkin: &MunchkinId) -> Step<Option<BTreeSet<AudienceId>>> {
+    if feed.kind == Kind::AepFiles {
+        let org = syncs::subscription(deps, munchkin).await?.and_then(|subscription| subscription.org_id);
+        let (Some(org), false) = (org, deps.settings.aep_sandbox.is_empty()) else { return Ok(None) };
+        return Ok(Some(adobe::audiences(deps, &org).await?.into_iter().map(|audience| audience.id).collect()));
+    }
+    Ok(Some(adobe::segments(deps).await?.into_iter().map(|segment| AudienceId::aam(segment.sid)).collect()))
+}
+
+/// Reads a part. Returns its lines beside it.
+async fn read(
+    deps: &Deps,
+    feed: &Feed,
+    delivery: &Delivery,
+    name: &str,
+    part: &Part,
+    mut record: Import,
+    library: Option<&BTreeSet<AudienceId>>,
+) -> Step<(Taken, u64)> {
+    let Some(bytes) = deps.ports.objects.get(&part.key).await? else {
+        let refused = Some("the file was gone before it was read".to_owned());
+        return Ok((Taken { record, content: Content::default(), fault: None, refused }, 0));
+    };
+    let mut taking = Taking::new(library, &mut record);
+    let source = feeds::gz::open(&bytes);
+    let read = match feed.kind {
+        Kind::AepFiles => {
+            let audience = audience_of(feed, &part.key);
+            let shape = feeds::aep::Shape {
+                audience: audience.as_ref(),
+                ecid_column: feed.ecid_column.as_deref(),
+                status_column: feed.status_column.as_deref(),
+                inside: &feed.status_inside,
+                outside: &feed.status_outside,
+            };
+            if feeds::aep::is_json(name) {
+                feeds::aep::read_json(source, &shape, &mut taking)
+            } else {
+                feeds::aep::read_csv(source, &shape, &mut taking)
+            }
+        }
+        _ => Ok(feeds::aam::read(source, if delivery.full { Mode::Full } else { Mode::Iter }, &mut taking)),
+    };
+    let content = taking.end();
+    let (read, refused) = match read {
+        Ok(read) => (read, None),
+        Err(why) => (feeds::Read::default(), Some(why)),
+    };
+    record.rows = read.rows;
+    let told = delivery.control.iter().flat_map(|control| &control.files);
+    let told = told.filter(|(file, _)| file.eq_ignore_ascii_case(name)).find_map(|(_, size)| size.bytes);
+    let fault = if read.cut {
+        Some("its compressed data end too early")
+    } else if told.is_some_and(|told| told != bytes.len() as u64) {
+        Some("it has another size than its control file says")
+    } else {
+        None
+    };
+    Ok((Taken { record, content, fault, refused }, read.lines))
+}
+
+async fn import(deps: &Deps, munchkin: &MunchkinId, part: &Part) -> Step<Option<Import>> {
+    Ok(load(deps, Table::Syncs, &import_key(munchkin, &part.import)).await?.map(|doc| doc.value))
+}
+
+/// Writes down what became of a file.
+async fn finish(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    mut record: Import,
+    status: ImportStatus,
+    why: Option<String>,
+) -> Step<()> {
+    record.ended_at = matches!(status, ImportStatus::Done | ImportStatus::Refused).then(|| deps.now());
+    record.status = status;
+    record.why = why;
+    let key = import_key(munchkin, &record.id);
+    update(deps, Table::Syncs, &key, |_: Option<Import>| Ok((Some(record.clone()), ())), |_| None).await
+}
+
+/// Writes down how the parts of a delivery stand that are not over.
+async fn mark(deps: &Deps, delivery: &Delivery, status: ImportStatus, why: &str) -> Step<()> {
+    for part in delivery.parts.values() {
+        let Some(record) = import(deps, &delivery.munchkin, part).await? else { continue };
+        let over = matches!(record.status, ImportStatus::Done | ImportStatus::Refused);
+        if !over && (record.status != status || record.why.as_deref() != Some(why)) {
+            finish(deps, &delivery.munchkin, record, status, Some(why.to_owned())).await?;
+        }
+    }
+    Ok(())
+}

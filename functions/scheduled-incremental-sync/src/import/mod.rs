@@ -1,0 +1,340 @@
+//! Takes in arriving files: each is a part of a delivery, or says what belongs to one.
+
+mod apply;
+mod content;
+mod delivery;
+mod ids;
+
+use std::collections::BTreeMap;
+
+use domain::AudienceId;
+use domain::feed::Control;
+use ports::Table;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use state::feeds::{
+    DEFAULT_FEED, Delivery, Feed, Import, ImportStatus, Kind, Part, change_delivery, delivery_key, import_key,
+};
+use state::syncs::Subscription;
+use state::{Deps, Step, load, syncs, update};
+
+pub(crate) use delivery::due;
+
+/// The folder of arriving files.
+const INCOMING: &str = "incoming/";
+/// The listing of arriving files, for lost notifications, is done at most this often, in ms.
+const BACKSTOP_MS: u64 = 15 * 60_000;
+
+/// A file that arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// Object key.
+    pub key: String,
+    /// Entity tag: the same name with another content is another import.
+    pub etag: String,
+}
+
+/// Reads a notification of the bucket; a test event holds no arrival. `None`: the body is something else.
+#[must_use]
+pub fn arrivals(body: &Value) -> Option<Vec<Arrival>> {
+    if body["Event"] == "s3:TestEvent" {
+        return Some(Vec::new());
+    }
+    let records = body["Records"].as_array()?;
+    records
+        .iter()
+        .map(|record| {
+            let object = &record["s3"]["object"];
+            let key = object["key"].as_str()?.replace('+', " ");
+            let key = percent_encoding::percent_decode_str(&key).decode_utf8().ok()?.into_owned();
+            Some(Arrival { key, etag: object["eTag"].as_str().unwrap_or_default().trim_matches('"').to_owned() })
+        })
+        .collect()
+}
+
+/// When arriving files were last listed. DynamoDB keeps objects only, so not the bare number.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Listed {
+    v: u8,
+    /// In ms.
+    at: u64,
+}
+
+/// Takes in files that have no record, because their notification was lost.
+pub async fn backstop(deps: &Deps, deadline: u64) -> Step<()> {
+    let now = deps.now();
+    let every = deps.settings.scaled(BACKSTOP_MS);
+    let key = ports::Key::new("backstop", "incoming");
+    let due = update(
+        deps,
+        Table::Syncs,
+        &key,
+        |last: Option<Listed>| {
+            let fresh = last.is_some_and(|last| now < last.at + every);
+            Ok(if fresh { (None, false) } else { (Some(Listed { v: 1, at: now }), true) })
+        },
+        |_| None,
+    )
+    .await?;
+    if !due {
+        return Ok(());
+    }
+    let mut after: Option<String> = None;
+    loop {
+        let objects = deps.ports.objects.list(INCOMING, after.as_deref()).await?;
+        let Some(last) = objects.last() else { return Ok(()) };
+        after = Some(last.key.clone());
+        for object in objects {
+            arrived(deps, &Arrival { key: object.key, etag: object.etag }, deadline).await?;
+        }
+    }
+}
+
+/// Takes in one file. A second time it changes nothing.
+pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> {
+    let Some(place) = place(deps, &arrival.key).await? else { return Ok(()) };
+    let Place { subscription, feed, path } = &place;
+    let munchkin = &subscription.munchkin_id;
+    let id = format!("{path}.{}", arrival.etag);
+    let key = import_key(munchkin, &id);
+    let known: Option<state::Doc<Import>> = load(deps, Table::Syncs, &key).await?;
+    if let Some(known) = &known {
+        match (known.value.status, &known.value.delivery) {
+            (ImportStatus::Waiting, Some(delivery)) => {
+                return delivery::settle(deps, &delivery_key(munchkin, &feed.id, delivery), deadline).await;
+            }
+            (ImportStatus::Running, _) => {}
+            _ => return Ok(()),
+        }
+    }
+    let mut record = Import {
+        v: 1,
+        id: id.clone(),
+        key: arrival.key.clone(),
+        feed: feed.id.clone(),
+        delivery: None,
+        status: ImportStatus::Running,
+        why: None,
+        started_at: known.map_or_else(|| deps.now(), |known| known.value.started_at),
+        ended_at: None,
+        rows: 0,
+        rejected: 0,
+        rejects: Vec::new(),
+        taken: BTreeMap::new(),
+        rejected_by: BTreeMap::new(),
+        not_named: Vec::new(),
+    };
+    store(deps, &key, &record).await?;
+    let comes = match subscription.refused() {
+        Some(why) => Comes::Refused(why.to_owned()),
+        None => what(deps, feed, arrival, path).await?,
+    };
+    let now = deps.now();
+    match comes {
+        Comes::Refused(why) => {
+            record.status = ImportStatus::Refused;
+            record.why = Some(why);
+            record.ended_at = Some(now);
+            store(deps, &key, &record).await
+        }
+        Comes::Control(controls) => {
+            for (id, control) in controls {
+                let key = delivery_key(munchkin, &feed.id, &id);
+                change_delivery(deps, &key, |found| {
+                    let delivery = found.get_or_insert_with(|| Delivery::new(munchkin, &feed.id, &id, now));
+                    let new = delivery.control.as_ref() != Some(&control);
+                    if new {
+                        delivery.control = Some(control.clone());
+                        delivery.came(now);
+                    }
+                    (new, ())
+                })
+                .await?;
+                delivery::settle(deps, &key, deadline).await?;
+            }
+            record.status = ImportStatus::Done;
+            record.ended_at = Some(deps.now());
+            store(deps, &key, &record).await
+        }
+        Comes::Part { delivery, time, full, number } => {
+            record.delivery = Some(delivery.clone());
+            store(deps, &key, &record).await?;
+            let part = Part { key: arrival.key.clone(), etag: arrival.etag.clone(), number, import: id };
+            let name = name_of(path);
+            let key = delivery_key(munchkin, &feed.id, &delivery);
+            change_delivery(deps, &key, |found| {
+                let delivery = found.get_or_insert_with(|| Delivery::new(munchkin, &feed.id, &delivery, now));
+                let new = delivery.parts.get(name) != Some(&part);
+                if new {
+                    delivery.time = time;
+                    delivery.full = full;
+                    delivery.parts.insert(name.to_owned(), part.clone());
+                    delivery.came(now);
+                }
+                (new, ())
+            })
+            .await?;
+            delivery::settle(deps, &key, deadline).await
+        }
+    }
+}
+
+async fn store(deps: &Deps, key: &ports::Key, record: &Import) -> Step<()> {
+    update(deps, Table::Syncs, key, |_: Option<Import>| Ok((Some(record.clone()), ())), |_| None).await
+}
+
+/// Where a file belongs.
+struct Place {
+    subscription: Subscription,
+    feed: Feed,
+    /// Below the folder of its subscription.
+    path: String,
+}
+
+/// The subscription and the feed that a file is for. With one subscription every file is its own; with several, files lie
+/// in `incoming/<munchkin id>/`. Below that, the first folder says the feed, if one of its name was declared.
+async fn place(deps: &Deps, key: &str) -> Step<Option<Place>> {
+    let Some(path) = key.strip_prefix(INCOMING).filter(|path| !path.is_empty() && !path.ends_with('/')) else {
+        return Ok(None);
+    };
+    let mut subscriptions = syncs::subscriptions(deps).await?;
+    let (first, rest) = path.split_once('/').unwrap_or(("", path));
+    let named = |subscription: &Subscription| subscription.munchkin_id.as_str() == first;
+    let (subscription, path) = match subscriptions.iter().position(named) {
+        Some(index) => (subscriptions.swap_remove(index), rest),
+        None if subscriptions.len() == 1 => (subscriptions.swap_remove(0), path),
+        None => {
+            // Kept in the bucket, and found by the backstop once its subscription exists.
+            tracing::warn!("a file arrived that is for no subscription");
+            return Ok(None);
+        }
+    };
+    let munchkin = &subscription.munchkin_id;
+    let mut feed = None;
+    if let Some((folder, _)) = path.split_once('/') {
+        feed = state::feeds::feed(deps, munchkin, folder).await?;
+    }
+    if feed.is_none() {
+        feed = state::feeds::feed(deps, munchkin, DEFAULT_FEED).await?;
+    }
+    let feed = feed.unwrap_or_else(|| Feed::new(DEFAULT_FEED, Kind::AamFiles));
+    Ok(Some(Place { path: path.to_owned(), subscription, feed }))
+}
+
+fn name_of(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// What a file is.
+enum Comes {
+    /// Nothing for us, and why.
+    Refused(String),
+    /// It says what belongs to these deliveries.
+    Control(Vec<(String, Control)>),
+    /// A part of a delivery.
+    Part { delivery: String, time: Option<u64>, full: bool, number: Option<u64> },
+}
+
+async fn what(deps: &Deps, feed: &Feed, arrival: &Arrival, path: &str) -> Step<Comes> {
+    let name = name_of(path);
+    let refused = |expected: &str| {
+        Ok(Comes::Refused(format!(
+            "not a file for the feed {}: {expected}. Files of another feed belong into the folder of its name",
+            feed.id
+        )))
+    };
+    match feed.kind {
+        Kind::AamStream | Kind::AepStream => refused("it is a stream and takes no files"),
+        Kind::AamFiles if feeds::aam::FileName::is_control(name) => {
+            let file = match feeds::aam::FileName::parse_control(name) {
+                Ok(file) => file,
+                Err(expected) => return refused(expected),
+            };
+            let Some(bytes) = deps.ports.objects.get(&arrival.key).await? else { return Ok(gone()) };
+            Ok(match feeds::info::parse(&bytes) {
+                Ok(control) => Comes::Control(vec![(aam_delivery(name, file.mode, file.time), control)]),
+                Err(why) => Comes::Refused(format!("the control file cannot be read: {why}")),
+            })
+        }
+        Kind::AamFiles => match feeds::aam::FileName::parse(name) {
+            Ok(file) => Ok(Comes::Part {
+                delivery: aam_delivery(name, file.mode, file.time),
+                time: Some(file.time),
+                full: file.mode == domain::feed::Mode::Full,
+                number: file.split,
+            }),
+            Err(expected) => refused(expected),
+        },
+        Kind::AepFiles if feeds::manifest::is_manifest(name) => {
+            let Some(bytes) = deps.ports.objects.get(&arrival.key).await? else { return Ok(gone()) };
+            Ok(match feeds::manifest::parse(&bytes) {
+                Ok(control) => Comes::Control(by_export(feed, path, &control)),
+                Err(why) => Comes::Refused(format!("the manifest cannot be read: {why}")),
+            })
+        }
+        Kind::AepFiles => match feeds::aep::FileName::parse(name) {
+            Ok(file) => Ok(Comes::Part {
+                delivery: export(feed, path, &file.stem),
+                time: file.time,
+                full: feed.full,
+                number: Some(file.part),
+            }),
+            Err(expected) => refused(&expected),
+        },
+    }
+}
+
+fn gone() -> Comes {
+    Comes::Refused("the file was gone before it was read".to_owned())
+}
+
+/// A delivery of Audience Manager: destination, mode and time, without the number of the part.
+fn aam_delivery(name: &str, mode: domain::feed::Mode, time: u64) -> String {
+    let mode = match mode {
+        domain::feed::Mode::Full => "full",
+        domain::feed::Mode::Iter => "iter",
+    };
+    let name = name.to_ascii_lowercase();
+    let destination = name.rfind(&format!("_{mode}_")).map_or("", |end| &name[..end]);
+    format!("{destination}_{mode}_{time}")
+}
+
+/// An export of Experience Platform: its folder below the feed's, and its name without the number of the part.
+fn export(feed: &Feed, path: &str, stem: &str) -> String {
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let folder = folder.strip_prefix(&feed.id).unwrap_or(folder).trim_start_matches('/');
+    if folder.is_empty() { stem.to_owned() } else { format!("{folder}/{stem}") }
+}
+
+/// A manifest names the files of all exports of a run; each export is a delivery. It lies in their folder.
+fn by_export(feed: &Feed, path: &str, control: &Control) -> Vec<(String, Control)> {
+    let mut exports: BTreeMap<String, Control> = BTreeMap::new();
+    for (name, size) in &control.files {
+        let Ok(file) = feeds::aep::FileName::parse(name) else { continue };
+        let export = exports.entry(export(feed, path, &file.stem));
+        let export = export.or_insert_with(|| Control { time: control.time, ..Control::default() });
+        export.files.insert(name.clone(), *size);
+    }
+    exports.into_iter().collect()
+}
+
+/// The audience that a path tells, for files that do not: a folder or a name with its id, or the only one that the feed
+/// names.
+fn audience_of(feed: &Feed, path: &str) -> Option<AudienceId> {
+    let told = feeds::aep::FileName::parse(path).ok().and_then(|file| file.audience);
+    told.or_else(|| feed.audiences.first().filter(|_| feed.audiences.len() == 1).cloned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notifications_are_read_and_test_events_hold_nothing() {
+        let body = r#"{"Records":[{"s3":{"object":{"key":"incoming/a+b%3Dc.sync","eTag":"\"e\""}}}]}"#;
+        let arrivals = |body: &str| arrivals(&serde_json::from_str(body).unwrap());
+        assert_eq!(arrivals(body), Some(vec![Arrival { key: "incoming/a b=c.sync".into(), etag: "e".into() }]));
+        assert_eq!(arrivals(r#"{"Event":"s3:TestEvent","Bucket":"b"}"#), Some(vec![]));
+        assert_eq!(arrivals("{}"), None);
+    }
+}
