@@ -131,6 +131,8 @@ pub struct Scenario {
     merged: BTreeMap<u64, u64>,
     /// What files said, by time: audience, ECID, and in or out; a snapshot clears its audience first.
     files: BTreeMap<u64, File>,
+    /// What streams said.
+    streams: Vec<Streamed>,
     syncs: Vec<SyncModel>,
     /// Members before us, by list.
     theirs: BTreeMap<u64, BTreeSet<u64>>,
@@ -151,6 +153,21 @@ struct File {
     snapshot: bool,
     inside: BTreeMap<u64, BTreeSet<u64>>,
     outside: BTreeMap<u64, BTreeSet<u64>>,
+}
+
+/// One entry of a stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Streamed {
+    /// The segment.
+    pub sid: u64,
+    /// The ECID.
+    pub ecid: u64,
+    /// When it changed, in ms.
+    pub changed: u64,
+    /// Up to when the source vouches for it, in ms.
+    pub as_of: u64,
+    /// In or out.
+    pub inside: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -213,6 +230,7 @@ impl Scenario {
             erased_people: BTreeSet::new(),
             merged: BTreeMap::new(),
             files: BTreeMap::new(),
+            streams: Vec::new(),
             syncs: Vec::new(),
             theirs,
             kept: BTreeMap::new(),
@@ -471,6 +489,32 @@ impl Scenario {
         }
     }
 
+    /// A stream says something; the message waits in its queue.
+    pub fn hear(&mut self, said: Streamed) {
+        let received_at = self.driver.sim.lock().now;
+        self.tell(format!("stream {said:?}"));
+        self.streams.push(said);
+        let Streamed { sid, ecid: e, changed, as_of, inside } = said;
+        let entry = json!({
+            "audience": format!("aam:{sid}"), "ecid": ecid(e), "changed": changed, "as_of": as_of, "inside": inside,
+        });
+        let body = json!({
+            "v": 1, "munchkin_id": MUNCHKIN, "feed": "live", "received_at": received_at, "entries": [entry],
+        });
+        let message = Outgoing { body: body.to_string(), group: None, dedup: None };
+        self.driver.sim.lock().enqueue(Queue::Events, message);
+    }
+
+    fn random_stream(&mut self) {
+        let now = self.driver.sim.lock().now;
+        let changed = self.rng.random_range(BEGIN..=now);
+        // One source vouches for what it repeats, the other one does not.
+        let as_of = if self.rng.random_bool(0.5) { now } else { changed };
+        let (sid, e) = (SIDS[self.rng.random_range(0..SIDS.len())], self.any(ECIDS));
+        let said = Streamed { sid, ecid: e, changed, as_of, inside: self.rng.random_bool(0.6) };
+        self.hear(said);
+    }
+
     /// Marketo merges two people.
     pub fn merge(&mut self, winner: u64, loser: u64) {
         let merged = {
@@ -550,7 +594,8 @@ impl Scenario {
         let steps = self.rng.random_range(10..24);
         self.driver.sim.lock().faults = faults;
         for _ in 0..steps {
-            match self.rng.random_range(0..22) {
+            match self.rng.random_range(0..25) {
+                22.. => self.random_stream(),
                 0..5 => {
                     let (e, t) = (self.any(ECIDS), self.any(TOKENS));
                     match self.rng.random_range(0..5) {
@@ -561,7 +606,7 @@ impl Scenario {
                         _ => self.see(e, t),
                     }
                 }
-                20.. => {
+                20..22 => {
                     let subject = match self.rng.random_range(0..4) {
                         0 => Erase::Token(self.any(TOKENS)),
                         1 => Erase::Ecid(self.any(ECIDS)),
@@ -784,19 +829,27 @@ impl Scenario {
     // ---- The reference model: from the raw inputs to the lists, nothing shared with the functions. ----
 
     fn audience(&self, sid: u64) -> BTreeSet<u64> {
-        let mut members = BTreeSet::new();
-        for file in self.files.values() {
-            if let Some(inside) = file.inside.get(&sid) {
-                if file.snapshot {
-                    members.clear();
-                }
-                members.extend(inside);
+        (1..=ECIDS).filter(|e| self.is_member(sid, *e)).collect()
+    }
+
+    /// The latest word counts: of a snapshot, of another file, or of the streams; at one time the streams', and an exit.
+    fn is_member(&self, sid: u64, e: u64) -> bool {
+        let mut words: Vec<(u64, u8, bool)> = Vec::new();
+        for (time, file) in &self.files {
+            let inside = file.inside.get(&sid);
+            if inside.is_some_and(|ecids| file.snapshot || ecids.contains(&e)) {
+                words.push((*time, 1, !inside.is_some_and(|ecids| ecids.contains(&e))));
             }
-            for left in file.outside.get(&sid).into_iter().flatten() {
-                members.remove(left);
+            if file.outside.get(&sid).is_some_and(|ecids| ecids.contains(&e)) {
+                words.push((*time, 1, true));
             }
         }
-        members
+        // Among the streams' words the latest change counts; it stands for the time up to which it is vouched for, which is
+        // kept to ten minutes.
+        let mine = self.streams.iter().filter(|said| said.sid == sid && said.ecid == e);
+        let last = mine.map(|said| (said.changed, !said.inside, said.changed.max(said.as_of / 600_000 * 600_000))).max();
+        words.extend(last.map(|(_, out, as_of)| (as_of, 2, out)));
+        words.into_iter().max().is_some_and(|(_, _, out)| !out)
     }
 
     fn wanted_by(&self, sid: u64) -> BTreeSet<u64> {
