@@ -63,7 +63,10 @@ pub(crate) async fn propagate(
         }
     }
     let ecids: BTreeSet<Ecid> = changed.keys().copied().collect();
-    for (audience, inside) in memberships(deps, munchkin, &ecids).await? {
+    for audience in syncs::followed(deps, munchkin).await? {
+        let Some(members) = Members::open(deps, munchkin, &audience).await? else { continue };
+        // An ECID that has just left may be looked at after its former leads are forgotten here: told of them now.
+        let inside = members.which_ever(&ecids).await?;
         if inside.is_empty() {
             continue;
         }

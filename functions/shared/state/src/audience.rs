@@ -258,6 +258,14 @@ impl<'a> Members<'a> {
         Ok(found)
     }
 
+    /// Those of the ECIDs that are in the audience, or were when somebody last looked: whoever left may not have been looked at
+    /// since.
+    pub async fn which_ever(&self, ecids: &BTreeSet<Ecid>) -> Step<HashSet<Ecid>> {
+        let mut found = self.which_in_base(ecids).await?;
+        found.extend(self.overlay(ecids).await?.into_keys());
+        Ok(found)
+    }
+
     /// Those of the ECIDs that the snapshot holds, whatever was said since.
     pub async fn which_in_base(&self, ecids: &BTreeSet<Ecid>) -> Step<HashSet<Ecid>> {
         let mut found = HashSet::new();
