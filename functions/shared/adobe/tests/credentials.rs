@@ -116,7 +116,7 @@ impl Random for Outside {
 }
 
 fn world(secret: &'static str, refusal: u16) -> (Deps, Arc<Outside>) {
-    let library = Library { folders: Vec::new(), segments: Vec::new() };
+    let library = Library::default();
     let start = 1_795_132_800_000;
     let outside = Arc::new(Outside {
         double: Mutex::new(Adobe::new(DoubleSettings::default(), library, start)),
