@@ -25,4 +25,5 @@ pub const USES: lambda::Uses = lambda::Uses {
     matches: true,
     marketo: false,
     adobe: false,
+    streams: false,
 };

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use state::audience::want_pass;
 use state::bell::BellKey;
 use state::budget::Purpose;
+use state::rest::{rest, ring_list};
 use state::syncs::{
     GuardSettings, Leaving, MembersBefore, Start, Status, Subscription, Sync, Target, change_sync, sync_key,
 };
@@ -28,7 +29,7 @@ use crate::lists::named;
 use crate::orders::read_guard;
 use crate::problem::{Answer, Problem};
 use crate::routes::{Request, Response, load_sync};
-use crate::{control, view};
+use crate::view;
 
 /// Longest name of a list, in characters (Marketo's asset API).
 const NAME_CHARACTERS: usize = 255;
@@ -614,7 +615,7 @@ async fn finish(deps: &Deps, sync: Sync, list: Option<ListAsset>) -> Step<Outcom
     // Whoever closed the subscription meanwhile may have looked before this sync was active.
     let subscription = syncs::subscription(deps, munchkin).await?;
     if let (Status::Active, Some(why)) = (sync.status, subscription.as_ref().and_then(Subscription::refused)) {
-        sync = control::rest(deps, &sync, Status::Paused, Some(why)).await?;
+        sync = rest(deps, &sync, Status::Paused, Some(why)).await?;
     }
     announce(deps, &sync).await?;
     Ok(Outcome::Made(sync))
@@ -626,7 +627,7 @@ async fn announce(deps: &Deps, sync: &Sync) -> Step<()> {
     bell::mark(deps, &BellKey::audience(munchkin, &sync.audience)).await?;
     bell::mark(deps, &BellKey::identity(munchkin)).await?;
     // Where another sync follows the audience, the pass may have been published before this one was active.
-    control::ring_list(deps, sync).await?;
+    ring_list(deps, sync).await?;
     deps.ports.tables.delete(Table::Syncs, &making_key(munchkin, &sync.id), Expect::Anything).await?;
     Ok(())
 }

@@ -25,4 +25,5 @@ pub const USES: lambda::Uses = lambda::Uses {
     matches: false,
     marketo: true,
     adobe: true,
+    streams: false,
 };

@@ -33,6 +33,7 @@ pub const USES: lambda::Uses = lambda::Uses {
     matches: false,
     marketo: true,
     adobe: false,
+    streams: false,
 };
 
 /// Handles one ring of a list. Replay is harmless: the work is recomputed from state.

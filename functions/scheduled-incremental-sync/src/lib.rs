@@ -25,6 +25,7 @@ pub const USES: lambda::Uses = lambda::Uses {
     matches: true,
     marketo: true,
     adobe: true,
+    streams: false,
 };
 
 /// Handles one ring of identity work or of an audience. Replay is harmless: the work is recomputed from state.

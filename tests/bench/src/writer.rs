@@ -215,7 +215,7 @@ impl Bench {
                 .collect(),
         };
         let settings = marketo::Settings { latency_ms: LATENCY_MS, ..marketo::Settings::default() };
-        let library = Library { folders: Vec::new(), segments: Vec::new() };
+        let library = Library::default();
         let sim = Sim::new(
             1,
             BEGIN,

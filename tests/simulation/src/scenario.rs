@@ -214,6 +214,7 @@ impl Scenario {
         let library = Library {
             folders: vec![Folder { folder_id: 1, parent_folder_id: 0, name: "Retail".into() }],
             segments: SIDS.map(|sid| Segment { sid, folder_id: 1, name: format!("Audience {sid}") }).to_vec(),
+            ..Library::default()
         };
         let sim = Sim::new(
             seed,

@@ -34,7 +34,7 @@ fn rig(share: f64, quota: u64) -> Rig {
         1,
         MIDNIGHT,
         Marketo::new(marketo::Settings::default(), data, MIDNIGHT),
-        Adobe::new(adobe::Settings::default(), Library { folders: Vec::new(), segments: Vec::new() }, MIDNIGHT),
+        Adobe::new(adobe::Settings::default(), Library::default(), MIDNIGHT),
     );
     // Only the test turns the clock.
     sim.lock().port_ms = 0;

@@ -49,7 +49,7 @@ impl World {
     fn new(leads: LeadId, above: Option<u64>, ours: bool, double: marketo::Settings) -> Self {
         let lead = |id| Lead { id, email: Some(format!("p{id}@example.com")), cookies: Vec::new(), ecids: Vec::new() };
         let data = instance((1..=leads).map(lead).collect(), BTreeSet::new());
-        let library = Library { folders: Vec::new(), segments: Vec::new() };
+        let library = Library::default();
         let sim = Sim::new(
             1,
             BEGIN,

@@ -89,6 +89,7 @@ fn a_world(seed: u64) -> World {
     let library = Library {
         folders: vec![Folder { folder_id: 1, parent_folder_id: 0, name: "Retail".into() }],
         segments: (101..=103).map(|sid| Segment { sid, folder_id: 1, name: format!("Audience {sid}") }).collect(),
+        ..Library::default()
     };
     let files: Vec<FeedFile> = (1..=rng.random_range(1..4)).map(|number| a_file(rng, number)).collect();
     let mut later = Vec::new();
@@ -128,7 +129,7 @@ fn a_world(seed: u64) -> World {
     }
     let matches = (0..rng.random_range(4..16)).map(|_| a_match(rng)).collect();
     let syncs = (0..rng.random_range(1..5)).map(|_| a_sync(rng)).collect();
-    World { library, marketo, matches, syncs, files, later }
+    World { library, marketo, matches, feeds: std::collections::BTreeMap::new(), syncs, files, later }
 }
 
 fn post(scenario: &mut Scenario, found: &Match) {

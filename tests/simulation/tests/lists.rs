@@ -87,7 +87,7 @@ impl World {
         // In a third of the worlds the day's calls are few.
         let quota: u32 = if seed.is_multiple_of(3) { 240 } else { 50_000 };
         let double = marketo::Settings { daily_quota: quota, ..marketo::Settings::default() };
-        let library = Library { folders: Vec::new(), segments: Vec::new() };
+        let library = Library::default();
         let sim = Sim::new(
             seed,
             BEGIN,

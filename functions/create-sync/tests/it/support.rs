@@ -282,6 +282,7 @@ fn library() -> Library {
     Library {
         folders: vec![folder(1, 0, "Retail"), folder(2, 1, "Shop")],
         segments: vec![segment(101, "Carts"), segment(102, "Never delivered"), segment(103, "Buyers")],
+        ..Library::default()
     }
 }
 

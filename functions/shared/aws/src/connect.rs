@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
-use ports::{Ports, Queue, Table, Vendor};
+use ports::{Ports, Queue, StreamSecrets, Table, Vendor};
 
 use crate::{DynamoTables, KeptSecrets, ReqwestHttp, S3Objects, Source, SqsQueues, SystemClock, SystemRandom};
 
@@ -63,11 +63,14 @@ pub struct Wiring {
 }
 
 /// Reads the environment, makes every client, opens the connection to DynamoDB. `sources`: where the credentials are of
-/// the vendors that the function calls.
+/// the vendors that the function calls; `streams`: where the secrets of streams are, if it needs them.
 ///
 /// # Errors
 /// When the HTTP client cannot be made.
-pub async fn connect(sources: BTreeMap<Vendor, Source>) -> anyhow::Result<Wiring> {
+pub async fn connect(
+    sources: BTreeMap<Vendor, Source>,
+    streams: Option<Source<StreamSecrets>>,
+) -> anyhow::Result<Wiring> {
     let variable = |name: &str| std::env::var(name).ok();
     let sdk = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
     let names = Names::read(variable);
@@ -86,7 +89,7 @@ pub async fn connect(sources: BTreeMap<Vendor, Source>) -> anyhow::Result<Wiring
         objects: Arc::new(objects),
         queues: queues.clone(),
         http: Arc::new(ReqwestHttp::new()?),
-        secrets: Arc::new(KeptSecrets::new(secrets_client(&sdk), sources)),
+        secrets: Arc::new(KeptSecrets::new(secrets_client(&sdk), sources, streams)),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
     };

@@ -8,9 +8,10 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_http_client::test_util::infallible_client_fn;
 use ports::{
-    Credentials as Shown, Expect, Item, Key, Outgoing, PortError, PortResult, Queue, Queues, Read, Secrets, Table,
-    Tables, Vendor,
+    Credentials as Shown, Expect, Item, Key, Outgoing, PortError, PortResult, Queue, Queues, Read, Secrets,
+    StreamSecrets, Table, Tables, Vendor,
 };
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use crate::{DynamoTables, KeptSecrets, Source, SqsQueues};
@@ -202,7 +203,7 @@ const ARN: &str = "arn:aws:secretsmanager:us-east-1:123456789012:secret:marketo-
 async fn read(status: u16, answer: Value) -> (PortResult<Shown>, Vec<Value>) {
     let (sdk, seen) = scripted(vec![(status, answer)]);
     let sources = BTreeMap::from([(Vendor::Marketo, Source::SecretsManager(ARN.to_owned()))]);
-    let found = KeptSecrets::new(crate::secrets_client(&sdk), sources).read(Vendor::Marketo).await;
+    let found = KeptSecrets::new(crate::secrets_client(&sdk), sources, None).read(Vendor::Marketo).await;
     let seen = seen.lock().expect("no panic").clone();
     (found, seen)
 }
@@ -264,10 +265,47 @@ async fn credentials_of_the_environment_ask_nobody_and_those_of_nobody_are_refus
     let (sdk, seen) = scripted(Vec::new());
     let ours = Shown::new("canary", "canary");
     let sources = BTreeMap::from([(Vendor::Adobe, Source::Environment(ours.clone()))]);
-    let secrets = KeptSecrets::new(crate::secrets_client(&sdk), sources);
+    let secrets = KeptSecrets::new(crate::secrets_client(&sdk), sources, None);
     assert!(!format!("{secrets:?}").contains("canary"));
     assert_eq!(secrets.read(Vendor::Adobe).await.expect("ours"), ours);
     let error = secrets.read(Vendor::Marketo).await.expect_err("not declared");
     assert!(matches!(error, PortError::Refused { .. }), "{error}");
+    assert!(seen.lock().expect("no panic").is_empty());
+}
+
+/// Secrets of streams that stand at the ARN.
+fn at_the_arn(client: aws_sdk_secretsmanager::Client) -> KeptSecrets {
+    KeptSecrets::new(client, BTreeMap::new(), Some(Source::SecretsManager(ARN.to_owned())))
+}
+
+#[tokio::test]
+async fn secrets_of_streams_are_read_by_their_arn_and_not_remembered() {
+    let text = |key: &str| json!({"ARN": ARN, "SecretString": json!({"feeds": {"web": {"keys": [key]}}}).to_string()});
+    let (sdk, seen) = scripted(vec![(200, text("canary-1")), (200, text("canary-2"))]);
+    let secrets = at_the_arn(crate::secrets_client(&sdk));
+    for expected in ["canary-1", "canary-2"] {
+        let found = secrets.streams().await.expect("secrets");
+        assert!(!format!("{found:?} {secrets:?}").contains("canary"));
+        assert_eq!(found.of("123-ABC-456", "web").expect("a feed").keys[0].expose_secret(), expected);
+    }
+    assert_eq!(*seen.lock().expect("no panic"), [json!({"SecretId": ARN}), json!({"SecretId": ARN})]);
+}
+
+#[tokio::test]
+async fn malformed_secrets_of_streams_are_refused_and_those_of_nobody_too() {
+    let malformed = json!({"ARN": ARN, "SecretString": r#"{"feeds": {"web": {"keys": "canary"}}}"#});
+    let bytes = json!({"ARN": ARN, "SecretBinary": "Y2FuYXJ5"});
+    for (answer, what) in [(malformed, "`keys`"), (bytes, "a JSON object")] {
+        let (sdk, _) = scripted(vec![(200, answer)]);
+        let error = at_the_arn(crate::secrets_client(&sdk)).streams().await.expect_err("malformed");
+        assert!(matches!(error, PortError::Refused { .. }), "{error}");
+        assert!(error.to_string().contains(what) && !format!("{error:?} {error}").contains("canary"), "{error:?}");
+    }
+    let (sdk, seen) = scripted(Vec::new());
+    let none = KeptSecrets::new(crate::secrets_client(&sdk), BTreeMap::new(), None);
+    assert!(matches!(none.streams().await, Err(PortError::Refused { .. })));
+    let given = StreamSecrets::parse(r#"{"feeds": {"web": {"tokens": ["canary"]}}}"#).expect("secrets");
+    let given = KeptSecrets::new(crate::secrets_client(&sdk), BTreeMap::new(), Some(Source::Environment(given)));
+    assert_eq!(given.streams().await.expect("ours").of("123-ABC-456", "web").expect("a feed").tokens.len(), 1);
     assert!(seen.lock().expect("no panic").is_empty());
 }

@@ -1,23 +1,24 @@
-//! The vendors' credentials, from Secrets Manager or from the environment.
+//! The vendors' credentials and the secrets of streams, from Secrets Manager or from the environment.
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::Client;
-use ports::{Credentials, PortError, PortResult, Secrets, Vendor};
+use ports::{Credentials, PortError, PortResult, Secrets, StreamSecrets, Vendor};
 use serde_json::Value;
 
 use crate::errors::port_error;
 
 const SERVICE: &str = "secretsmanager";
 
-/// Where a vendor's credentials are kept.
+/// Where a vendor's credentials are kept, or the secrets of streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// A secret of Secrets Manager, by its ARN: a JSON object with `client_id` and `client_secret`.
+pub enum Source<T = Credentials> {
+    /// A secret of Secrets Manager, by its ARN: a JSON object, with `client_id` and `client_secret` or as
+    /// [`StreamSecrets::parse`] reads it.
     SecretsManager(String),
     /// They stood in the environment, and stay as they are.
-    Environment(Credentials),
+    Environment(T),
 }
 
 /// The port [`Secrets`].
@@ -25,13 +26,25 @@ pub enum Source {
 pub struct KeptSecrets {
     client: Client,
     sources: BTreeMap<Vendor, Source>,
+    streams: Option<Source<StreamSecrets>>,
 }
 
 impl KeptSecrets {
-    /// Credentials of these vendors; those of others are refused.
+    /// Credentials of these vendors, and secrets of streams; others are refused.
     #[must_use]
-    pub const fn new(client: Client, sources: BTreeMap<Vendor, Source>) -> Self {
-        Self { client, sources }
+    pub const fn new(
+        client: Client,
+        sources: BTreeMap<Vendor, Source>,
+        streams: Option<Source<StreamSecrets>>,
+    ) -> Self {
+        Self { client, sources, streams }
+    }
+
+    /// The text of a secret; empty if it is no text.
+    async fn text(&self, arn: &str) -> PortResult<String> {
+        let answer = self.client.get_secret_value().secret_id(arn).send().await;
+        let answer = answer.map_err(|error| port_error(SERVICE, "GetSecretValue", &error))?;
+        Ok(answer.secret_string().unwrap_or_default().to_owned())
     }
 }
 
@@ -41,11 +54,16 @@ impl Secrets for KeptSecrets {
         match self.sources.get(&vendor) {
             None => Err(refused(vendor, "the function is given none")),
             Some(Source::Environment(credentials)) => Ok(credentials.clone()),
-            Some(Source::SecretsManager(arn)) => {
-                let answer = self.client.get_secret_value().secret_id(arn).send().await;
-                let answer = answer.map_err(|error| port_error(SERVICE, "GetSecretValue", &error))?;
-                parse(vendor, answer.secret_string().unwrap_or_default())
-            }
+            Some(Source::SecretsManager(arn)) => parse(vendor, &self.text(arn).await?),
+        }
+    }
+
+    async fn streams(&self) -> PortResult<StreamSecrets> {
+        let refused = |why| PortError::Refused { service: SERVICE, reason: format!("secrets of streams: {why}") };
+        match &self.streams {
+            None => Err(refused("the function is given none".to_owned())),
+            Some(Source::Environment(secrets)) => Ok(secrets.clone()),
+            Some(Source::SecretsManager(arn)) => StreamSecrets::parse(&self.text(arn).await?).map_err(refused),
         }
     }
 }

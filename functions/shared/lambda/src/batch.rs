@@ -11,7 +11,7 @@ use std::panic::AssertUnwindSafe;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use futures::future::{Either, select};
+use futures::future::{Either, join_all, select};
 use ports::{Clock, Failure, PortResult, Random};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -202,6 +202,32 @@ where
     Ok(serde_json::to_value(Response { batch_item_failures: failed })?)
 }
 
+/// Handles an invocation's SQS event as a whole, as [`run_whole`] does, with what [`run_batch`] gives: the handler sees how
+/// often each message was received, ends with the deadline, and may panic; messages that are to be tried again return
+/// after some seconds, and a bad body at once, until the dead-letter queue takes it.
+///
+/// # Errors
+/// As [`run_batch`].
+pub async fn run_together<T, H, F>(app: &App, invocation: Invocation, handler: H) -> anyhow::Result<serde_json::Value>
+where
+    T: DeserializeOwned,
+    H: FnOnce(Vec<Message<T>>) -> F,
+    F: Future<Output = Result<(), Failure>> + Send,
+{
+    let event: SqsEvent =
+        serde_json::from_value(invocation.event).map_err(|_| anyhow::anyhow!("the event is no SQS event"))?;
+    let runner = Runner {
+        clock: &*app.ports.clock,
+        random: &*app.ports.random,
+        visibility: &*app.visibility,
+        counts: &invocation.counts,
+        time_scale: app.config.time_scale,
+        stop_ms: invocation.deadline_ms.saturating_sub(RESERVE_MS),
+    };
+    let response = runner.together(event, handler).await?;
+    Ok(serde_json::to_value(response)?)
+}
+
 struct Runner<'a> {
     clock: &'a dyn Clock,
     random: &'a dyn Random,
@@ -272,27 +298,11 @@ impl Runner<'_> {
         H: Fn(Message<T>) -> F,
         F: Future<Output = Result<(), Failure>> + Send,
     {
-        let failure = match serde_json::from_str::<T>(&record.body) {
-            Ok(body) => {
-                let message = Message {
-                    body,
-                    queue: record.queue().to_owned(),
-                    receives: record.receives(),
-                    deadline_ms: self.stop_ms,
-                };
-                match self.bounded(message, handler).await {
-                    Ok(()) => return Ok(()),
-                    Err(failure) => failure,
-                }
-            }
-            // The parser's text may quote the body; its place and kind do not.
-            Err(error) => Failure::fail(format!(
-                "the body is not what this queue carries ({:?} at line {}, column {})",
-                error.classify(),
-                error.line(),
-                error.column()
-            )),
+        let handled = match self.message(record) {
+            Ok(message) => self.bounded(|| handler(message)).await,
+            Err(failure) => Err(failure),
         };
+        let Err(failure) = handled else { return Ok(()) };
         match failure {
             Failure::Retry { reason, after_ms } => {
                 tracing::warn!(reason, "the message will be tried again");
@@ -309,13 +319,77 @@ impl Runner<'_> {
         }
     }
 
-    /// Runs the handler until the deadline and catches its panic.
-    async fn bounded<T, H, F>(&self, message: Message<T>, handler: &H) -> Result<(), Failure>
+    /// Parses the good bodies and handles them together.
+    async fn together<T, H, F>(&self, event: SqsEvent, handler: H) -> anyhow::Result<Response>
     where
-        H: Fn(Message<T>) -> F,
+        T: DeserializeOwned,
+        H: FnOnce(Vec<Message<T>>) -> F,
         F: Future<Output = Result<(), Failure>> + Send,
     {
-        let handled = AssertUnwindSafe(async { handler(message).await }).catch_unwind();
+        if event.records.iter().any(|record| record.message_id.is_empty()) {
+            anyhow::bail!("a record has no message id");
+        }
+        self.counts.add("records", event.records.len() as u64);
+        let (mut messages, mut good, mut returning) = (Vec::new(), Vec::new(), Vec::new());
+        for record in &event.records {
+            match self.message(record) {
+                Ok(message) => {
+                    messages.push(message);
+                    good.push(record);
+                }
+                Err(failure) => {
+                    tracing::error!(message.id = record.message_id, reason = %failure, "for the dead-letter queue");
+                    self.counts.add("records_refused", 1);
+                    returning.push((record, 0));
+                }
+            }
+        }
+        let handled = if messages.is_empty() { Ok(()) } else { self.bounded(|| handler(messages)).await };
+        match handled {
+            Ok(()) => {}
+            Err(Failure::Outage { reason }) => anyhow::bail!("outage: {reason}"),
+            Err(Failure::Retry { reason, after_ms }) => {
+                tracing::warn!(reason, "the batch will be tried again");
+                self.counts.add("records_retried", good.len() as u64);
+                let wait_ms = |record| after_ms.unwrap_or_else(|| self.wait_ms(record));
+                returning.extend(good.into_iter().map(|record| (record, wait_ms(record))));
+            }
+            Err(Failure::Fail { reason }) => {
+                tracing::error!(reason, "the batch cannot be handled");
+                self.counts.add("records_refused", good.len() as u64);
+                // Apart from one another: one of them may be the cause.
+                returning.extend(good.into_iter().map(|record| (record, self.wait_ms(record))));
+            }
+        }
+        self.counts.add("records_failed", returning.len() as u64);
+        // At once: there is a second for all of them.
+        join_all(returning.iter().map(|(record, wait_ms)| self.hide(record, *wait_ms))).await;
+        let failed = |record: &SqsRecord| ItemFailure { item_identifier: record.message_id.clone() };
+        Ok(Response { batch_item_failures: returning.into_iter().map(|(record, _)| failed(record)).collect() })
+    }
+
+    /// A record as its handler sees it.
+    fn message<T: DeserializeOwned>(&self, record: &SqsRecord) -> Result<Message<T>, Failure> {
+        let body = serde_json::from_str::<T>(&record.body).map_err(|error| {
+            // The parser's text may quote the body; its place and kind do not.
+            Failure::fail(format!(
+                "the body is not what this queue carries ({:?} at line {}, column {})",
+                error.classify(),
+                error.line(),
+                error.column()
+            ))
+        })?;
+        let queue = record.queue().to_owned();
+        Ok(Message { body, queue, receives: record.receives(), deadline_ms: self.stop_ms })
+    }
+
+    /// Runs the handler until the deadline and catches its panic.
+    async fn bounded<F>(&self, handle: impl FnOnce() -> F) -> Result<(), Failure>
+    where
+        F: Future<Output = Result<(), Failure>> + Send,
+    {
+        // Called inside the future, so that a panic before the first await is caught too.
+        let handled = AssertUnwindSafe(async { handle().await }).catch_unwind();
         let time = self.clock.sleep_ms(self.stop_ms.saturating_sub(self.clock.now_ms()));
         match select(std::pin::pin!(handled), time).await {
             Either::Left((Ok(ended), _)) => ended,
@@ -587,6 +661,71 @@ mod tests {
             assert!(ran.response.is_err());
             assert_eq!(ran.handled, [0u64; 0]);
         }
+    }
+
+    /// Handles a batch as a whole and ends as `end` says; what was handled, how often each was received, what returns.
+    async fn together(
+        records: Vec<Value>,
+        end: fn() -> Act,
+    ) -> (anyhow::Result<Vec<String>>, Vec<(u64, u64)>, Vec<(String, u64)>) {
+        let event = serde_json::from_value(json!({"Records": records})).expect("an event");
+        let (clock, hidden, counts) = (Stopped::default(), Hidden::default(), Counts::default());
+        let handled = Mutex::new(Vec::new());
+        let runner = Runner {
+            clock: &clock,
+            random: &Fixed(700),
+            visibility: &hidden,
+            counts: &counts,
+            time_scale: 1.0,
+            stop_ms: 10_000,
+        };
+        let response = runner.together(event, |messages: Vec<Message<Body>>| {
+            let seen = messages.iter().map(|message| (message.body.n, message.receives)).collect();
+            *handled.lock().expect("no panic") = seen;
+            let end = end();
+            async move {
+                match end {
+                    Act::End(end) => end,
+                    Act::Panic => panic!("on purpose"),
+                    Act::Hang => std::future::pending().await,
+                }
+            }
+        });
+        let named = |response: Response| response.batch_item_failures.into_iter().map(|item| item.item_identifier);
+        let response = response.await.map(|response| named(response).collect());
+        (response, handled.into_inner().expect("no panic"), hidden.0.into_inner().expect("no panic"))
+    }
+
+    #[tokio::test]
+    async fn together_the_good_ones_are_handled_and_return_after_some_seconds_and_a_bad_one_at_once() {
+        let mut first = record("c", &body(3), None);
+        first["attributes"]["ApproximateReceiveCount"] = json!("1");
+        let records = vec![record("a", &body(1), None), record("b", "not JSON", None), first];
+        let (response, handled, hidden) = together(records.clone(), || Act::End(Ok(()))).await;
+        assert_eq!((response.expect("an answer"), handled), (vec!["b".to_owned()], vec![(1, 2), (3, 1)]));
+        assert_eq!(hidden, [hid("b", 0)]);
+
+        let ends: [fn() -> Act; 4] = [
+            || Act::End(Err(Failure::retry("throttled"))),
+            || Act::End(Err(Failure::fail("one of them"))),
+            || Act::Panic,
+            || Act::Hang,
+        ];
+        for end in ends {
+            let (response, _, hidden) = together(records.clone(), end).await;
+            assert_eq!(response.expect("an answer"), ["b", "a", "c"]);
+            assert_eq!(hidden, [hid("b", 0), hid("a", 5), hid("c", 3)]);
+        }
+    }
+
+    #[tokio::test]
+    async fn together_an_outage_fails_the_invocation_and_nothing_but_bad_ones_reaches_no_handler() {
+        let outage = || Act::End(Err(Failure::Outage { reason: "no such table".to_owned() }));
+        let (response, _, hidden) = together(vec![record("a", &body(1), None)], outage).await;
+        assert_eq!((response.expect_err("no answer").to_string().as_str(), hidden.len()), ("outage: no such table", 0));
+        let (response, handled, _) = together(vec![record("a", "", None)], outage).await;
+        assert_eq!((response.expect("an answer"), handled.len()), (vec!["a".to_owned()], 0));
+        assert!(together(vec![record("", &body(1), None)], outage).await.0.is_err());
     }
 
     #[test]

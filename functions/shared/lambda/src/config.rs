@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use aws::Source;
-use ports::{Credentials, Queue, Table, Vendor};
+use ports::{Credentials, Queue, StreamSecrets, Table, Vendor};
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// One environment variable.
@@ -83,6 +83,17 @@ const ADOBE_SCOPES: Variable = required(
     "ADOBE_SCOPES",
     "Scopes of the Adobe credential, separated by commas, as the Developer Console shows them.",
 );
+const STREAM_SECRET_ARN: Variable = optional(
+    "STREAM_SECRET_ARN",
+    "ARN of the secret with the keys, tokens and clients of streams, by feed; empty: the next one counts.",
+    "",
+);
+const STREAM_SECRETS: Variable = optional(
+    "STREAM_SECRETS",
+    "The keys, tokens and clients of streams themselves, as JSON, where no secret is named; empty as well: no stream is \
+     taken.",
+    "",
+);
 
 /// What a function uses: each function declares one as a constant.
 #[derive(Debug, Clone, Copy)]
@@ -99,12 +110,14 @@ pub struct Uses {
     pub marketo: bool,
     /// Whether it calls Adobe.
     pub adobe: bool,
+    /// Whether it takes streams.
+    pub streams: bool,
 }
 
 impl Uses {
     /// Nothing but what every function has.
     pub const NOTHING: Self =
-        Self { tables: &[], queues: &[], bucket: false, matches: false, marketo: false, adobe: false };
+        Self { tables: &[], queues: &[], bucket: false, matches: false, marketo: false, adobe: false, streams: false };
 
     /// The variables that such a function reads, in the order of the documentation.
     #[must_use]
@@ -127,6 +140,9 @@ impl Uses {
             all.extend([ADOBE_IMS_URL, ADOBE_AAM_URL, ADOBE_AEP_URL, ADOBE_AEP_FOLDERS_URL, ADOBE_AEP_SANDBOX]);
             all.extend(ADOBE.all());
             all.push(ADOBE_SCOPES);
+        }
+        if self.streams {
+            all.extend([STREAM_SECRET_ARN, STREAM_SECRETS]);
         }
         all
     }
@@ -167,6 +183,7 @@ impl Uses {
             log_level: env.parse(&LOG_LEVEL, "error, warn, info, debug or trace", |text| text.parse().ok())?,
             marketo: if self.marketo { Some(Marketo::load(&env)?) } else { None },
             adobe: if self.adobe { Some(Adobe::load(&env)?) } else { None },
+            streams: if self.streams { Some(streams(&env)?) } else { None },
         })
     }
 }
@@ -204,6 +221,8 @@ pub struct Config {
     pub marketo: Option<Marketo>,
     /// Adobe; `None`: the function does not declare it.
     pub adobe: Option<Adobe>,
+    /// Where the secrets of streams are; `None`: the function takes none.
+    pub streams: Option<Source<StreamSecrets>>,
 }
 
 impl Config {
@@ -343,6 +362,24 @@ impl CredentialVariables {
     }
 }
 
+/// At most one of the two ways may be taken.
+fn streams<F: Fn(&str) -> Option<String>>(env: &Env<F>) -> Result<Source<StreamSecrets>, ConfigError> {
+    let wrong = |variable: &Variable, expected| Err(ConfigError { name: variable.name, expected });
+    let arn = env.text(&STREAM_SECRET_ARN)?;
+    let secrets = SecretString::from(env.text(&STREAM_SECRETS)?);
+    match (arn.is_empty(), secrets.expose_secret().is_empty()) {
+        (false, true) => Ok(Source::SecretsManager(arn)),
+        (true, true) => Ok(Source::Environment(StreamSecrets::default())),
+        (true, false) => match StreamSecrets::parse(secrets.expose_secret()) {
+            Ok(secrets) => Ok(Source::Environment(secrets)),
+            Err(_) => {
+                wrong(&STREAM_SECRETS, "a JSON object with `feeds`, each with lists of `keys`, `tokens`, `clients`")
+            }
+        },
+        (false, false) => wrong(&STREAM_SECRET_ARN, "nothing, since the secrets of streams are set as well"),
+    }
+}
+
 struct Env<F>(F);
 
 impl<F: Fn(&str) -> Option<String>> Env<F> {
@@ -376,8 +413,15 @@ mod tests {
 
     use super::*;
 
-    const ALL: Uses =
-        Uses { tables: &Table::ALL, queues: &Queue::ALL, bucket: true, matches: true, marketo: true, adobe: true };
+    const ALL: Uses = Uses {
+        tables: &Table::ALL,
+        queues: &Queue::ALL,
+        bucket: true,
+        matches: true,
+        marketo: true,
+        adobe: true,
+        streams: true,
+    };
 
     fn complete() -> BTreeMap<&'static str, String> {
         ALL.variables()
@@ -439,6 +483,29 @@ mod tests {
     }
 
     #[test]
+    fn secrets_of_streams_are_in_a_secret_or_in_the_environment_and_never_in_both() {
+        const ARN: &str = "arn:aws:secretsmanager:us-east-1:123456789012:secret:canary-AbCdEf";
+        const JSON: &str = r#"{"feeds": {"web": {"keys": ["canary"]}}}"#;
+        let with = |arn: &str, secrets: &str| {
+            let mut env = complete();
+            env.insert(STREAM_SECRET_ARN.name, arn.to_owned());
+            env.insert(STREAM_SECRETS.name, secrets.to_owned());
+            load(&env).map(|config| config.streams.expect("declared"))
+        };
+        assert!(matches!(with(ARN, ""), Ok(Source::SecretsManager(arn)) if arn == ARN));
+        for (secrets, keys) in [(JSON, Some(1)), ("", None)] {
+            let Ok(Source::Environment(found)) = with("", secrets) else { panic!("in the environment") };
+            assert!(!format!("{found:?}").contains("canary"));
+            assert_eq!(found.of("123-ABC-456", "web").map(|feed| feed.keys.len()), keys);
+        }
+        for (arn, secrets, name) in [(ARN, JSON, "STREAM_SECRET_ARN"), ("", "canary", "STREAM_SECRETS")] {
+            let error = with(arn, secrets).expect_err("wrong");
+            assert_eq!(error.name, name);
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
     fn every_required_variable_is_named_when_it_is_missing_or_empty() {
         for variable in ALL.variables().into_iter().filter(|variable| variable.default.is_none()) {
             let mut env = complete();
@@ -495,6 +562,7 @@ mod tests {
             log_level: tracing::Level::INFO,
             marketo: None,
             adobe: None,
+            streams: None,
         };
         assert_eq!(config(1.0).scaled_ms(1_500), 1_500);
         assert_eq!(config(0.1).scaled_ms(1_505), 151);

@@ -19,7 +19,7 @@ mod http_event;
 mod runtime;
 mod telemetry;
 
-pub use batch::{Message, RESERVE_MS, Response, SqsEvent, SqsRecord, Visibility, run_batch, run_whole};
+pub use batch::{Message, RESERVE_MS, Response, SqsEvent, SqsRecord, Visibility, run_batch, run_together, run_whole};
 pub use config::{Adobe, Config, ConfigError, Marketo, Quota, Uses, Variable};
 pub use deps::deps;
 pub use http_event::{HttpEvent, http_answer};

@@ -56,7 +56,7 @@ impl std::fmt::Debug for Invocation {
 pub async fn start(function: &'static str, uses: &Uses) -> anyhow::Result<App> {
     let config = uses.load(|name| std::env::var(name).ok())?;
     telemetry::init(config.log_level);
-    let aws::Wiring { ports, queues } = aws::connect(config.secrets()).await?;
+    let aws::Wiring { ports, queues } = aws::connect(config.secrets(), config.streams.clone()).await?;
     Ok(App { function, config: Arc::new(config), ports, visibility: Arc::new(SqsVisibility(queues)) })
 }
 

@@ -12,12 +12,14 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Our own crates: the only ones whose lines below WARN are let through. Libraries print requests and answers at
 /// DEBUG and TRACE, and these hold items, messages and secrets.
-const OURS: [&str; 10] = [
+const OURS: [&str; 12] = [
     "adobe",
+    "audience_ingest",
     "aws",
     "cookie_ingest",
     "create_sync",
     "domain",
+    "feeds",
     "lambda",
     "list_writer",
     "marketo",

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use credentials::{Credentials, Vendor};
+pub use credentials::{Credentials, StreamSecret, StreamSecrets, Vendor};
 pub use failure::Failure;
 
 /// The tables. Each name is the logical one; the real name comes from the environment.
@@ -280,12 +280,17 @@ pub trait Http: Send + Sync {
     async fn send(&self, request: http::Request<Vec<u8>>, timeout_ms: u64) -> PortResult<http::Response<Vec<u8>>>;
 }
 
-/// Where the vendors' credentials are kept.
+/// Where the vendors' credentials are kept, and the proofs that we ask of those who send streams.
 #[async_trait]
 pub trait Secrets: Send + Sync {
     /// The credentials as they stand there now: nothing is remembered from an earlier call.
     /// [`PortError::Refused`]: there are none, or they are malformed. No error holds a value.
     async fn read(&self, vendor: Vendor) -> PortResult<Credentials>;
+
+    /// The secrets of streams, likewise. Where nothing else is said, there are none.
+    async fn streams(&self) -> PortResult<StreamSecrets> {
+        Err(PortError::Refused { service: "secrets", reason: "streams: the function is given none".to_owned() })
+    }
 }
 
 /// Time.
@@ -315,7 +320,7 @@ pub struct Ports {
     pub queues: Arc<dyn Queues>,
     /// HTTP to Marketo and Adobe.
     pub http: Arc<dyn Http>,
-    /// The vendors' credentials.
+    /// The vendors' credentials, and the secrets of streams.
     pub secrets: Arc<dyn Secrets>,
     /// Time.
     pub clock: Arc<dyn Clock>,

@@ -14,6 +14,7 @@ pub mod identity;
 pub mod lists;
 pub mod lists_index;
 pub mod notes;
+pub mod rest;
 pub mod syncs;
 mod version;
 

@@ -11,21 +11,27 @@ use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 /// A file as it arrives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedFile {
-    /// Name without folder.
+    /// Name below `incoming/`; the folder in it, if there is one, is the feed's name.
     pub name: String,
     /// The bytes as delivered (gzip if the name ends in `.gz`).
     pub bytes: Vec<u8>,
-    /// The time in the name, in milliseconds since the epoch; `None`: the name is none of Audience Manager's.
+    /// The time of the delivery that it belongs to, in milliseconds since the epoch; `None`: nothing tells it.
     pub time_ms: Option<u64>,
 }
 
 impl FeedFile {
-    /// A file whose time is read from its name.
+    /// A file whose time is read from its name; that of a manifest from the names that it lists.
     #[must_use]
     pub fn new(name: impl Into<String>, bytes: Vec<u8>) -> Self {
         let name = name.into();
-        let time_ms = Name::parse(&name).map(|parsed| parsed.time_ms);
+        let time_ms = time_of(&name).or_else(|| listed(&name, &bytes).iter().filter_map(|file| time_of(file)).max());
         Self { name, bytes, time_ms }
+    }
+
+    /// The feed's name: that of the folder, `default` without one.
+    #[must_use]
+    pub fn feed(&self) -> &str {
+        self.name.split_once('/').map_or("default", |(feed, _)| feed)
     }
 
     /// Place in the order of arrival: by time, then by name; without a time, last.
@@ -63,6 +69,43 @@ impl FeedFile {
     }
 }
 
+/// The time in a name of Audience Manager's data or control files, or of Experience Platform's exports.
+fn time_of(name: &str) -> Option<u64> {
+    let name = name.strip_suffix(".gz").unwrap_or(name);
+    if let Some(root) = name.strip_suffix(".info") {
+        return Name::parse(&format!("{root}.sync")).map(|parsed| parsed.time_ms);
+    }
+    if let Some(stem) = name.strip_suffix(".csv").or_else(|| name.strip_suffix(".json")) {
+        return export_time(stem);
+    }
+    Name::parse(name).map(|parsed| parsed.time_ms)
+}
+
+/// `…_yyyyMMddHHmmss` or `…_yyyyMMdd_HHmmss`, and perhaps the number of a part behind it, in milliseconds since the
+/// epoch.
+fn export_time(stem: &str) -> Option<u64> {
+    let digits = |text: &str, count| text.len() == count && text.bytes().all(|b| b.is_ascii_digit());
+    let parts: Vec<&str> = stem.split('_').collect();
+    let whole = parts.iter().rev().find(|part| digits(part, 14)).map(|part| (*part).to_owned());
+    let text = whole.or_else(|| {
+        let pair = parts.windows(2).rev().find(|pair| digits(pair[0], 8) && digits(pair[1], 6))?;
+        Some(pair.concat())
+    })?;
+    let time = jiff::civil::DateTime::strptime("%Y%m%d%H%M%S", &text).ok()?;
+    u64::try_from(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond()).ok()
+}
+
+/// The names that a manifest of Experience Platform lists; none: it is not one.
+fn listed(name: &str, bytes: &[u8]) -> Vec<String> {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    if !name.starts_with("manifest-") {
+        return Vec::new();
+    }
+    let manifest: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let results = manifest["exportResults"].as_array().into_iter().flatten();
+    results.filter_map(|result| result["name"].as_str().map(str::to_owned)).collect()
+}
+
 /// What a file says of each audience (by sid) that it names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -87,14 +130,16 @@ pub struct Name {
 
 impl Name {
     /// Reads `…_full_<time>[split].sync[.gz]`. The time has 13 digits (ms) or 10 (s); a split number of at least
-    /// three digits is glued to a time of 13.
+    /// three digits is glued to a time of 13, or any behind a hyphen.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         let stem = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".sync")?;
         let (rest, digits) = stem.rsplit_once('_')?;
         let mode = rest.rsplit('_').next()?;
         let full = mode == "full";
-        if !(full || mode == "iter") || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        // The control file's sample numbers the parts so: `…_full_1700000000000-1.sync`.
+        let (digits, part) = digits.split_once('-').map_or((digits, None), |(time, part)| (time, Some(part)));
+        if !(full || mode == "iter") || !digits.bytes().chain(part.unwrap_or("1").bytes()).all(|b| b.is_ascii_digit()) {
             return None;
         }
         let (time_ms, split) = match digits.len() {
@@ -103,7 +148,7 @@ impl Name {
             16..=24 => (digits.get(..13)?.parse().ok()?, true),
             _ => return None,
         };
-        Some(Self { full, time_ms, split })
+        Some(Self { full, time_ms, split: split || part.is_some() })
     }
 }
 
@@ -159,6 +204,24 @@ mod tests {
         {
             assert_eq!(parsed(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn every_file_of_a_delivery_bears_its_time() {
+        let time = |name: &str| FeedFile::new(name, Vec::new()).time_ms;
+        let export = Some(1_767_322_923_000);
+        assert_eq!(time("web/S3_1234_20914_XYZ_full_1486140844000-2.sync.gz"), Some(1_486_140_844_000));
+        assert_eq!(time("s3_1234_20914_XYZ_iter_1486140844000.info"), Some(1_486_140_844_000));
+        assert_eq!(time("aep/Shop_segment11111111-2222-3333-4444-555555555555_20260102030203.csv"), export);
+        assert_eq!(time("Shop_audience-a_20260102_030203_2.json.gz"), export);
+        assert_eq!(time("Shop_segment11111111.csv"), None);
+        let manifest = br#"{"exportResults":[{"name":"Shop_20260102030203.csv"},{"name":"Shop_20260101030203.csv"}]}"#;
+        assert_eq!(FeedFile::new("aep/manifest-1-2.json", manifest.to_vec()).time_ms, export);
+        assert_eq!(FeedFile::new("aep/other-1-2.json", manifest.to_vec()).time_ms, None);
+        assert_eq!(
+            (FeedFile::new("aep/a.csv", vec![]).feed(), FeedFile::new("a.csv", vec![]).feed()),
+            ("aep", "default")
+        );
     }
 
     #[test]

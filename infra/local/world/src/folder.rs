@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::{
     World,
     feed::{FeedFile, is_ecid},
-    types::{Event, Folder, Later, Lead, Library, List, MarketoData, Match, Segment},
+    types::{Audience, Event, Folder, Later, Lead, Library, List, MarketoData, Match, PlatformFolder, Segment},
 };
 
 /// How many faults are told one by one; further ones are counted.
@@ -48,8 +48,8 @@ impl fmt::Display for Errors {
 
 impl std::error::Error for Errors {}
 
-/// Reads a data folder: `library.json`, `marketo.json` and `incoming/` must be there; `matches.jsonl`, `syncs.json`
-/// and `later.jsonl` may be missing, which is the same as empty.
+/// Reads a data folder: `library.json`, `marketo.json` and `incoming/` must be there; `matches.jsonl`,
+/// `syncs.json`, `later.jsonl` and `feeds.json` may be missing, which is the same as empty.
 ///
 /// # Errors
 /// All faults of all files.
@@ -64,6 +64,7 @@ pub fn read(dir: &Path) -> Result<World, Errors> {
     let matches = load(dir, "matches.jsonl", false, &errors);
     let syncs = load(dir, "syncs.json", false, &errors);
     let later = load(dir, "later.jsonl", false, &errors);
+    let feeds = load(dir, "feeds.json", false, &errors);
     let files = incoming(dir, &errors);
 
     let library =
@@ -71,6 +72,7 @@ pub fn read(dir: &Path) -> Result<World, Errors> {
     let marketo =
         marketo.and_then(|text| Source::new("marketo.json", &text, &errors).whole().and_then(|n| read_marketo(&n)));
     let matches = matches.map(|text| Source::new("matches.jsonl", &text, &errors).each_line(read_match));
+    let feeds = feeds.map(|text| Source::new("feeds.json", &text, &errors).whole().and_then(|n| read_feeds(&n)));
     let syncs = syncs
         .map(|text| Source::new("syncs.json", &text, &errors).whole().map(|n| n.each(read_sync)).unwrap_or_default());
     let later =
@@ -82,6 +84,7 @@ pub fn read(dir: &Path) -> Result<World, Errors> {
             library,
             marketo,
             matches: matches.unwrap_or_default(),
+            feeds: feeds.flatten().unwrap_or_default(),
             syncs: syncs.unwrap_or_default(),
             files,
             later: later.unwrap_or_default(),
@@ -101,8 +104,13 @@ pub fn write(world: &World, dir: &Path) -> io::Result<()> {
     fs::write(dir.join("syncs.json"), serde_json::to_vec_pretty(&world.syncs)?)?;
     fs::write(dir.join("matches.jsonl"), json_lines(&world.matches)?)?;
     fs::write(dir.join("later.jsonl"), json_lines(&world.later)?)?;
+    if !world.feeds.is_empty() {
+        fs::write(dir.join("feeds.json"), serde_json::to_vec_pretty(&world.feeds)?)?;
+    }
     for file in &world.files {
-        fs::write(dir.join("incoming").join(&file.name), &file.bytes)?;
+        let path = dir.join("incoming").join(&file.name);
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::write(path, &file.bytes)?;
     }
     Ok(())
 }
@@ -132,15 +140,27 @@ fn load(dir: &Path, file: &str, required: bool, errors: &RefCell<Errors>) -> Opt
     None
 }
 
-/// The files that will arrive, in order. A file that is not for us is kept: its import says so. Hidden files
-/// (`.gitkeep`, `.DS_Store`) are passed over.
+/// The files that will arrive, in order; those in a sub-folder are of the feed with that name. A file that is not for
+/// us is kept: its import says so. Hidden files (`.gitkeep`, `.DS_Store`) are passed over.
 fn incoming(dir: &Path, errors: &RefCell<Errors>) -> Vec<FeedFile> {
-    let fail = |what: &str| errors.borrow_mut().push(format!("incoming: expected {what}"));
-    let Ok(entries) = fs::read_dir(dir.join("incoming")) else {
-        fail("a folder with the feed's files (it may be empty), found none");
-        return Vec::new();
-    };
     let mut files = Vec::new();
+    if dir.join("incoming").is_dir() {
+        incoming_of(&dir.join("incoming"), "", &mut files, errors);
+    } else {
+        let fault = "incoming: expected a folder with the feeds' files (it may be empty), found none";
+        errors.borrow_mut().push(fault.to_owned());
+    }
+    files.sort_by(|a, b| a.order().cmp(&b.order()));
+    files
+}
+
+/// Those of a folder, whose names below `incoming/` begin with `above`, and of the folders in it.
+fn incoming_of(folder: &Path, above: &str, files: &mut Vec<FeedFile>, errors: &RefCell<Errors>) {
+    let fail = |what: &str| errors.borrow_mut().push(format!("incoming: expected {what}"));
+    let Ok(entries) = fs::read_dir(folder) else {
+        fail("folders that can be read, found another");
+        return;
+    };
     for entry in entries {
         let Some((name, path)) = entry.ok().and_then(|e| Some((e.file_name().into_string().ok()?, e.path()))) else {
             fail("files with names in UTF-8, found another name");
@@ -149,13 +169,15 @@ fn incoming(dir: &Path, errors: &RefCell<Errors>) -> Vec<FeedFile> {
         if name.starts_with('.') {
             continue;
         }
+        if path.is_dir() {
+            incoming_of(&path, &format!("{above}{name}/"), files, errors);
+            continue;
+        }
         match fs::read(&path) {
-            Ok(bytes) => files.push(FeedFile::new(name, bytes)),
-            Err(e) => fail(&format!("files only, found one that cannot be read ({})", e.kind())),
+            Ok(bytes) => files.push(FeedFile::new(format!("{above}{name}"), bytes)),
+            Err(e) => fail(&format!("files that can be read, found one that cannot ({})", e.kind())),
         }
     }
-    files.sort_by(|a, b| a.order().cmp(&b.order()));
-    files
 }
 
 // ---- JSON with places --------------------------------------------------------------------------------------
@@ -271,6 +293,11 @@ impl<'a> Node<'a> {
         if taken.insert(id) { Some(id) } else { self.wrong("an id that stands once", "one that stood before") }
     }
 
+    fn new_uuid(&self, taken: &mut BTreeSet<String>) -> Option<String> {
+        let id = self.string("a UUID in lower case", is_uuid)?;
+        if taken.insert(id.clone()) { Some(id) } else { self.wrong("an id that stands once", "one that stood before") }
+    }
+
     fn name(&self) -> Option<String> {
         self.string("a name", |s| !s.trim().is_empty())
     }
@@ -355,7 +382,42 @@ fn read_library(node: &Node<'_>) -> Option<Library> {
         });
         Some(Segment { sid: sid?, folder_id: folder_id?, name: name? })
     });
-    Some(Library { folders, segments })
+    let mut taken = BTreeSet::new();
+    let audiences = fields.each("audiences", |n| {
+        let f = n.fields()?;
+        let (id, name) = (f.need("id"), f.need("name"));
+        let (id, name) = (id.and_then(|n| n.new_uuid(&mut taken)), name.and_then(|n| n.name()));
+        let external = f.maybe("external").map_or(Some(false), |n| n.bool());
+        Some(Audience { id: id?, name: name?, external: external? })
+    });
+    let mut taken = BTreeSet::new();
+    let platform_folders = fields.each("platform_folders", |n| {
+        let f = n.fields()?;
+        // A folder stands after the one above it, so that no circle can be written.
+        let parent = f.maybe("parentId").filter(|n| n.raw.get() != "null");
+        let parent_id = match parent {
+            None => Some(None),
+            Some(n) => match n.text().filter(|id| taken.contains(id)) {
+                Some(id) => Some(Some(id)),
+                None => n.wrong("the id of a folder that stands above this one, or null", "something else"),
+            },
+        };
+        let (id, name) = (f.need("id"), f.need("name"));
+        let (id, name) = (id.and_then(|n| n.new_uuid(&mut taken)), name.and_then(|n| n.name()));
+        Some(PlatformFolder { id: id?, parent_id: parent_id?, name: name? })
+    });
+    Some(Library { folders, segments, audiences, platform_folders })
+}
+
+/// Bodies of `PUT /feeds/{id}`, by id, as they stand. Whether they are right, the API says.
+fn read_feeds(node: &Node<'_>) -> Option<BTreeMap<String, serde_json::Value>> {
+    let fields = node.fields()?;
+    for id in fields.fields.keys() {
+        if let Some(body) = fields.maybe(id) {
+            body.fields();
+        }
+    }
+    serde_json::from_str(node.raw.get()).ok()
 }
 
 fn reaches_root(mut folder: u64, parents: &BTreeMap<u64, u64>) -> bool {
@@ -419,8 +481,10 @@ fn read_match(node: &Node<'_>) -> Option<Match> {
 /// A body of `POST /syncs`, as it stands. Whether audience and list exist, the API says.
 fn read_sync(node: &Node<'_>) -> Option<serde_json::Value> {
     let f = node.fields()?;
-    let audience = |s: &str| s.strip_prefix("aam:").is_some_and(is_positive);
-    f.need("audience_id").and_then(|n| n.string("aam: and the sid of a segment, such as aam:101", audience));
+    let audience =
+        |s: &str| s.strip_prefix("aam:").is_some_and(is_positive) || s.strip_prefix("aep:").is_some_and(is_uuid);
+    let expected = "aam: and the sid of a segment, such as aam:101, or aep: and the id of an audience";
+    f.need("audience_id").and_then(|n| n.string(expected, audience));
     if let Some(list) = f.need("list")
         && let Some(l) = list.fields()
     {
@@ -504,6 +568,13 @@ fn read_merge(node: &Node<'_>) -> Option<Event> {
 
 fn is_positive(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0') && text.parse::<u64>().is_ok()
+}
+
+/// A UUID in lower case.
+fn is_uuid(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12])
+        && parts.iter().all(|part| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 /// `AAA-BBB-CCC`: three digits, three capital letters, three digits.

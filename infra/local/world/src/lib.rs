@@ -11,6 +11,8 @@ pub mod types;
 #[cfg(test)]
 mod testing;
 
+use std::collections::BTreeMap;
+
 use types::{Later, Library, MarketoData, Match};
 
 /// Everything that a run starts from, and everything that happens during it.
@@ -22,6 +24,8 @@ pub struct World {
     pub marketo: MarketoData,
     /// What browsers have shown before the start.
     pub matches: Vec<Match>,
+    /// Bodies of `PUT /feeds/{id}`, by id; none: one feed `default` of Audience Manager's full files.
+    pub feeds: BTreeMap<String, serde_json::Value>,
     /// Bodies of `POST /syncs`, in order.
     pub syncs: Vec<serde_json::Value>,
     /// Feed files in the order in which they arrive: by the time in the name; those without one come last.

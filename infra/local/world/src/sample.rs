@@ -339,6 +339,7 @@ impl Maker {
             library: Library {
                 folders: FOLDERS.into_iter().map(folder).collect(),
                 segments: AUDIENCES.iter().map(segment).collect(),
+                ..Library::default()
             },
             marketo: MarketoData {
                 munchkin_id: "123-ABC-456".to_owned(),
@@ -349,6 +350,7 @@ impl Maker {
                 lists: self.lists,
             },
             matches: self.matches,
+            feeds: BTreeMap::new(),
             syncs: vec![
                 json!({"audience_id": "aam:101", "list": {"id": CART}}),
                 json!({"audience_id": "aam:102", "list": {"name": "Returning visitors"}}),

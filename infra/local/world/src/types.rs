@@ -4,13 +4,19 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-/// `library.json`: Audience Manager's folders and segments.
+/// `library.json`: what the audience library shows, of Audience Manager and of Experience Platform.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Library {
-    /// Folders, as a flat list.
+    /// Audience Manager's folders, as a flat list.
     pub folders: Vec<Folder>,
-    /// Segments.
+    /// Audience Manager's segments.
     pub segments: Vec<Segment>,
+    /// Experience Platform's audiences. No API tells which folder one is in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audiences: Vec<Audience>,
+    /// Experience Platform's folders, as a flat list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platform_folders: Vec<PlatformFolder>,
 }
 
 /// A folder of the audience library.
@@ -34,6 +40,30 @@ pub struct Segment {
     /// The folder that holds it.
     #[serde(rename = "folderId")]
     pub folder_id: u64,
+    /// Name on screen.
+    pub name: String,
+}
+
+/// An audience of Experience Platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audience {
+    /// Adobe's id, a UUID in lower case; the audience's id is `aep:<id>`.
+    pub id: String,
+    /// Name on screen.
+    pub name: String,
+    /// It was made elsewhere and brought in (`ExternalSegment`).
+    #[serde(default)]
+    pub external: bool,
+}
+
+/// A folder of Experience Platform's audiences.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlatformFolder {
+    /// Adobe's id, a UUID in lower case.
+    pub id: String,
+    /// The folder above; absent: the root.
+    #[serde(default, rename = "parentId")]
+    pub parent_id: Option<String>,
     /// Name on screen.
     pub name: String,
 }

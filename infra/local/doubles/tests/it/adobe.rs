@@ -16,6 +16,7 @@ pub fn library() -> Library {
     Library {
         folders: vec![folder(1, 0, "Retail"), folder(2, 1, "Cart \"1\""), folder(3, 0, "Travel")],
         segments: (101..=112).map(|sid| segment(sid, 1 + sid % 3, &format!("Audience {sid}"))).collect(),
+        ..Library::default()
     }
 }
 

@@ -68,7 +68,7 @@ fn some_files_may_be_missing_and_others_may_not() {
         [
             "library.json: expected a file of UTF-8 text, found none",
             "marketo.json: expected a file of UTF-8 text, found none",
-            "incoming: expected a folder with the feed's files (it may be empty), found none",
+            "incoming: expected a folder with the feeds' files (it may be empty), found none",
         ]
         .join("\n")
     );
@@ -90,9 +90,54 @@ fn files_arrive_by_the_time_in_the_name_and_foreign_ones_last() {
             "a.txt"
         ]
     );
-    fs::create_dir(scratch.0.join("incoming/sub")).expect("made");
-    let errors = read(&scratch.0).expect_err("refused").to_string();
-    assert!(errors.starts_with("incoming: expected files only, found one that cannot be read"), "{errors}");
+}
+
+#[test]
+fn feeds_have_folders_and_settings_of_their_own() {
+    let scratch = Scratch::tiny();
+    fs::create_dir_all(scratch.0.join("incoming/shop/audience-a")).expect("made");
+    let feeds = r#"{"shop": {"kind": "aep-files", "full": true}, "web": {"snapshots": false}}"#;
+    let manifest = r#"{"exportResults":[{"name":"Shop_20261101000000.csv"}]}"#;
+    scratch
+        .put("feeds.json", feeds)
+        .put("incoming/shop/audience-a/Shop_20261101000000.csv", "identityMap.ECID\n")
+        .put("incoming/shop/manifest-1-2.json", manifest)
+        .put("incoming/S3_1234_20914_Tiny_full_1793491200000.info", "{}");
+    let world = read(&scratch.0).expect("good");
+    let names: Vec<_> = world.files.iter().map(|f| f.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "S3_1234_20914_Tiny_full_1793491200000.info",
+            "S3_1234_20914_Tiny_full_1793491200000.sync",
+            "shop/audience-a/Shop_20261101000000.csv",
+            "shop/manifest-1-2.json",
+            "S3_1234_20914_Tiny_full_1793577600000.sync",
+        ]
+    );
+    assert_eq!(world.feeds["shop"]["kind"], "aep-files");
+    let copy = Scratch::new();
+    write(&world, &copy.0).expect("written");
+    assert_eq!(read(&copy.0).expect("good"), world);
+    refuses("feeds.json", r#"{"shop": 1}"#, "feeds.json:1: shop: expected an object, found a number");
+}
+
+#[test]
+fn experience_platform_stands_beside_audience_manager_in_the_library() {
+    let (one, two) = ("11111111-2222-3333-4444-555555555555", "66666666-7777-8888-9999-000000000000");
+    let library = |parent: &str, id: &str| {
+        format!(
+            r#"{{"folders":[],"segments":[],"audiences":[{{"id":"{id}","name":"Shop","external":true}}],
+            "platform_folders":[{{"id":"{one}","name":"Top"}},{{"id":"{two}","parentId":"{parent}","name":"Below"}}]}}"#
+        )
+    };
+    let world = read(Scratch::tiny().put("library.json", library(one, one)).0.as_path()).expect("good");
+    assert_eq!(world.library.audiences, [Audience { id: one.to_owned(), name: "Shop".to_owned(), external: true }]);
+    assert_eq!(world.library.platform_folders[1].parent_id.as_deref(), Some(one));
+    let wrong = "library.json:2: platform_folders[1].parentId: expected the id of a folder that stands above this one, or null, found something else";
+    assert_eq!(refused("library.json", &library(two, one)), [wrong]);
+    let wrong = "library.json:1: audiences[0].id: expected a UUID in lower case, found a string of 3 characters";
+    assert_eq!(refused("library.json", &library(one, "abc")), [wrong]);
 }
 
 #[test]
@@ -264,7 +309,7 @@ fn syncs_are_checked_for_their_shape_alone() {
 {"audience_id":"aam:1","list":{"name":"A","folder_id":"f"},"leaving":"stay","members_before":1,"start":"later"},
 {"list":7}]"#,
     );
-    let audience = "expected aam: and the sid of a segment, such as aam:101";
+    let audience = "expected aam: and the sid of a segment, such as aam:101, or aep: and the id of an audience";
     assert_eq!(
         lines,
         [

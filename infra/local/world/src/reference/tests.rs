@@ -48,7 +48,7 @@ fn world(syncs: Value, files: Vec<FeedFile>) -> World {
     let mut leads: Vec<Lead> = (1..=4).map(|id| person(id, &[id], &[])).collect();
     leads.push(person(9, &[], &[]));
     World {
-        library: Library { folders: vec![folder], segments: vec![segment(101), segment(102)] },
+        library: Library { folders: vec![folder], segments: vec![segment(101), segment(102)], ..Library::default() },
         marketo: MarketoData {
             munchkin_id: "123-ABC-456".to_owned(),
             org_id: Some("0123456789ABCDEF01234567@AdobeOrg".to_owned()),
@@ -58,6 +58,7 @@ fn world(syncs: Value, files: Vec<FeedFile>) -> World {
             lists: vec![List { id: 50, name: "old".to_owned(), members: [2, 9].into() }],
         },
         matches: (1..=4).map(|n| seen(n, n)).collect(),
+        feeds: BTreeMap::new(),
         syncs: syncs.as_array().expect("an array").clone(),
         files,
         later: Vec::new(),

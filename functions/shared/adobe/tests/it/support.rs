@@ -1,27 +1,29 @@
-//! Adobe's double behind HTTP, and a secret that changes.
+//! What is outside of the client: an Adobe that answers as a test says, and a secret that changes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use doubles::adobe::{Adobe, Settings as DoubleSettings};
-use futures::executor::block_on;
+use http::{Request, Response};
 use ports::{
-    Clock, Credentials, Expect, Failure, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError, PortResult,
-    Ports, Queue, Queues, Random, Read, Secrets, Table, Tables, Vendor,
+    Clock, Credentials, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError, PortResult, Ports,
+    Queue, Queues, Random, Read, Secrets, Table, Tables, Vendor,
 };
 use state::{Deps, Settings};
-use world::types::Library;
 
-struct Outside {
-    double: Mutex<Adobe>,
-    now: AtomicU64,
+pub const START: u64 = 1_795_132_800_000;
+
+type Answer = dyn FnMut(u64, &Request<Vec<u8>>) -> Response<Vec<u8>> + Send;
+
+pub struct Outside {
+    answer: Mutex<Box<Answer>>,
+    /// The addresses that were called.
+    pub asked: Mutex<Vec<String>>,
+    pub now: AtomicU64,
     /// The secret that is kept for us. The double takes `sample-secret`.
-    secret: Mutex<&'static str>,
-    secrets_read: AtomicU64,
-    /// Status with which the double's 401 is told.
-    refusal: u16,
+    pub secret: Mutex<&'static str>,
+    pub secrets_read: AtomicU64,
 }
 
 fn not_here<T>() -> PortResult<T> {
@@ -82,11 +84,9 @@ impl Queues for Outside {
 #[async_trait]
 impl Http for Outside {
     async fn send(&self, request: http::Request<Vec<u8>>, _: u64) -> PortResult<http::Response<Vec<u8>>> {
-        let mut response = self.double.lock().expect("no panic").handle(self.now_ms(), &request);
-        if response.status() == 401 {
-            *response.status_mut() = self.refusal.try_into().expect("a status");
-        }
-        Ok(response)
+        let mut asked = self.asked.lock().expect("no panic");
+        asked.push(request.uri().to_string());
+        Ok(self.answer.lock().expect("no panic")(self.now_ms(), &request))
     }
 }
 
@@ -115,15 +115,17 @@ impl Random for Outside {
     }
 }
 
-fn world(secret: &'static str, refusal: u16) -> (Deps, Arc<Outside>) {
-    let library = Library { folders: Vec::new(), segments: Vec::new() };
-    let start = 1_795_132_800_000;
+/// A client in this sandbox, and an Adobe that answers so.
+pub fn world(
+    sandbox: &str,
+    answer: impl FnMut(u64, &Request<Vec<u8>>) -> Response<Vec<u8>> + Send + 'static,
+) -> (Deps, Arc<Outside>) {
     let outside = Arc::new(Outside {
-        double: Mutex::new(Adobe::new(DoubleSettings::default(), library, start)),
-        now: AtomicU64::new(start),
-        secret: Mutex::new(secret),
+        answer: Mutex::new(Box::new(answer)),
+        asked: Mutex::default(),
+        now: AtomicU64::new(START),
+        secret: Mutex::new("sample-secret"),
         secrets_read: AtomicU64::new(0),
-        refusal,
     });
     let settings = Settings {
         time_scale: 1.0,
@@ -133,9 +135,9 @@ fn world(secret: &'static str, refusal: u16) -> (Deps, Arc<Outside>) {
         marketo_url: String::new(),
         ims_url: "http://adobe.test".into(),
         aam_url: "http://adobe.test".into(),
-        aep_url: "http://adobe.test".into(),
-        aep_folders_url: "http://adobe.test".into(),
-        aep_sandbox: String::new(),
+        aep_url: "http://platform.test".into(),
+        aep_folders_url: "http://folders.test/".into(),
+        aep_sandbox: sandbox.into(),
         adobe_scopes: "openid".into(),
         pass_above: 100,
         slice_records: 1_000,
@@ -150,33 +152,4 @@ fn world(secret: &'static str, refusal: u16) -> (Deps, Arc<Outside>) {
         random: outside.clone(),
     };
     (Deps::new(ports, settings), outside)
-}
-
-#[test]
-fn a_secret_that_was_rotated_is_read_again_at_once() {
-    // Adobe may say `invalid_client` with either status.
-    for refusal in [401, 400] {
-        let (deps, outside) = world("old", refusal);
-        block_on(deps.credentials(Vendor::Adobe)).expect("read at the start");
-        *outside.secret.lock().expect("no panic") = "sample-secret";
-        assert_eq!(block_on(adobe::segments(&deps)).expect("segments"), []);
-        assert_eq!(outside.secrets_read.load(Ordering::Relaxed), 2);
-        let shown = format!("{deps:?}");
-        assert!(!shown.contains("sample-secret") && !shown.contains("eyJ"), "a secret in debug output");
-    }
-}
-
-#[test]
-fn a_secret_that_stays_refused_is_read_again_once_a_minute() {
-    let (deps, outside) = world("wrong", 401);
-    for _ in 0..2 {
-        let failure = block_on(adobe::segments(&deps)).expect_err("no token");
-        assert!(matches!(failure, Failure::Outage { .. }), "{failure}");
-        assert!(!format!("{failure:?}").contains("wrong"));
-        assert_eq!(outside.secrets_read.load(Ordering::Relaxed), 2);
-    }
-    *outside.secret.lock().expect("no panic") = "sample-secret";
-    outside.now.fetch_add(60_000, Ordering::Relaxed);
-    assert_eq!(block_on(adobe::segments(&deps)).expect("segments"), []);
-    assert_eq!(outside.secrets_read.load(Ordering::Relaxed), 3);
 }

@@ -1,0 +1,5 @@
+//! The client of Adobe's library.
+
+mod credentials;
+mod library;
+mod support;

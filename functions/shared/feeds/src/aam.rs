@@ -1,0 +1,444 @@
+//! Audience Manager's outbound files: their names and their lines.
+
+use std::io::BufRead;
+
+use domain::Ecid;
+use domain::feed::Mode;
+
+use crate::{Named, Read, Sink, lines};
+
+/// What a file's name says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileName {
+    /// `full`: every segment of each user; `iter`: what changed.
+    pub mode: Mode,
+    /// When the file was made, in ms.
+    pub time: u64,
+    /// Number of the part, where the delivery was split; the first part has none.
+    pub split: Option<u64>,
+}
+
+/// What the name of a file of rows must look like.
+const EXPECTED: &str =
+    "expected a name that ends in _full_<time>.sync or _iter_<time>.sync (or .sync.gz), with a time of 10 or 13 digits";
+/// What the name of a control file must look like.
+const EXPECTED_CONTROL: &str =
+    "expected a name that ends in _full_<time>.info or _iter_<time>.info, with a time of 10 or 13 digits";
+
+impl FileName {
+    /// Reads `…_full_<time>[split].sync[.gz]`, where the time has 13 digits (ms) or 10 (s), and a split number is glued to a
+    /// time of 13 digits with three or more digits of its own, or set off by `-`, as the sample of a control file has it.
+    /// The error says what was expected.
+    pub fn parse(name: &str) -> Result<Self, &'static str> {
+        read_stem(stem(name).ok_or(EXPECTED)?).map(|(_, file)| file).ok_or(EXPECTED)
+    }
+
+    /// Whether the name is that of a control file, `<root>.info`.
+    #[must_use]
+    pub fn is_control(name: &str) -> bool {
+        control_stem(name).is_some()
+    }
+
+    /// Mode and time in the name of a control file, `<root>.info`.
+    pub fn parse_control(name: &str) -> Result<Self, &'static str> {
+        let stem = control_stem(name).ok_or(EXPECTED_CONTROL)?;
+        read_stem(stem).map(|(_, file)| file).ok_or(EXPECTED_CONTROL)
+    }
+
+    /// What all parts of a delivery and its control file have in common: the name without folders, split number and ending.
+    /// `None`: not the name of either.
+    #[must_use]
+    pub fn root(name: &str) -> Option<&str> {
+        read_stem(stem(name).or_else(|| control_stem(name))?).map(|(root, _)| root)
+    }
+}
+
+fn stem(name: &str) -> Option<&str> {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".sync")
+}
+
+fn control_stem(name: &str) -> Option<&str> {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".info")
+}
+
+/// Reads from the right, since everything before the mode is left to the template. Also returns the root.
+fn read_stem(stem: &str) -> Option<(&str, FileName)> {
+    let (rest, end) = stem.rsplit_once('_')?;
+    let mode = match rest.rsplit('_').next().unwrap_or(rest) {
+        "full" => Mode::Full,
+        "iter" => Mode::Iter,
+        _ => return None,
+    };
+    let (digits, set_off) = end.split_once('-').map_or((end, None), |(digits, split)| (digits, Some(split)));
+    if !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let (time, glued) = match digits.len() {
+        10 => (digits.parse::<u64>().ok()? * 1000, None),
+        13 => (digits.parse().ok()?, None),
+        16..=24 => (digits[..13].parse().ok()?, Some(&digits[13..])),
+        _ => return None,
+    };
+    let split = match (glued, set_off) {
+        (Some(_), Some(_)) => return None,
+        (None, None) => None,
+        (Some(split), None) | (None, Some(split)) => {
+            Some(split.parse().ok().filter(|_| split.bytes().all(|b| b.is_ascii_digit()))?)
+        }
+    };
+    let after_time = glued.map_or(0, str::len) + set_off.map_or(0, |split| split.len() + 1);
+    Some((&stem[..stem.len() - after_time], FileName { mode, time, split }))
+}
+
+const TOO_FEW: &str = "too few columns: expected MCID<TAB>segments<TAB>removed segments";
+const TOO_MANY: &str = "too many columns: expected MCID<TAB>segments<TAB>removed segments";
+const AMBIGUOUS: &str =
+    "ambiguous: with a template of spaces an empty column cannot be told: ask Adobe for a TAB template";
+const SPACED_LIST: &str =
+    "ambiguous: with a template of spaces a list cannot hold spaces itself: ask Adobe for a TAB template";
+const NO_ECID: &str = "column 1 (MCID): expected an ECID of 38 digits";
+const NO_SEGMENT: &str = "column 2 (segments): expected segment ids, separated by commas";
+const NO_REMOVED: &str = "column 3 (removed segments): expected segment ids, separated by commas";
+const TOO_LONG: &str = "longer than 1 MiB: expected one user a line";
+
+/// Above every segment id that an [`domain::AudienceId`] can hold: 18 digits.
+const SEGMENT_END: u64 = 1_000_000_000_000_000_000;
+
+/// Reads a file's lines, whichever template they are of: three columns with a TAB between each, or three with spaces, where
+/// an empty one can be told only at the end of a line. Line ends are LF or CRLF; a byte order mark is skipped, and so is a
+/// header: the first line that is not blank, if it does not begin with a digit. Of a full file the removed segments are not
+/// read: it lists what each user is in.
+///
+/// An entry that is no segment id is rejected by itself, the others of its line are taken.
+pub fn read(mut source: impl BufRead, mode: Mode, sink: &mut dyn Sink) -> Read {
+    let mut read = Read::default();
+    let mut first = true;
+    read.cut = lines::each(&mut source, |line| {
+        read.lines += 1;
+        let Some(mut line) = line else {
+            read.rows += 1;
+            first = false;
+            sink.reject(read.lines, TOO_LONG);
+            return;
+        };
+        if read.lines == 1 {
+            line = without_mark(line);
+        }
+        line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.iter().all(|byte| matches!(byte, b' ' | b'\t')) {
+            return;
+        }
+        let header =
+            first && line.iter().find(|byte| **byte != b' ').is_some_and(|b| !b.is_ascii_digit() && *b != b'\t');
+        first = false;
+        if header {
+            return;
+        }
+        read.rows += 1;
+        if let Err(reason) = row(line, mode, read.lines, sink) {
+            sink.reject(read.lines, reason);
+        }
+    });
+    read
+}
+
+/// Without the byte order mark that some programs put before UTF-8.
+pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// Reads a line without its line end.
+fn row(line: &[u8], mode: Mode, number: u64, sink: &mut dyn Sink) -> Result<(), &'static str> {
+    let [ecid, segments, removed] = if line.contains(&b'\t') { by_tabs(line)? } else { by_spaces(line)? };
+    let ecid = ecid_of(ecid.trim_ascii()).ok_or(NO_ECID)?;
+    entries(segments, |sid| match sid {
+        Some(sid) => sink.take(number, Named::Segment(sid), ecid, true),
+        None => sink.reject(number, NO_SEGMENT),
+    });
+    if mode == Mode::Iter {
+        entries(removed, |sid| match sid {
+            Some(sid) => sink.take(number, Named::Segment(sid), ecid, false),
+            None => sink.reject(number, NO_REMOVED),
+        });
+    }
+    Ok(())
+}
+
+fn by_tabs(line: &[u8]) -> Result<[&[u8]; 3], &'static str> {
+    let mut columns = line.splitn(4, |byte| *byte == b'\t');
+    let (Some(ecid), Some(segments), Some(removed)) = (columns.next(), columns.next(), columns.next()) else {
+        return Err(TOO_FEW);
+    };
+    // Two TABs as one separator would put what a user is in where we look for what it left.
+    if columns.next().is_some_and(|rest| !rest.trim_ascii().is_empty()) {
+        return Err(TOO_MANY);
+    }
+    Ok([ecid, segments, removed])
+}
+
+fn by_spaces(line: &[u8]) -> Result<[&[u8]; 3], &'static str> {
+    let mut columns = line.split(|byte| *byte == b' ').filter(|column| !column.is_empty());
+    let columns = [columns.next(), columns.next(), columns.next(), columns.next()];
+    let open_end = line.ends_with(b" ");
+    let spaced = |column: &[u8]| column.starts_with(b",") || column.ends_with(b",");
+    match columns {
+        [_, _, _, Some(_)] => Err(SPACED_LIST),
+        [_, Some(segments), Some(removed), _] if spaced(segments) || spaced(removed) => Err(SPACED_LIST),
+        [Some(ecid), Some(segments), Some(removed), None] => Ok([ecid, segments, removed]),
+        [Some(ecid), Some(segments), None, _] if open_end => Ok([ecid, segments, b""]),
+        [_, Some(_), None, _] => Err(AMBIGUOUS),
+        // Neither in nor out of anything.
+        [Some(ecid), None, ..] if open_end => Ok([ecid, b"", b""]),
+        _ => Err(TOO_FEW),
+    }
+}
+
+/// Reads 38 digits, without making a text of them.
+pub(crate) fn ecid_of(text: &[u8]) -> Option<Ecid> {
+    let text: &[u8; Ecid::DIGITS] = text.try_into().ok()?;
+    let (high, low) = text.split_at(Ecid::DIGITS / 2);
+    // 10^19 < 2^64.
+    Ecid::from_number(u128::from(number(high)?) * 10u128.pow(19) + u128::from(number(low)?))
+}
+
+/// A number of at most 19 digits.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || digits.len() > 19 {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0')))
+}
+
+/// Gives the segment ids of a column; `None` for an entry that is none.
+fn entries(column: &[u8], mut each: impl FnMut(Option<u64>)) {
+    for entry in column.split(|byte| *byte == b',') {
+        let entry = entry.trim_ascii();
+        if !entry.is_empty() {
+            each(segment(entry));
+        }
+    }
+}
+
+/// A segment's id.
+pub(crate) fn segment(digits: &[u8]) -> Option<u64> {
+    number(digits).filter(|sid| (1..SEGMENT_END).contains(sid))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufReader;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Kept;
+
+    const ONE: &str = "12345678901234567890123456789012345678";
+
+    fn read_all(text: &[u8], mode: Mode) -> (Read, Kept) {
+        let mut kept = Kept::default();
+        let result = read(text, mode, &mut kept);
+        for size in [1, 7, 64] {
+            let mut again = Kept::default();
+            assert_eq!(read(BufReader::with_capacity(size, text), mode, &mut again), result);
+            assert_eq!(again, kept);
+        }
+        (result, kept)
+    }
+
+    /// What one line says, or the first reason.
+    fn one(line: &str, mode: Mode) -> Result<Vec<(u64, bool)>, String> {
+        let (result, kept) = read_all(line.as_bytes(), mode);
+        assert_eq!(result.rows, 1, "{line}");
+        match kept.rejected.into_iter().next() {
+            Some((number, reason)) => {
+                assert_eq!(number, 1);
+                Err(reason)
+            }
+            None => Ok(kept.taken.iter().map(|(_, id, _, inside)| (id[4..].parse().unwrap(), *inside)).collect()),
+        }
+    }
+
+    #[test]
+    fn names_are_read_from_the_right() {
+        let parse = |name| FileName::parse(name).map(|file| (file.mode, file.time, file.split));
+        assert_eq!(
+            parse("S3_1234_20914_XYZCustomer_full_1486140844000.sync.gz"),
+            Ok((Mode::Full, 1_486_140_844_000, None))
+        );
+        assert_eq!(parse("incoming/S3_1_full_1486140844000001.sync.gz"), Ok((Mode::Full, 1_486_140_844_000, Some(1))));
+        assert_eq!(parse("s3_215_888_iter_1449756724.sync"), Ok((Mode::Iter, 1_449_756_724_000, None)));
+        assert_eq!(parse("ftp_1_iter_1449756724-12.sync"), Ok((Mode::Iter, 1_449_756_724_000, Some(12))));
+        assert_eq!(parse("s3_1234_5678_full_1700000000000-1.sync.gz"), Ok((Mode::Full, 1_700_000_000_000, Some(1))));
+        assert_eq!(parse("full_1486140844000.sync"), Ok((Mode::Full, 1_486_140_844_000, None)));
+        for bad in [
+            "x.csv",
+            "a_full_.sync",
+            "a_full_12.sync",
+            "a_part_1486140844000.sync",
+            "full1486140844000.sync",
+            "a_full_148614084400x.sync",
+            "a_full_14861408440001.sync",
+            "a_full_1486140844000-.sync",
+            "a_full_1486140844000-+1.sync",
+            "a_full_1486140844000001-1.sync",
+            "a_full_1486140844000.info",
+            "a_full_\u{0661}\u{0662}\u{0663}\u{0664}\u{0665}.sync",
+        ] {
+            assert!(FileName::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn control_files_and_parts_share_their_root() {
+        let name = "in/S3_1234_20914_XYZCustomer_full_1486140844000.info";
+        assert!(FileName::is_control(name) && !FileName::is_control("a_full_1486140844000.sync"));
+        let control = FileName::parse_control(name).unwrap();
+        assert_eq!((control.mode, control.time), (Mode::Full, 1_486_140_844_000));
+        assert!(FileName::parse_control("read-me.info").is_err());
+        let root = Some("S3_1234_20914_XYZCustomer_full_1486140844000");
+        for part in [
+            name,
+            "S3_1234_20914_XYZCustomer_full_1486140844000.sync",
+            "x/S3_1234_20914_XYZCustomer_full_1486140844000001.sync.gz",
+            "S3_1234_20914_XYZCustomer_full_1486140844000-7.sync.gz",
+        ] {
+            assert_eq!(FileName::root(part), root, "{part}");
+        }
+        assert_eq!(FileName::root("x.csv"), None);
+    }
+
+    #[test]
+    fn tabs_are_exact() {
+        assert_eq!(one(&format!("{ONE}\t1,2\t3"), Mode::Iter), Ok(vec![(1, true), (2, true), (3, false)]));
+        assert_eq!(one(&format!("{ONE}\t1, 2 ,\t\r\n"), Mode::Iter), Ok(vec![(1, true), (2, true)]));
+        assert_eq!(one(&format!("{ONE}\t\t3"), Mode::Iter), Ok(vec![(3, false)]));
+        assert_eq!(one(&format!("{ONE}\t\t"), Mode::Iter), Ok(vec![]));
+        assert_eq!(one(&format!("{ONE}\t1\t2\t"), Mode::Iter), Ok(vec![(1, true), (2, false)]));
+        assert_eq!(one(&format!("{ONE}\t1"), Mode::Iter), Err(TOO_FEW.into()));
+        assert_eq!(one(&format!("{ONE}\t\t1\t2"), Mode::Iter), Err(TOO_MANY.into()));
+        assert_eq!(one("12\t1\t", Mode::Iter), Err(NO_ECID.into()));
+    }
+
+    #[test]
+    fn runs_of_spaces_are_columns_where_that_is_clear() {
+        assert_eq!(
+            one(&format!("{ONE}  24,26,27  25,28"), Mode::Iter),
+            Ok(vec![(24, true), (26, true), (27, true), (25, false), (28, false)])
+        );
+        assert_eq!(one(&format!("{ONE} 24 25\r\n"), Mode::Iter), Ok(vec![(24, true), (25, false)]));
+        assert_eq!(one(&format!("{ONE} 24,26 "), Mode::Iter), Ok(vec![(24, true), (26, true)]));
+        assert_eq!(one(&format!("{ONE}  "), Mode::Iter), Ok(vec![]));
+        // Of nothing that it is in, and two that it left? Or the other way round?
+        for mode in [Mode::Iter, Mode::Full] {
+            assert_eq!(one(&format!("{ONE}  25,28"), mode), Err(AMBIGUOUS.into()));
+            assert_eq!(one(&format!("{ONE} 24, 26"), mode), Err(SPACED_LIST.into()));
+            assert_eq!(one(&format!("{ONE} 24 ,26"), mode), Err(SPACED_LIST.into()));
+            assert_eq!(one(&format!("{ONE} 24, 26, 27 "), mode), Err(SPACED_LIST.into()));
+            assert_eq!(one(ONE, mode), Err(TOO_FEW.into()));
+        }
+    }
+
+    #[test]
+    fn a_full_file_says_what_each_user_is_in_and_nothing_else() {
+        assert_eq!(one(&format!("{ONE}\t1\t2,x"), Mode::Full), Ok(vec![(1, true)]));
+        assert_eq!(one(&format!("{ONE} 1 2"), Mode::Full), Ok(vec![(1, true)]));
+    }
+
+    #[test]
+    fn entries_that_are_no_segment_ids_are_rejected_alone() {
+        let text = format!("{ONE}\t1,x,0,+3,1000000000000000000,007,99999999999999999999999\t-2,5");
+        let (result, kept) = read_all(text.as_bytes(), Mode::Iter);
+        assert_eq!((result.rows, result.lines), (1, 1));
+        assert_eq!(kept.told(), [(1, "aam:1", true), (1, "aam:7", true), (1, "aam:5", false)]);
+        assert_eq!(kept.rejected.iter().filter(|(_, reason)| reason == NO_SEGMENT).count(), 5);
+        assert_eq!(kept.rejected.iter().filter(|(_, reason)| reason == NO_REMOVED).count(), 1);
+    }
+
+    #[test]
+    fn headers_blank_lines_and_the_byte_order_mark_are_no_rows() {
+        for header in ["MCID\tSEGMENTS\tREMOVED", "UUID SEGS REMOVED", "\u{feff}Experience Cloud ID\tA\tB"] {
+            let text = format!("{header}\r\n\r\n{ONE}\t1\t\r\n \n");
+            let (result, kept) = read_all(text.as_bytes(), Mode::Iter);
+            assert_eq!((result.rows, result.lines), (1, 4), "{header}");
+            assert_eq!(kept.told(), [(3, "aam:1", true)]);
+            assert_eq!(kept.rejected, []);
+        }
+        let (result, kept) = read_all(format!("\u{feff}{ONE}\t1\t\n").as_bytes(), Mode::Iter);
+        assert_eq!((result.rows, kept.taken.len()), (1, 1));
+        // Digits of the wrong number, or a number that a spreadsheet has rewritten, are not a header.
+        for first in ["1234\t1\t", "1.2E+37\t1\t", "\t1\t2"] {
+            let (result, kept) = read_all(first.as_bytes(), Mode::Iter);
+            assert_eq!((result.rows, result.lines), (1, 1));
+            assert_eq!(kept.rejected, [(1, NO_ECID.to_owned())]);
+        }
+        // A header in the middle is a row that cannot be read.
+        let (result, kept) = read_all(format!("{ONE}\t1\t\nMCID\tA\tB\n").as_bytes(), Mode::Iter);
+        assert_eq!((result.rows, kept.rejected.len()), (2, 1));
+        assert_eq!(read_all(b"", Mode::Full).0, Read::default());
+    }
+
+    #[test]
+    fn a_cut_file_gives_its_whole_rows_and_not_the_one_in_which_it_ends() {
+        use flate2::{Compression, write::GzEncoder};
+        use std::io::Write as _;
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
+        for number in 0..1000 {
+            writeln!(encoder, "{number:038}\t123456,7890\t1").unwrap();
+        }
+        let whole = encoder.finish().unwrap();
+        let mut kept = Kept::default();
+        let result = read(crate::gz::open(&whole), Mode::Full, &mut kept);
+        assert_eq!((result.rows, result.cut, kept.taken.len()), (1000, false, 2000));
+        for end in (20..whole.len()).step_by(997) {
+            let mut kept = Kept::default();
+            let result = read(crate::gz::open(&whole[..end]), Mode::Full, &mut kept);
+            assert!(result.cut);
+            assert_eq!(kept.taken.len() as u64, result.rows * 2);
+            assert!(kept.taken.iter().all(|(_, id, ..)| id == "aam:123456" || id == "aam:7890"));
+        }
+    }
+
+    #[test]
+    fn no_reason_repeats_what_stood_there() {
+        let text = format!("jane@example.com\t1\t\njane@example.com\t1\t\n{ONE}\tjane@example.com\tjane@example.com\n");
+        let (_, kept) = read_all(text.as_bytes(), Mode::Iter);
+        assert_eq!(kept.rejected.len(), 3);
+        assert!(kept.rejected.iter().all(|(_, reason)| !reason.contains("jane") && !reason.contains(ONE)));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(
+            rows in prop::collection::vec(
+                (
+                    (0..10u128.pow(38)).prop_map(|number| Ecid::from_number(number).unwrap()),
+                    prop::collection::vec(1..SEGMENT_END, 1..4),
+                    prop::collection::vec(1..SEGMENT_END, 1..4),
+                ),
+                0..20,
+            ),
+            tabs: bool,
+            crlf: bool,
+            header: bool,
+        ) {
+            let separator = if tabs { "\t" } else { "  " };
+            let end = if crlf { "\r\n" } else { "\n" };
+            let list = |sids: &[u64]| sids.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+            let mut text = if header { format!("MCID{separator}SEGMENTS{separator}REMOVED{end}") } else { String::new() };
+            let mut expected = Vec::new();
+            for (number, (ecid, inside, outside)) in rows.iter().enumerate() {
+                let line = number as u64 + 1 + u64::from(header);
+                text += &[ecid.text(), list(inside), list(outside)].join(separator);
+                text += end;
+                expected.extend(inside.iter().map(|sid| (line, format!("aam:{sid}"), *ecid, true)));
+                expected.extend(outside.iter().map(|sid| (line, format!("aam:{sid}"), *ecid, false)));
+            }
+            let (result, kept) = read_all(text.as_bytes(), Mode::Iter);
+            prop_assert_eq!(result, Read { rows: rows.len() as u64, lines: rows.len() as u64 + u64::from(header), cut: false });
+            prop_assert_eq!(kept, Kept { taken: expected, rejected: Vec::new() });
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Experience Platform's JSON exports.
+
+use std::io::{self, BufRead, BufReader};
+
+use domain::{AudienceId, Ecid};
+use serde_json::Value;
+
+use super::{NO_AUDIENCE, Shape, in_column, last_part};
+use crate::profile::{self, ENTRIES_MAX, member};
+use crate::{Named, RECORD_MAX, Read, Sink, lines};
+
+const NO_OBJECT: &str = "expected a profile: a JSON object";
+const TOO_LONG: &str = "longer than 1 MiB: expected a profile";
+const TOO_MANY: &str = "more than 125,000 entries (ECIDs times memberships) in one profile";
+const NO_ECID: &str =
+    "no ECID: expected identityMap with the namespace ECID, or the field that the feed declares as ecid_column";
+const BROKEN: &str = "a profile has no end on its line: expected a JSON object";
+
+/// Reads a JSON export: an array of profiles, one profile, or one a line. A profile's place, which the sink is told as its
+/// line, is its number in an array, else its line.
+///
+/// # Errors
+/// No audience is told, neither by the first profile nor by the file's name: says what to do. Nothing was taken then.
+pub fn read_json(source: impl io::Read, shape: &Shape<'_>, sink: &mut dyn Sink) -> Result<Read, String> {
+    let mut source = BufReader::with_capacity(1 << 16, source);
+    let mut taking = Taking { shape, sink, bad_status: shape.statuses(), taken: false, refused: false };
+    let read = objects(&mut source, |place, text| {
+        let profile = text.and_then(|text| serde_json::from_slice(text).map_err(|_| NO_OBJECT));
+        let outcome = profile.and_then(|profile| taking.profile(place, &profile));
+        if let Err(reason) = outcome
+            && !taking.refused
+        {
+            taking.sink.reject(place, reason);
+        }
+        !taking.refused
+    });
+    if taking.refused { Err(NO_AUDIENCE.to_owned()) } else { Ok(read) }
+}
+
+/// Where a file of objects stands.
+enum At {
+    Between,
+    /// In something that is no object.
+    Other,
+    Object {
+        depth: usize,
+        in_text: bool,
+        escaped: bool,
+    },
+}
+
+/// Gives the text of each object of the outermost array, or of those that follow each other, or why it cannot be read, until
+/// `each` wants no more.
+fn objects(source: &mut impl BufRead, mut each: impl FnMut(u64, Result<&[u8], &'static str>) -> bool) -> Read {
+    let mut read = Read::default();
+    let mut at = At::Between;
+    let mut text: Vec<u8> = Vec::new();
+    let mut too_long = false;
+    // `None`: nothing was read yet.
+    let mut in_array: Option<bool> = None;
+    let mut open_arrays = 0u64;
+    // Whether the first object stood on one line, where it stands in no array: then all of them do.
+    let mut one_a_line = None;
+    let (mut offset, mut line_ends, mut in_line) = (0u64, 0u64, false);
+    // Of what is being read.
+    let (mut first_line, mut place) = (0, 0);
+    loop {
+        let piece = match lines::more(source) {
+            Ok(Some(piece)) => piece,
+            Ok(None) => break,
+            Err(()) => {
+                read.cut = true;
+                break;
+            }
+        };
+        for &byte in piece {
+            // How the object that ends here is to be given, if one does.
+            let mut ended: Option<Option<&'static str>> = None;
+            match &mut at {
+                At::Between => match byte {
+                    b' ' | b'\t' | b'\r' | b'\n' | b',' => {}
+                    // The byte order mark.
+                    0xef | 0xbb | 0xbf if offset < 3 => {}
+                    b'[' => {
+                        in_array.get_or_insert(true);
+                        open_arrays += 1;
+                    }
+                    b']' => open_arrays = open_arrays.saturating_sub(1),
+                    _ => {
+                        let in_array = *in_array.get_or_insert(false);
+                        read.rows += 1;
+                        first_line = line_ends + 1;
+                        place = if in_array { read.rows } else { first_line };
+                        at = if byte == b'{' {
+                            text.push(byte);
+                            At::Object { depth: 1, in_text: false, escaped: false }
+                        } else {
+                            At::Other
+                        };
+                    }
+                },
+                At::Other => {
+                    if matches!(byte, b'\n' | b',') {
+                        ended = Some(Some(NO_OBJECT));
+                    }
+                }
+                At::Object { depth, in_text, escaped } => {
+                    if text.len() < RECORD_MAX {
+                        text.push(byte);
+                    } else {
+                        too_long = true;
+                    }
+                    match byte {
+                        // No text of JSON holds one as it is.
+                        b'\n' if *in_text || one_a_line == Some(true) => ended = Some(Some(BROKEN)),
+                        _ if *escaped => *escaped = false,
+                        b'\\' if *in_text => *escaped = true,
+                        b'"' => *in_text = !*in_text,
+                        _ if *in_text => {}
+                        b'{' | b'[' => *depth += 1,
+                        b'}' | b']' => {
+                            *depth -= 1;
+                            if *depth == 0 {
+                                ended = Some(None);
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            if let Some(wrong) = ended {
+                let object = match wrong {
+                    Some(reason) => Err(reason),
+                    None if too_long => Err(TOO_LONG),
+                    None => Ok(&text[..]),
+                };
+                if object.is_ok() && in_array == Some(false) {
+                    one_a_line.get_or_insert(first_line == line_ends + 1);
+                }
+                if !each(place, object) {
+                    return read;
+                }
+                at = At::Between;
+                text.clear();
+                too_long = false;
+            }
+            offset += 1;
+            line_ends += u64::from(byte == b'\n');
+            in_line = byte != b'\n';
+        }
+        let used = piece.len();
+        source.consume(used);
+    }
+    match at {
+        At::Other => {
+            each(place, Err(NO_OBJECT));
+        }
+        // It was begun, and cannot be read.
+        At::Object { .. } => {
+            read.rows -= 1;
+            read.cut = true;
+        }
+        At::Between => read.cut |= open_arrays > 0,
+    }
+    read.lines = line_ends + u64::from(in_line);
+    read
+}
+
+struct Taking<'a, 'b> {
+    shape: &'a Shape<'a>,
+    sink: &'b mut dyn Sink,
+    bad_status: String,
+    /// Whether the file told an audience.
+    taken: bool,
+    refused: bool,
+}
+
+impl Taking<'_, '_> {
+    fn profile(&mut self, place: u64, profile: &Value) -> Result<(), &'static str> {
+        if !profile.is_object() {
+            return Err(NO_OBJECT);
+        }
+        let entries = self.entries(profile)?;
+        self.taken = true;
+        let mut found = Vec::new();
+        match self.shape.ecid_column {
+            Some(name) => {
+                if let Some(value) = field(profile, name) {
+                    profile::collect(value, &mut found);
+                }
+            }
+            None => {
+                found = profile::of_map(profile);
+                if found.is_empty()
+                    && let Some((_, value)) = flat(profile, "ecid").next()
+                {
+                    profile::collect(value, &mut found);
+                }
+            }
+        }
+        if found.is_empty() {
+            return Err(NO_ECID);
+        }
+        if found.len().saturating_mul(entries.len()) > ENTRIES_MAX {
+            return Err(TOO_MANY);
+        }
+        let mut ecids: Vec<Ecid> = Vec::with_capacity(found.len());
+        for ecid in found {
+            match ecid {
+                Ok(ecid) => ecids.push(ecid),
+                Err(reason) => self.sink.reject(place, reason),
+            }
+        }
+        for (audience, status) in entries {
+            let inside = match status {
+                None => Some(true),
+                Some(status) => status.as_str().and_then(|status| self.shape.status(status)),
+            };
+            match inside {
+                Some(inside) => {
+                    for &ecid in &ecids {
+                        self.sink.take(place, Named::Audience(&audience), ecid, inside);
+                    }
+                }
+                None => self.sink.reject(place, &format!("status: missing or unknown: {}", self.bad_status)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The audiences of a profile, each with its status, where one is told.
+    fn entries<'p>(&mut self, profile: &'p Value) -> Result<Vec<(AudienceId, Option<&'p Value>)>, &'static str> {
+        if let Some(memberships) = profile::memberships(profile) {
+            let all: Vec<_> = memberships?
+                .into_iter()
+                .filter_map(|(id, entry)| {
+                    Some((AudienceId::aep(id)?, Some(member(entry, "status").unwrap_or(&Value::Null))))
+                })
+                .collect();
+            return if all.is_empty() { Err("segmentMembership: expected an audience by its UUID") } else { Ok(all) };
+        }
+        let fields = profile.as_object().into_iter().flatten();
+        let all: Vec<_> =
+            fields.clone().filter_map(|(name, value)| Some((in_column(name, "status")?, Some(value)))).collect();
+        if !all.is_empty() {
+            return Ok(all);
+        }
+        let of_time = fields.clone().find_map(|(name, _)| in_column(name, "lastQualificationTime"));
+        let Some(audience) = of_time.or_else(|| self.shape.audience.cloned()) else {
+            self.refused = !self.taken;
+            return Err(NO_AUDIENCE);
+        };
+        let status = match self.shape.status_column {
+            Some(name) => Some(field(profile, name).unwrap_or(&Value::Null)),
+            None => {
+                let mut statuses = flat(profile, "status");
+                let first = statuses.next().map(|(_, value)| value);
+                if statuses.next().is_some() {
+                    return Err("several fields could hold the status: declare the feed's status_column");
+                }
+                first
+            }
+        };
+        Ok(vec![(audience, status)])
+    }
+}
+
+/// The fields of a profile whose name is or ends in this one.
+fn flat<'a>(profile: &'a Value, name: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    let fields = profile.as_object().into_iter().flatten();
+    fields.filter(move |(key, _)| last_part(key).eq_ignore_ascii_case(name))
+}
+
+/// A field by its name, or by its path.
+fn field<'a>(profile: &'a Value, name: &str) -> Option<&'a Value> {
+    let name = name.trim();
+    member(profile, name).or_else(|| name.split('.').try_fold(profile, |value, part| member(value, part)))
+}
