@@ -429,7 +429,10 @@ impl Scenario {
                 json!({"token": token(t)})
             }
             Erase::Ecid(e) => {
-                let beside = self.matches.keys().filter(|(other, _)| *other == e).filter_map(|(_, t)| owner(*t));
+                // A match that has expired ties nobody any more.
+                let good = |last: &u64| last + settings().match_lifetime_ms > now;
+                let mine = self.matches.iter().filter(|((other, _), last)| *other == e && good(last));
+                let beside = mine.filter_map(|((_, t), _)| owner(*t));
                 people.extend(beside);
                 // What was erased before ties nobody any more.
                 let tied = |id: &u64| !self.erased_people.contains(id) && !self.erased_ecids.contains_key(&e);
