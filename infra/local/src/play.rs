@@ -223,7 +223,11 @@ impl<'a> Local<'a> {
             Some(kept) => Marketo::from_state(settings, kept),
             None => Marketo::new(settings, world.marketo.clone(), now()),
         };
-        let settings = adobe::Settings { client_id: CLIENT_ID.to_owned(), client_secret: CLIENT_SECRET.to_owned() };
+        let settings = adobe::Settings {
+            client_id: CLIENT_ID.to_owned(),
+            client_secret: CLIENT_SECRET.to_owned(),
+            ..adobe::Settings::default()
+        };
         let adobe = match state.read(ADOBE)? {
             Some(kept) => Adobe::from_state(settings, kept),
             None => Adobe::new(settings, world.library.clone(), now()),

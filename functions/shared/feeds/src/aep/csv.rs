@@ -388,10 +388,7 @@ mod tests {
             assert_eq!(read_csv(source, &shape, &mut again), result);
             assert_eq!(again, kept);
         }
-        result.map(|read| (read, kept)).map_err(|why| {
-            assert!(!why.contains(ONE));
-            why
-        })
+        result.map(|read| (read, kept)).inspect_err(|why| assert!(!why.contains(ONE)))
     }
 
     /// Gives few bytes at a time.

@@ -276,3 +276,201 @@ fn field<'a>(profile: &'a Value, name: &str) -> Option<&'a Value> {
     let name = name.trim();
     member(profile, name).or_else(|| name.split('.').try_fold(profile, |value, part| member(value, part)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::Kept;
+
+    const ONE: &str = "12345678901234567890123456789012345678";
+    const TWO: &str = "09931076965856026570390653077113735069";
+    const ID: &str = "11111111-2222-3333-4444-55555555abcd";
+    const OTHER: &str = "66666666-7777-8888-9999-000000000000";
+
+    fn read_as(text: &[u8], audience: Option<&str>, columns: [Option<&str>; 2]) -> Result<(Read, Kept), String> {
+        let inside = ["realized".to_owned(), "Active".to_owned()];
+        let outside = ["exited".to_owned()];
+        let audience = audience.map(|id| AudienceId::aep(id).unwrap());
+        let [ecid_column, status_column] = columns;
+        let shape =
+            Shape { audience: audience.as_ref(), ecid_column, status_column, inside: &inside, outside: &outside };
+        let mut kept = Kept::default();
+        let result = read_json(text, &shape, &mut kept);
+        let mut again = Kept::default();
+        assert_eq!(
+            read_json(io::Read::chain(&text[..text.len() / 2], &text[text.len() / 2..]), &shape, &mut again),
+            result
+        );
+        assert_eq!(again, kept);
+        result.map(|read| (read, kept))
+    }
+
+    fn read(text: &str) -> (Read, Kept) {
+        read_as(text.as_bytes(), Some(OTHER), [None, None]).unwrap()
+    }
+
+    fn profile(ecid: &str, status: &str) -> String {
+        format!(
+            r#"{{"identityMap":{{"ECID":[{{"id":"{ecid}"}}]}},"segmentMembership":{{"ups":{{"{ID}":{{"status":"{status}","lastQualificationTime":"2026-01-02T03:04:05Z"}}}}}},"name":"a\"}}]\\"}}"#
+        )
+    }
+
+    fn audience() -> String {
+        format!("aep:{ID}")
+    }
+
+    #[test]
+    fn an_array_one_object_and_one_a_line_say_the_same() {
+        let (one, two) = (profile(ONE, "realized"), profile(TWO, "EXITED"));
+        let id = audience();
+        for text in [
+            format!("[{one},{two}]"),
+            format!("\u{feff}[\n  {one},\n  {two}\n]\n"),
+            format!("{one}\n{two}\n"),
+            format!("{one}\r\n{two}"),
+            format!("{one} {two}"),
+            format!("{}\n{}", one.replace(',', ",\n"), two.replace(":{", ":\n{")),
+        ] {
+            let (result, kept) = read(&text);
+            assert_eq!((result.rows, result.cut), (2, false), "{text}");
+            let told: Vec<_> =
+                kept.taken.iter().map(|(_, id, ecid, inside)| (id.clone(), ecid.text(), *inside)).collect();
+            assert_eq!(told, [(id.clone(), ONE.to_owned(), true), (id.clone(), TWO.to_owned(), false)], "{text}");
+            assert_eq!(kept.rejected, []);
+            assert_eq!(result.lines as usize, text.lines().count());
+        }
+        assert_eq!(read(&one).1.told(), [(1, id.as_str(), true)]);
+        assert_eq!(read("").0, Read::default());
+        assert_eq!(read(" [ ] \n").0, Read { rows: 0, lines: 1, cut: false });
+    }
+
+    #[test]
+    fn a_place_is_the_number_in_an_array_and_the_line_elsewhere() {
+        let (one, two) = (profile(ONE, "realized"), profile(TWO, "exited"));
+        let places = |text: &str| read(text).1.taken.iter().map(|(place, ..)| *place).collect::<Vec<_>>();
+        assert_eq!(places(&format!("[\n\n{one},{two}]")), [1, 2]);
+        assert_eq!(places(&format!("\n{one}\n\n{two}")), [2, 4]);
+    }
+
+    #[test]
+    fn a_profile_speaks_of_each_of_its_ecids_and_audiences() {
+        let text = format!(
+            r#"{{"identityMap":{{"ecid":[{{"id":"{ONE}"}},{{"id":"{TWO}"}}],"Email":[{{"id":"x"}}]}},
+            "segmentMembership":{{"ups":{{"{ID}":{{"status":"exited"}}}},"x":{{"{OTHER}":{{"status":"active"}},"123":{{"status":"x"}}}}}}}}"#
+        );
+        let (result, kept) = read_as(text.as_bytes(), None, [None, None]).unwrap();
+        assert_eq!((result.rows, kept.rejected), (1, vec![]));
+        let mut told: Vec<_> =
+            kept.taken.iter().map(|(_, id, ecid, inside)| (&id[4..], ecid.text(), *inside)).collect();
+        told.sort();
+        let (one, two) = (ONE.to_owned(), TWO.to_owned());
+        assert_eq!(told, [(ID, two.clone(), false), (ID, one.clone(), false), (OTHER, two, true), (OTHER, one, true)]);
+    }
+
+    #[test]
+    fn flat_fields_are_read_as_columns_are() {
+        let other = format!("aep:{OTHER}");
+        let (_, kept) =
+            read(&format!(r#"{{"identityMap.ECID":"{ONE}","segmentMembership.ups.{ID}.status":"exited"}}"#));
+        assert_eq!(kept.told(), [(1, audience().as_str(), false)]);
+        let (_, kept) = read(&format!(r#"{{"ECID":["{ONE}"],"status":"exited"}}"#));
+        assert_eq!(kept.told(), [(1, other.as_str(), false)]);
+        let (_, kept) = read(&format!(r#"{{"ecid":"{ONE}","segmentMembership":null}}"#));
+        assert_eq!(kept.told(), [(1, other.as_str(), true)]);
+        let columns = [Some("_tenant.id.visitor"), Some("state")];
+        let text = format!(r#"{{"_tenant":{{"id":{{"visitor":"{ONE}"}}}},"status":"x","State":"exited"}}"#);
+        let (_, kept) = read_as(text.as_bytes(), Some(OTHER), columns).unwrap();
+        assert_eq!(kept.told(), [(1, other.as_str(), false)]);
+        // Declared, and not there.
+        let (_, kept) =
+            read_as(format!(r#"{{"ECID":"{ONE}"}}"#).as_bytes(), Some(OTHER), [None, Some("state")]).unwrap();
+        assert_eq!((kept.taken.len(), kept.rejected.len()), (0, 1));
+    }
+
+    #[test]
+    fn profiles_that_cannot_be_read_are_rejected_beside_good_ones() {
+        let good = profile(ONE, "realized");
+        let lines = [
+            good.clone(),
+            profile("1234", "realized"),
+            profile(ONE, "jane"),
+            "jane".to_owned(),
+            "{\"a\":\"jane}".to_owned(),
+            "{\"a\":{\"b\":1}".to_owned(),
+            "{\"identityMap\":{}}".to_owned(),
+            format!("{{\"identityMap\":{{\"ECID\":[{{\"id\":{ONE}}}]}}}}"),
+            "{jane:1}".to_owned(),
+            "7".to_owned(),
+            format!("{{\"ECID\":\"{ONE}\",\"segmentMembership\":{{\"ups\":{{}}}}}}"),
+            format!("{{\"ECID\":\"{ONE}\",\"segmentMembership\":7}}"),
+            format!("{{\"ECID\":\"{ONE}\",\"a.status\":7,\"b.status\":8}}"),
+            good.clone(),
+        ];
+        let (result, kept) = read(&(lines.join("\n") + "\n"));
+        assert_eq!(result, Read { rows: 14, lines: 14, cut: false });
+        assert_eq!(kept.told(), [(1, audience().as_str(), true), (14, audience().as_str(), true)]);
+        let places: Vec<u64> = kept.rejected.iter().map(|(place, _)| *place).collect();
+        assert_eq!(places, (2..14).collect::<Vec<_>>());
+        assert!(kept.rejected.iter().all(|(_, reason)| !reason.contains("jane") && !reason.contains("1234")));
+        assert!(kept.rejected[1].1.contains("realized, Active (in) or exited (out)"));
+        let (result, kept) = read(&format!("[7, {good}, \"x\", {good}, null]"));
+        assert_eq!((result.rows, kept.taken.len(), kept.rejected.len()), (5, 2, 3));
+    }
+
+    #[test]
+    fn a_file_of_no_audience_is_refused() {
+        let text = format!("{{\"ECID\":\"{ONE}\"}}\n");
+        assert!(read_as(text.repeat(3).as_bytes(), None, [None, None]).unwrap_err().contains("%SEGMENT_ID%"));
+        // Where the first profile tells one, the others are rejected alone.
+        let (_, kept) = read_as((profile(ONE, "realized") + "\n" + &text).as_bytes(), None, [None, None]).unwrap();
+        assert_eq!((kept.taken.len(), kept.rejected.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_file_that_ends_too_early_gives_its_whole_profiles() {
+        let one = profile(ONE, "realized");
+        for (text, rows) in [
+            (format!("[{one},{one}"), 2),
+            (format!("[{one},{}", &one[..50]), 1),
+            (format!("{one}\n{}", &one[..50]), 1),
+            (format!("[{one},"), 1),
+        ] {
+            let (result, kept) = read(&text);
+            assert_eq!(
+                (result.rows, result.cut, kept.taken.len(), kept.rejected.len()),
+                (rows, true, rows as usize, 0),
+                "{text}"
+            );
+        }
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+        for number in 0..300 {
+            writeln!(encoder, "{}", profile(&format!("{number:038}"), "exited")).unwrap();
+        }
+        let whole = encoder.finish().unwrap();
+        for end in (11..whole.len()).step_by(5003) {
+            let inside = ["realized".to_owned()];
+            let outside = ["exited".to_owned()];
+            let shape =
+                Shape { audience: None, ecid_column: None, status_column: None, inside: &inside, outside: &outside };
+            let mut kept = Kept::default();
+            let result = read_json(crate::gz::open(&whole[..end]), &shape, &mut kept).unwrap();
+            assert_eq!((result.cut, kept.taken.len() as u64, kept.rejected.len()), (true, result.rows, 0));
+        }
+    }
+
+    #[test]
+    fn a_profile_that_is_too_long_is_left_out() {
+        let long = format!("{{\"a\":\"{}\",\"ECID\":\"{ONE}\"}}", "x".repeat(RECORD_MAX));
+        let (result, kept) = read(&format!("[{long},{}]", profile(ONE, "realized")));
+        assert_eq!((result.rows, kept.taken.len()), (2, 1));
+        assert_eq!(kept.rejected, [(1, TOO_LONG.to_owned())]);
+        let many = vec![format!("\"{ONE}\""); 20_000].join(",");
+        let ids: Vec<String> = (0..10)
+            .map(|at| format!("\"11111111-2222-3333-4444-55555555000{at}\":{{\"status\":\"exited\"}}"))
+            .collect();
+        let (_, kept) = read(&format!("{{\"ECID\":[{many}],\"segmentMembership\":{{\"ups\":{{{}}}}}}}", ids.join(",")));
+        assert_eq!((kept.taken.len(), kept.rejected), (0, vec![(1, TOO_MANY.to_owned())]));
+    }
+}
