@@ -851,7 +851,8 @@ impl Scenario {
         // Among the streams' words the latest change counts; it stands for the time up to which it is vouched for, which is
         // kept to ten minutes.
         let mine = self.streams.iter().filter(|said| said.sid == sid && said.ecid == e);
-        let last = mine.map(|said| (said.changed, !said.inside, said.changed.max(said.as_of / 600_000 * 600_000))).max();
+        let last =
+            mine.map(|said| (said.changed, !said.inside, said.changed.max(said.as_of / 600_000 * 600_000))).max();
         words.extend(last.map(|(_, out, as_of)| (as_of, 2, out)));
         words.into_iter().max().is_some_and(|(_, _, out)| !out)
     }

@@ -100,7 +100,9 @@ impl<'a> Taking<'a> {
 impl Sink for Taking<'_> {
     fn take(&mut self, line: u64, audience: Named<'_>, ecid: Ecid, inside: bool) {
         let sides = match audience {
-            Named::Segment(sid) if self.library.is_none() || self.segments.contains(&sid) => self.content.segments.entry(sid).or_default(),
+            Named::Segment(sid) if self.library.is_none() || self.segments.contains(&sid) => {
+                self.content.segments.entry(sid).or_default()
+            }
             Named::Segment(sid) => return self.unknown(line, AudienceId::aam(sid)),
             Named::Audience(audience) if self.library.is_none_or(|library| library.contains(audience)) => {
                 if !self.content.audiences.contains_key(audience) {

@@ -8,15 +8,15 @@ use domain::limits::HOUR_MS;
 use domain::{AudienceId, MunchkinId};
 use ports::{Key, Table};
 use state::feeds::{
-    Completeness, DELIVERIES_DUE, DEFAULT_FEED, Delivery, Feed, FullDelivery, Import, ImportStatus, Kind, Part,
+    Completeness, DEFAULT_FEED, DELIVERIES_DUE, Delivery, Feed, FullDelivery, Import, ImportStatus, Kind, Part,
     change_delivery, change_feed_state, delivery_key, feed_state, import_key,
 };
 use state::{Deps, Step, audience, doc, load, syncs, update};
 
 use super::apply::{When, absent, facts, snapshots};
+use super::audience_of;
 use super::content::{Content, Sides, Taking};
 use super::ids::{Suspicion, suspicion};
-use super::audience_of;
 
 /// A delivery that is not whole after this time is not waited for any longer, in ms: the next one comes each day.
 const PATIENCE_MS: u64 = 24 * HOUR_MS;
@@ -156,9 +156,7 @@ fn turn(deps: &Deps, feed: &Feed, delivery: &Delivery) -> Turn {
     if now < patience {
         return Turn::Waits(what, patience);
     }
-    Turn::Parts(Some(
-        "the delivery never became whole: its rows were taken, and nobody left on its account",
-    ))
+    Turn::Parts(Some("the delivery never became whole: its rows were taken, and nobody left on its account"))
 }
 
 /// How many files a control file names that have not come.
@@ -346,10 +344,9 @@ async fn read(
                 inside: &feed.status_inside,
                 outside: &feed.status_outside,
             };
-            if feeds::aep::is_json(name) {
-                feeds::aep::read_json(source, &shape, &mut taking)
-            } else {
-                feeds::aep::read_csv(source, &shape, &mut taking)
+            match feeds::aep::FileName::parse(name).map(|file| file.format) {
+                Ok(feeds::aep::Format::Json) => feeds::aep::read_json(source, &shape, &mut taking),
+                _ => feeds::aep::read_csv(source, &shape, &mut taking),
             }
         }
         _ => Ok(feeds::aam::read(source, if delivery.full { Mode::Full } else { Mode::Iter }, &mut taking)),

@@ -239,26 +239,26 @@ async fn what(deps: &Deps, feed: &Feed, arrival: &Arrival, path: &str) -> Step<C
     let name = name_of(path);
     let refused = |expected: &str| {
         Ok(Comes::Refused(format!(
-            "not a file for the feed {}: {expected}. Files of another feed belong into the folder of its name",
+            "not a file for us: {expected}. This folder is the feed {}'s; files of another feed belong into the folder of its \
+             name",
             feed.id
         )))
     };
     match feed.kind {
         Kind::AamStream | Kind::AepStream => refused("it is a stream and takes no files"),
         Kind::AamFiles if feeds::aam::FileName::is_control(name) => {
-            let file = match feeds::aam::FileName::parse_control(name) {
-                Ok(file) => file,
-                Err(expected) => return refused(expected),
-            };
+            if let Err(expected) = feeds::aam::FileName::parse_control(name) {
+                return refused(expected);
+            }
             let Some(bytes) = deps.ports.objects.get(&arrival.key).await? else { return Ok(gone()) };
             Ok(match feeds::info::parse(&bytes) {
-                Ok(control) => Comes::Control(vec![(aam_delivery(name, file.mode, file.time), control)]),
+                Ok(control) => Comes::Control(vec![(aam_delivery(name), control)]),
                 Err(why) => Comes::Refused(format!("the control file cannot be read: {why}")),
             })
         }
         Kind::AamFiles => match feeds::aam::FileName::parse(name) {
             Ok(file) => Ok(Comes::Part {
-                delivery: aam_delivery(name, file.mode, file.time),
+                delivery: aam_delivery(name),
                 time: Some(file.time),
                 full: file.mode == domain::feed::Mode::Full,
                 number: file.split,
@@ -272,14 +272,11 @@ async fn what(deps: &Deps, feed: &Feed, arrival: &Arrival, path: &str) -> Step<C
                 Err(why) => Comes::Refused(format!("the manifest cannot be read: {why}")),
             })
         }
-        Kind::AepFiles => match feeds::aep::FileName::parse(name) {
-            Ok(file) => Ok(Comes::Part {
-                delivery: export(feed, path, &file.stem),
-                time: file.time,
-                full: feed.full,
-                number: Some(file.part),
-            }),
-            Err(expected) => refused(&expected),
+        Kind::AepFiles => match feeds::aep::FileName::parse(below(feed, path)) {
+            Ok(file) => {
+                Ok(Comes::Part { delivery: file.stem, time: file.time, full: feed.full, number: Some(file.part) })
+            }
+            Err(expected) => refused(expected),
         },
     }
 }
@@ -288,30 +285,24 @@ fn gone() -> Comes {
     Comes::Refused("the file was gone before it was read".to_owned())
 }
 
-/// A delivery of Audience Manager: destination, mode and time, without the number of the part.
-fn aam_delivery(name: &str, mode: domain::feed::Mode, time: u64) -> String {
-    let mode = match mode {
-        domain::feed::Mode::Full => "full",
-        domain::feed::Mode::Iter => "iter",
-    };
-    let name = name.to_ascii_lowercase();
-    let destination = name.rfind(&format!("_{mode}_")).map_or("", |end| &name[..end]);
-    format!("{destination}_{mode}_{time}")
+/// A delivery of Audience Manager: what the names of all its parts and of its control file begin with. The case of the
+/// sync type differs between Adobe's pages.
+fn aam_delivery(name: &str) -> String {
+    feeds::aam::FileName::root(name).unwrap_or(name).to_ascii_lowercase()
 }
 
-/// An export of Experience Platform: its folder below the feed's, and its name without the number of the part.
-fn export(feed: &Feed, path: &str, stem: &str) -> String {
-    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let folder = folder.strip_prefix(&feed.id).unwrap_or(folder).trim_start_matches('/');
-    if folder.is_empty() { stem.to_owned() } else { format!("{folder}/{stem}") }
+/// The path of a file below the folder of its feed.
+fn below<'a>(feed: &Feed, path: &'a str) -> &'a str {
+    path.strip_prefix(&feed.id).and_then(|path| path.strip_prefix('/')).unwrap_or(path)
 }
 
 /// A manifest names the files of all exports of a run; each export is a delivery. It lies in their folder.
 fn by_export(feed: &Feed, path: &str, control: &Control) -> Vec<(String, Control)> {
+    let folder = below(feed, path).rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
     let mut exports: BTreeMap<String, Control> = BTreeMap::new();
     for (name, size) in &control.files {
-        let Ok(file) = feeds::aep::FileName::parse(name) else { continue };
-        let export = exports.entry(export(feed, path, &file.stem));
+        let Ok(file) = feeds::aep::FileName::parse(&format!("{folder}{name}")) else { continue };
+        let export = exports.entry(file.stem);
         let export = export.or_insert_with(|| Control { time: control.time, ..Control::default() });
         export.files.insert(name.clone(), *size);
     }
