@@ -215,8 +215,8 @@ pub(crate) fn ecid_of(text: &[u8]) -> Option<Ecid> {
 fn eight(digits: &[u8; 8]) -> Option<u64> {
     let word = u64::from_le_bytes(*digits);
     // A byte from 0x30 to 0x39 has the high half 3, and still has it after 6 was added.
-    let high = word | word.wrapping_add(0x0606_0606_0606_0606);
-    if high & 0xf0f0_f0f0_f0f0_f0f0 != 0x3030_3030_3030_3030 {
+    let all_threes = |word: u64| word & 0xf0f0_f0f0_f0f0_f0f0 == 0x3030_3030_3030_3030;
+    if !all_threes(word) || !all_threes(word.wrapping_add(0x0606_0606_0606_0606)) {
         return None;
     }
     let ones = word & 0x0f0f_0f0f_0f0f_0f0f;
