@@ -3,6 +3,7 @@
 mod activities;
 mod adobe;
 mod assets;
+mod deliveries;
 mod exports;
 mod faults;
 mod files;
