@@ -150,9 +150,11 @@ impl Receiver {
             tracing::error!(reason = %failure, "a stream's message cannot be put into the queue");
             return busy();
         }
-        counts.add(TAKEN, taken as u64);
-        counts.add(IGNORED, ignored);
-        counts.add(REJECTED, rejected as u64);
+        for (name, count) in [(TAKEN, taken as u64), (IGNORED, ignored), (REJECTED, rejected as u64)] {
+            if count > 0 {
+                counts.add(name, count);
+            }
+        }
         Answer::taken()
     }
 
