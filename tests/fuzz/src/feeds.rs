@@ -300,21 +300,25 @@ pub fn aep_manifest(data: &[u8]) {
     });
 }
 
-/// Runs with the shapes that feeds can have.
-fn shapes(mut each: impl FnMut(&Shape<'_>)) {
-    let audience = AudienceId::parse(AUDIENCE);
+/// Runs with one of the shapes that feeds can have, by the length of the data.
+fn shaped(data: &[u8], run: impl FnOnce(&Shape<'_>)) {
+    let audience = AudienceId::parse(AUDIENCE).filter(|_| !data.len().is_multiple_of(3));
     let inside = ["realized", "existing", "active"].map(str::to_owned);
     let outside = ["exited", "expired"].map(str::to_owned);
-    for audience in [audience.as_ref(), None] {
-        for (ecid_column, status_column) in [(None, None), (Some("visitor"), Some("state"))] {
-            each(&Shape { audience, ecid_column, status_column, inside: &inside, outside: &outside });
-        }
-    }
+    let declared = data.windows(7).any(|word| word == b"visitor");
+    let column = |name| if declared { Some(name) } else { None };
+    run(&Shape {
+        audience: audience.as_ref(),
+        ecid_column: column("visitor"),
+        status_column: column("state"),
+        inside: &inside,
+        outside: &outside,
+    });
 }
 
 /// CSV files: rows and ECIDs are those that the crate csv finds under one of the separators, in the same order.
 pub fn aep_csv(data: &[u8]) {
-    shapes(|shape| {
+    shaped(data, |shape| {
         let mut kept = Kept::default();
         let result = aep::read_csv(data, shape, &mut kept);
         let mut again = Kept::default();
@@ -359,7 +363,7 @@ fn is_in(kept: &Kept, rows: u64, data: &[u8], delimiter: u8) -> bool {
 
 /// JSON files: an array, one object and one a line say the same of the profiles that serde_json finds.
 pub fn aep_json(data: &[u8]) {
-    shapes(|shape| {
+    shaped(data, |shape| {
         let mut kept = Kept::default();
         let result = aep::read_json(data, shape, &mut kept);
         let mut again = Kept::default();
@@ -509,7 +513,8 @@ pub fn times(data: &[u8]) {
     if let Some(found) = RFC3339.captures(data) {
         let number = |at: usize| found.get(at).map_or(0, |found| parsed(found.as_bytes()));
         let sign = if found.get(8).is_some_and(|sign| sign.as_bytes() == b"-") { -1 } else { 1 };
-        let is_offset = number(9) < 24 && number(10) < 60;
+        // Jiff takes offsets up to 25:59.
+        let is_offset = number(9) < 26 && number(10) < 60;
         let offset = sign * (number(9) * 60 + number(10));
         let moment = millis([number(1), number(2), number(3), number(4), number(5), number(6)], offset);
         let expected = moment.map(|moment| moment + u64::try_from(number(7)).unwrap_or_default()).filter(|_| is_offset);

@@ -34,8 +34,11 @@ pub fn read_csv(source: impl io::Read, shape: &Shape<'_>, sink: &mut dyn Sink) -
     };
     let (delimiter, columns) = columns(&header, shape)?;
     let mut records = Records::new(delimiter);
-    records.passed(&header);
-    read.cut = records.each(&mut source, |line, record| {
+    let mut is_header = true;
+    read.cut = records.each(&mut io::Read::chain(&header[..], source), |line, record| {
+        if std::mem::take(&mut is_header) {
+            return;
+        }
         read.rows += 1;
         match record {
             Ok(record) => columns.row(&record, line, shape, sink),
@@ -267,7 +270,7 @@ impl Records {
         self.in_line = bytes.last().map_or(self.in_line, |last| *last != b'\n');
     }
 
-    /// Gives each record that is not blank with the line in which it begins, or why it cannot be read. Returns whether the
+    /// Gives each record that is not blank, the header too, with the line in which it begins, or why it cannot be read. Returns whether the
     /// data end too early.
     fn each(&mut self, source: &mut impl BufRead, mut each: impl FnMut(u64, Result<Record<'_>, &'static str>)) -> bool {
         // Of the record that is being read: bytes and fields so far, its first line, and whether it is too long.
