@@ -1,9 +1,10 @@
 //! The Lambda function `scheduled-incremental-sync`: wiring only.
 
 use lambda::{Failure, Message};
-use scheduled_incremental_sync::{USES, arrivals, arrived, handle, tick};
+use scheduled_incremental_sync::{USES, arrivals, arrived, handle, heard, tick};
 use serde_json::Value;
 use state::Deps;
+use state::feeds::Events;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -16,10 +17,26 @@ async fn main() -> anyhow::Result<()> {
                 tick(&deps, invocation.deadline_ms).await?;
                 return Ok(Value::Null);
             }
+            if is_of_streams(&invocation.event) {
+                return lambda::run_together(&app, invocation, |messages| all(deps, messages)).await;
+            }
             lambda::run_batch(&app, invocation, |message| one(deps.clone(), message)).await
         }
     })
     .await
+}
+
+/// Whether a batch is of the queue of entries of streams. An event is of one queue.
+fn is_of_streams(event: &Value) -> bool {
+    let source = event["Records"][0]["eventSourceARN"].as_str().unwrap_or_default();
+    source.ends_with("-events")
+}
+
+/// What streams said, together.
+async fn all(deps: Deps, messages: Vec<Message<Events>>) -> Result<(), Failure> {
+    let fresh = messages.iter().all(|message| message.receives == 1);
+    let events: Vec<Events> = messages.into_iter().map(|message| message.body).collect();
+    heard(&deps, &events, fresh).await
 }
 
 /// A ring, or a notification of the bucket.

@@ -38,6 +38,12 @@ const TIME_SCALE: f64 = 0.05;
 /// Client id and secret of both doubles. They guard nothing.
 const CLIENT_ID: &str = "sample-client";
 const CLIENT_SECRET: &str = "sample-secret";
+/// What the senders of streams show, by the id of their feed. It guards nothing either.
+const STREAM_SECRETS: &str = r#"{"feeds": {
+    "web": {"keys": ["sample-secret-key", "sample-secret-old-key"]},
+    "live": {"tokens": ["sample-secret-token"],
+        "clients": [{"client_id": "sample-client", "client_secret": "sample-secret"}]}
+}}"#;
 /// What `--no-limits` gives for calls a day. The calls in 20 s stay Marketo's 100: on this clock that is 100 a second.
 const UNLIMITED_PER_DAY: &str = "100000000";
 /// Matches of one request (the API's limit), and requests at a time.
@@ -142,7 +148,7 @@ impl Prepared {
 
 /// Builds the functions, with cargo's own progress on the screen.
 async fn build(screen: &Screen) -> anyhow::Result<PathBuf> {
-    screen.step("Building the four functions (the first time this takes some minutes)");
+    screen.step("Building the functions (the first time this takes some minutes)");
     let (lines_in, mut lines) = tokio::sync::mpsc::unbounded_channel::<String>();
     let building = tokio::task::spawn_blocking(move || {
         stack::build_functions(&mut |line| {
@@ -211,7 +217,7 @@ impl<'a> Local<'a> {
     /// Starts the doubles and the stack.
     pub(crate) async fn start(prepared: Prepared, screen: &'a Screen) -> anyhow::Result<Self> {
         let Prepared { args, world, deliveries, state, progress, bin_dir, now } = prepared;
-        screen.step("Starting Marketo's and Adobe's doubles and the stack (DynamoDB, SQS, S3, four functions)");
+        screen.step("Starting Marketo's and Adobe's doubles and the stack (DynamoDB, SQS, S3, the functions)");
         let settings = marketo::Settings {
             time_scale: TIME_SCALE,
             limits: !args.no_limits,
@@ -258,6 +264,9 @@ impl<'a> Local<'a> {
             ("MarketoClientSecret", CLIENT_SECRET.to_owned()),
             ("AdobeImsUrl", adobe_url.clone()),
             ("AdobeAamUrl", adobe_url.clone()),
+            ("AdobeAepUrl", adobe_url.clone()),
+            ("AdobeAepFoldersUrl", adobe_url.clone()),
+            ("StreamSecrets", STREAM_SECRETS.to_owned()),
             ("AdobeClientId", CLIENT_ID.to_owned()),
             ("AdobeClientSecret", CLIENT_SECRET.to_owned()),
             ("QuotaShare", share.to_owned()),

@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 /// The functions, which are also their binaries' names.
-pub const FUNCTIONS: [&str; 4] = ["create-sync", "cookie-ingest", "scheduled-incremental-sync", "list-writer"];
+pub const FUNCTIONS: [&str; 5] =
+    ["create-sync", "cookie-ingest", "audience-ingest", "scheduled-incremental-sync", "list-writer"];
 /// Longest wait for anything: a first build of the functions on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(900);
 const LOOK_EVERY: Duration = Duration::from_millis(50);

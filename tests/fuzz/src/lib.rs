@@ -1,7 +1,10 @@
-//! What must hold of the cookie parsers whatever is thrown at them. Each function here takes any bytes and panics where
-//! a property fails; libFuzzer calls them through `fuzz_targets/`, and `tests/seeds.rs` with mutations of the seeds.
+//! What must hold of the parsers of cookies, and of Adobe's files and messages, whatever is thrown at them. Each function
+//! here takes any bytes and panics where a property fails; libFuzzer calls them through `fuzz_targets/`, and
+//! `tests/seeds.rs` with mutations of the seeds.
 //!
-//! The judges are others than the code: regular expressions for the text formats, prost for protobuf.
+//! The judges are others than the code: regular expressions for the text formats, prost for protobuf, the crate csv.
+
+mod feeds;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -15,17 +18,31 @@ use prost::Message as _;
 use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
 use regex::bytes::Regex;
 
+pub use crate::feeds::{
+    aam_control, aam_lines, aam_stream, aep_csv, aep_json, aep_manifest, aep_stream, compressed, names, times,
+};
+
 /// A target: its name, which is that of its folder of seeds, and its property.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 16] = [
+    ("aam_control", aam_control),
+    ("aam_lines", aam_lines),
+    ("aam_stream", aam_stream),
+    ("aep_csv", aep_csv),
+    ("aep_json", aep_json),
+    ("aep_manifest", aep_manifest),
+    ("aep_stream", aep_stream),
     ("amcv", amcv),
+    ("compressed", compressed),
     ("kndctr", kndctr),
     ("message", message),
     ("mkto_trk", mkto_trk),
+    ("names", names),
     ("s_ecid", s_ecid),
     ("shown", shown),
+    ("times", times),
 ];
 
 /// The organisation of the seeds, without its `@AdobeOrg`.

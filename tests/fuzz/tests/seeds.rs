@@ -13,7 +13,7 @@ use rand::{Rng as _, SeedableRng as _};
 const MUTATIONS: u64 = 4_000;
 
 /// What the parsers look for, so that mutations meet it more often than by chance.
-const PIECES: [&[u8]; 20] = [
+const PIECES: [&[u8]; 40] = [
     b"%",
     b"%7C",
     b"%25",
@@ -34,6 +34,26 @@ const PIECES: [&[u8]; 20] = [
     b"NONE",
     b"\x0a\x26",
     b"\x80",
+    b",",
+    b" ",
+    b"\t",
+    b"\n",
+    b"\r\n",
+    b"\"",
+    b"\\",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b"null",
+    b"0",
+    b"1",
+    b"\xef\xbb\xbf",
+    b"12345678901234567890123456789012345678",
+    b"\"status\":\"exited\"",
+    b"11111111-2222-3333-4444-555555555555",
+    b"2026-01-02T03:04:05Z",
+    b"jane@example.com",
 ];
 
 fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {

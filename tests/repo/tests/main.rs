@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use lambda::Uses;
 
 /// The functions: name, folder and binary are the same; and what their code says that they use.
-const FUNCTIONS: [(&str, Uses); 4] = [
+const FUNCTIONS: [(&str, Uses); 5] = [
     ("create-sync", create_sync::USES),
     ("cookie-ingest", cookie_ingest::USES),
+    ("audience-ingest", audience_ingest::USES),
     ("scheduled-incremental-sync", scheduled_incremental_sync::USES),
     ("list-writer", list_writer::USES),
 ];

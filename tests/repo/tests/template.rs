@@ -106,8 +106,17 @@ fn those_and_only_those_that_ring_themselves_may_do_so() {
     assert_eq!(allowed, BTreeSet::from(["list-writer", "scheduled-incremental-sync"]));
 }
 
-/// What anybody may call: browsers and webhooks have no token. The functions behind them trust nobody.
-const PUBLIC: [&str; 4] = ["GET /tag.js", "GET /tag/{file}", "POST /beacon", "POST /hints"];
+/// What anybody may call: browsers, webhooks and Adobe's streams have no token of the API's issuer. The functions behind
+/// them trust nobody.
+const PUBLIC: [&str; 7] = [
+    "GET /feeds/{id}/events",
+    "GET /tag.js",
+    "GET /tag/{file}",
+    "POST /beacon",
+    "POST /feeds/{id}/events",
+    "POST /feeds/{id}/token",
+    "POST /hints",
+];
 
 #[test]
 fn these_routes_are_public_and_no_others() {

@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +28,8 @@ const TABLES: (u64, u64) = (3, 8);
 const OBJECTS: (u64, u64) = (15, 40);
 const QUEUES: (u64, u64) = (5, 15);
 const NETWORK: (u64, u64) = (15, 35);
+/// Items of a page that a table reads in a millisecond.
+const ITEMS_PER_MS: u64 = 25;
 
 /// Ports over a simulated world that take their time.
 #[derive(Clone)]
@@ -44,6 +46,9 @@ struct Timers {
     wakers: BTreeMap<u64, Waker>,
     next: u64,
     stopped: bool,
+    /// Raised whenever there may be something for whoever polls a queue.
+    news: u64,
+    listening: Vec<Waker>,
 }
 
 impl std::fmt::Debug for Timed {
@@ -82,6 +87,42 @@ impl Timed {
     async fn take(&self, (least, most): (u64, u64)) {
         let ms = self.sim.lock().rng.random_range(least..=most);
         self.sleep_ms(ms).await;
+    }
+
+    /// The time of one request to a table that answers with so many items, for ports that stand before these.
+    pub async fn table_request(&self, items: usize) {
+        self.take(TABLES).await;
+        // A page of 1,000 small items is a third of a megabyte. Ours: DynamoDB documents no such time.
+        self.sleep_ms(items as u64 / ITEMS_PER_MS).await;
+    }
+
+    /// How much has happened in the queues.
+    #[must_use]
+    pub fn news(&self) -> u64 {
+        self.timers().news
+    }
+
+    /// Tells whoever polls a queue that there may be something.
+    pub fn tell(&self) {
+        let listening = {
+            let mut timers = self.timers();
+            timers.news += 1;
+            std::mem::take(&mut timers.listening)
+        };
+        listening.into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits until more has happened in the queues than `seen`.
+    pub async fn wait_for_news(&self, seen: u64) {
+        poll_fn(|context| {
+            let mut timers = self.timers();
+            if timers.news > seen {
+                return Poll::Ready(());
+            }
+            timers.listening.push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Ends [`Timed::run`] as soon as nothing moves at this moment.
@@ -303,6 +344,8 @@ impl Objects for Timed {
 impl Queues for Timed {
     async fn send(&self, queue: Queue, messages: Vec<Outgoing>) -> PortResult<()> {
         self.take(QUEUES).await;
-        Queues::send(&self.sim, queue, messages).await
+        let sent = Queues::send(&self.sim, queue, messages).await;
+        self.tell();
+        sent
     }
 }

@@ -151,7 +151,9 @@ pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
 
 /// Reads a line without its line end.
 fn row(line: &[u8], mode: Mode, number: u64, sink: &mut dyn Sink) -> Result<(), &'static str> {
-    let [ecid, segments, removed] = if line.contains(&b'\t') { by_tabs(line)? } else { by_spaces(line)? };
+    // The first column's end is the likeliest place of a TAB.
+    let tabs = line.get(Ecid::DIGITS) == Some(&b'\t') || line.contains(&b'\t');
+    let [ecid, segments, removed] = if tabs { by_tabs(line)? } else { by_spaces(line)? };
     let ecid = ecid_of(ecid.trim_ascii()).ok_or(NO_ECID)?;
     entries(segments, |sid| match sid {
         Some(sid) => sink.take(number, Named::Segment(sid), ecid, true),
@@ -195,12 +197,32 @@ fn by_spaces(line: &[u8]) -> Result<[&[u8]; 3], &'static str> {
     }
 }
 
-/// Reads 38 digits, without making a text of them.
+/// Reads 38 digits, eight at a time: files hold hundreds of millions of them.
 pub(crate) fn ecid_of(text: &[u8]) -> Option<Ecid> {
     let text: &[u8; Ecid::DIGITS] = text.try_into().ok()?;
-    let (high, low) = text.split_at(Ecid::DIGITS / 2);
-    // 10^19 < 2^64.
-    Ecid::from_number(u128::from(number(high)?) * 10u128.pow(19) + u128::from(number(low)?))
+    let (eights, _) = text.as_chunks::<8>();
+    let [a, b, c, d] = eights else { return None };
+    // The last eight overlap with those before them: 38 = 4 × 8 + 6.
+    let last: &[u8; 8] = text.last_chunk()?;
+    let (a, b, c, d, last) = (eight(a)?, eight(b)?, eight(c)?, eight(d)?, eight(last)?);
+    // Both halves are below 10^16 < 2^64.
+    let high = u128::from(a * 100_000_000 + b) * 10u128.pow(22);
+    let low = u128::from(c * 100_000_000 + d) * 10u128.pow(6);
+    Ecid::from_number(high + low + u128::from(last % 1_000_000))
+}
+
+/// The number of eight digits, all of them at once (D. Lemire, "Quickly parsing eight digits").
+fn eight(digits: &[u8; 8]) -> Option<u64> {
+    let word = u64::from_le_bytes(*digits);
+    // A byte from 0x30 to 0x39 has the high half 3, and still has it after 6 was added.
+    let all_threes = |word: u64| word & 0xf0f0_f0f0_f0f0_f0f0 == 0x3030_3030_3030_3030;
+    if !all_threes(word) || !all_threes(word.wrapping_add(0x0606_0606_0606_0606)) {
+        return None;
+    }
+    let ones = word & 0x0f0f_0f0f_0f0f_0f0f;
+    let pairs = ones.wrapping_mul(10).wrapping_add(ones >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
+    Some(fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff)
 }
 
 /// A number of at most 19 digits.
@@ -410,6 +432,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn an_ecid_is_read_as_its_type_reads_it(text in "[0-9]{38}|[0-9]{37}[^0-9]|[0-9]{0,40}", at in 0..38usize, byte: u8) {
+            prop_assert_eq!(ecid_of(text.as_bytes()), Ecid::parse(&text));
+            let mut bytes = text.into_bytes();
+            if let Some(old) = bytes.get_mut(at) {
+                *old = byte;
+            }
+            prop_assert_eq!(ecid_of(&bytes), str::from_utf8(&bytes).ok().and_then(Ecid::parse));
+        }
+
         #[test]
         fn what_is_written_is_read_again(
             rows in prop::collection::vec(

@@ -127,7 +127,7 @@ pub(crate) fn count(value: Option<&Value>) -> Result<Option<u64>, ()> {
 
 /// A file's name without folders.
 pub(crate) fn last_component(name: &str) -> Option<&str> {
-    name.trim().rsplit('/').next().filter(|name| !name.is_empty())
+    name.rsplit('/').next().map(str::trim).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]

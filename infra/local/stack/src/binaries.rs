@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, bail, ensure};
 
 /// The functions' packages, which are also their binaries' names.
-pub const FUNCTIONS: [&str; 4] = ["create-sync", "cookie-ingest", "scheduled-incremental-sync", "list-writer"];
+pub const FUNCTIONS: [&str; 5] =
+    ["create-sync", "cookie-ingest", "audience-ingest", "scheduled-incremental-sync", "list-writer"];
 
-/// Builds the four functions with one `cargo build`, with the profile and into the target folder of the running
+/// Builds the functions with one `cargo build`, with the profile and into the target folder of the running
 /// program, and returns the folder that holds them. `progress` gets cargo's lines.
 /// Blocks for as long as cargo takes.
 pub fn build_functions(progress: &mut dyn FnMut(&str)) -> anyhow::Result<PathBuf> {

@@ -28,13 +28,17 @@ const TOO_MANY: &str = "too many columns: expected as many as the header has; is
 pub fn read_csv(source: impl io::Read, shape: &Shape<'_>, sink: &mut dyn Sink) -> Result<Read, String> {
     let mut source = BufReader::with_capacity(1 << 16, source);
     let mut read = Read::default();
-    let (header, cut) = header(&mut source);
-    if cut || header.is_empty() {
-        return if cut { Ok(Read { cut, ..read }) } else { Err(missing_ecid(shape)) };
-    }
+    let header = match header(&mut source) {
+        Ok(header) => header,
+        Err(()) => return Ok(Read { cut: true, ..read }),
+    };
     let (delimiter, columns) = columns(&header, shape)?;
-    let mut records = Records::new(delimiter, 1);
-    read.cut = records.each(&mut source, |line, record| {
+    let mut records = Records::new(delimiter);
+    let mut is_header = true;
+    read.cut = records.each(&mut io::Read::chain(&header[..], source), |line, record| {
+        if std::mem::take(&mut is_header) {
+            return;
+        }
         read.rows += 1;
         match record {
             Ok(record) => columns.row(&record, line, shape, sink),
@@ -45,16 +49,11 @@ pub fn read_csv(source: impl io::Read, shape: &Shape<'_>, sink: &mut dyn Sink) -
     Ok(read)
 }
 
-/// The first line, and whether the data end within it.
-fn header(source: &mut impl BufRead) -> (Vec<u8>, bool) {
+/// The first line with its end. An error says that the data end too early.
+fn header(source: &mut impl BufRead) -> Result<Vec<u8>, ()> {
     let mut header = Vec::new();
-    loop {
-        let piece = match lines::more(source) {
-            Ok(Some(piece)) => piece,
-            Ok(None) => break,
-            Err(()) => return (header, true),
-        };
-        let end = memchr::memchr(b'\n', piece);
+    while let Some(piece) = lines::more(source)? {
+        let end = memchr::memchr2(b'\r', b'\n', piece);
         let used = end.map_or(piece.len(), |end| end + 1);
         // Of a line that is longer no column would be found.
         header.extend_from_slice(&piece[..used.min(RECORD_MAX.saturating_sub(header.len()))]);
@@ -63,7 +62,7 @@ fn header(source: &mut impl BufRead) -> (Vec<u8>, bool) {
             break;
         }
     }
-    (without_mark(&header).to_vec(), false)
+    Ok(without_mark(&header).to_vec())
 }
 
 /// Which columns of a file are of use.
@@ -171,7 +170,7 @@ fn status_columns(names: &[String], shape: &Shape<'_>) -> Result<Vec<usize>, Str
 /// The names of a header's columns under a separator.
 fn names(header: &[u8], delimiter: u8) -> Vec<String> {
     let mut all = Vec::new();
-    Records::new(delimiter, 0).each(&mut &header[..], |_, record| {
+    Records::new(delimiter).each(&mut &header[..], |_, record| {
         if let (Ok(record), true) = (record, all.is_empty()) {
             all = (0..record.len()).map(|at| String::from_utf8_lossy(record.field(at)).trim().to_owned()).collect();
         }
@@ -244,19 +243,19 @@ struct Records {
     reader: Reader,
     text: Vec<u8>,
     ends: Vec<usize>,
-    /// Line ends that were read, those before the first record included.
+    /// Line ends that were read.
     line_ends: u64,
     /// Whether something stands after the last line end.
     in_line: bool,
 }
 
 impl Records {
-    fn new(delimiter: u8, line_ends: u64) -> Self {
+    fn new(delimiter: u8) -> Self {
         Self {
             reader: ReaderBuilder::new().delimiter(delimiter).build(),
             text: vec![0; 1 << 12],
             ends: vec![0; 1 << 6],
-            line_ends,
+            line_ends: 0,
             in_line: false,
         }
     }
@@ -271,7 +270,7 @@ impl Records {
         self.in_line = bytes.last().map_or(self.in_line, |last| *last != b'\n');
     }
 
-    /// Gives each record that is not blank with the line in which it begins, or why it cannot be read. Returns whether the
+    /// Gives each record that is not blank, the header too, with the line in which it begins, or why it cannot be read. Returns whether the
     /// data end too early.
     fn each(&mut self, source: &mut impl BufRead, mut each: impl FnMut(u64, Result<Record<'_>, &'static str>)) -> bool {
         // Of the record that is being read: bytes and fields so far, its first line, and whether it is too long.
@@ -449,6 +448,12 @@ mod tests {
                 assert_eq!(kept.told(), [(2, audience().as_str(), false)], "{text:?}");
             }
         }
+    }
+
+    #[test]
+    fn old_line_ends_lose_no_row() {
+        let (result, kept) = read(&format!("ECID,status\r{ONE},exited\r\r{TWO},realized\r"));
+        assert_eq!((result.rows, result.lines, kept.taken.len()), (2, 1, 2));
     }
 
     #[test]

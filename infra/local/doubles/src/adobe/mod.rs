@@ -3,6 +3,7 @@
 
 mod aam;
 mod aep;
+mod faults;
 mod files;
 mod ims;
 mod stream;
@@ -14,6 +15,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 pub use aep::Lifecycle;
+pub use faults::Faults;
 pub use files::{Columns, Export, Format, Info, Key, Numbering, Outbound, Shape};
 pub use ims::TOKEN_LIFE_S;
 pub use stream::{Algorithm, HttpApi, Message, RealTime, Signature, Stream};

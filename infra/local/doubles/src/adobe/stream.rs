@@ -119,6 +119,27 @@ impl Default for HttpApi {
     }
 }
 
+impl Stream {
+    /// The destination's id.
+    #[must_use]
+    pub fn destination(&self) -> &str {
+        match self {
+            Self::AudienceManager(stream) => &stream.destination,
+            Self::Platform(stream) => &stream.destination,
+        }
+    }
+
+    /// How long the sender waits for an answer, in ms; how often it tries again; and which answers content it.
+    #[must_use]
+    pub fn patience(&self) -> (u64, usize, std::ops::RangeInclusive<u16>) {
+        match self {
+            // Any other success counts as a failure.
+            Self::AudienceManager(_) => (3_000, 1, 200..=200),
+            Self::Platform(_) => (2_000, 2, 200..=299),
+        }
+    }
+}
+
 /// How Audience Manager signs a message: the base64 of the HMAC over the raw body, in a header.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct Signature {

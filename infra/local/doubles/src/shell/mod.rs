@@ -28,13 +28,22 @@
 //! |---|---|---|
 //! | `GET /_control/` | | the page |
 //! | `GET /_control/segments` | | `[{"sid","name","folder_id","count"}]` |
-//! | `POST /_control/member` | a [`Change`](crate::adobe::Change) | an ECID joins or leaves an audience |
+//! | `GET /_control/audiences` | | Experience Platform's: `[{"id","name","count"}]` |
+//! | `POST /_control/member` | a [`Change`](crate::adobe::Change) | an ECID joins or leaves a segment |
+//! | `POST /_control/profile` | `{"profile","ecid","audience","member"}` | a profile (absent: that of the ECID, or a new one) gets the ECID, and joins or leaves the audience if one is named |
+//! | `POST /_control/rename`, `/_control/delete` | `{"audience","name"}` | a segment or an audience, by its id |
 //! | `POST /_control/deliver` | `{"mode":"next" \| "full" \| "iter"}` | a file goes into the bucket: `{"name"}` |
+//! | `POST /_control/files` | `{"feed","shape","faults"}` | a delivery of any [`Shape`](crate::adobe::Shape) goes into the feed's folder (absent: none), with [`Faults`](crate::adobe::Faults): `{"names","lost"}` |
+//! | `GET /_control/streams` | | `[{"destination","url","faults","taken","failed","lost","late"}]` |
+//! | `POST /_control/streams` | `{"url","stream","oauth","every_ms","faults"}` | declares a [`Stream`](crate::adobe::Stream) to a receiver on loopback; `oauth`: `{"url","client_id","client_secret"}`; without `every_ms` it is sent only on demand |
+//! | `POST /_control/streams/send` | | every stream sends what changed, and all is answered or given up: as `GET` |
+//! | `POST /_control/streams/faults` | [`Faults`](crate::adobe::Faults) | what goes wrong with every stream from now on |
 //! | `POST /_control/expire-tokens` | | tokens answer 401 |
 
 mod adobe;
 mod marketo;
 mod page;
+mod stream;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -19,7 +19,7 @@ async fn start(router: Router) -> String {
 }
 
 /// One client for all tests, as making one is slow; it keeps no connection, as each test has its own runtime.
-fn client() -> reqwest::Client {
+pub fn client() -> reqwest::Client {
     static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
         let builder = reqwest::Client::builder().pool_max_idle_per_host(0);
         builder.redirect(reqwest::redirect::Policy::none()).build().expect("a client")

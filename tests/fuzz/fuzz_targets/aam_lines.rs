@@ -1,0 +1,4 @@
+//! libFuzzer's way in to [`fuzz::aam_lines`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::aam_lines(data));

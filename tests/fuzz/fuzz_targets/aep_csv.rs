@@ -1,0 +1,4 @@
+//! libFuzzer's way in to [`fuzz::aep_csv`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::aep_csv(data));
