@@ -189,8 +189,9 @@ impl Sim {
     }
 }
 
-/// A tag that another content does not have.
-fn etag(body: &[u8]) -> String {
+/// The entity tag of an object: one that another content does not have.
+#[must_use]
+pub fn etag(body: &[u8]) -> String {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);

@@ -10,6 +10,7 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use scheduled_incremental_sync::{Arrival, arrived};
 use serde_json::{Value, json};
+use simulation::fakes::etag;
 use simulation::scenario::{BEGIN, LIST, MUNCHKIN, Scenario, ecid, instance, token};
 use state::feeds::{FeedState, Import, ImportStatus};
 use world::types::Lead;
@@ -53,10 +54,10 @@ fn files(scenario: &Scenario, time: u64, shape: Outbound) -> Vec<(String, Vec<u8
 /// A file arrives below `incoming/` and is taken in as far as it can be.
 fn arrive(scenario: &mut Scenario, (path, body): &(String, Vec<u8>)) {
     let key = format!("incoming/{path}");
-    let etag = format!("{:08x}", body.iter().fold(0u32, |hash, byte| hash.wrapping_mul(31) + u32::from(*byte)));
+
     scenario.driver.sim.lock().objects.insert(key.clone(), body.clone().into());
     let deps = scenario.driver.deps();
-    let arrival = Arrival { key, etag };
+    let arrival = Arrival { key, etag: etag(body) };
     let name = format!("{path} {}", deps.fresh_id());
     scenario.driver.start(&name, async move { arrived(&deps, &arrival, deps.now() + FUNCTION_MS).await });
     while scenario.driver.is_running(&name) {

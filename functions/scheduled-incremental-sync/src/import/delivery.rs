@@ -229,11 +229,9 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
     })
     .await?;
     let mut not_named = Vec::new();
-    if whole && feed.snapshots {
-        snapshots(deps, munchkin, &feed.id, when, content).await?;
-    } else {
-        facts(deps, munchkin, &feed.id, when, content, deadline).await?;
-    }
+    let (own, others) = if whole && feed.snapshots { own(feed, delivery, content) } else { (BTreeMap::new(), content) };
+    snapshots(deps, munchkin, &feed.id, when, own).await?;
+    facts(deps, munchkin, &feed.id, when, others, deadline).await?;
     if whole {
         not_named = unnamed(feed, delivery, &state.named, &named, when.time);
         for audience in &not_named {
@@ -255,6 +253,21 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
         finish(deps, munchkin, taken.record, status, why).await?;
     }
     Ok(None)
+}
+
+/// The audiences of which a whole delivery is a snapshot, and the others. An export of Experience Platform is of one audience;
+/// what its profiles tell of others, they tell of themselves alone.
+fn own(
+    feed: &Feed,
+    delivery: &Delivery,
+    mut content: BTreeMap<AudienceId, Sides>,
+) -> (BTreeMap<AudienceId, Sides>, BTreeMap<AudienceId, Sides>) {
+    if feed.kind != Kind::AepFiles || content.len() < 2 {
+        return (content, BTreeMap::new());
+    }
+    let told: BTreeSet<AudienceId> = delivery.parts.values().filter_map(|part| audience_of(feed, &part.key)).collect();
+    let others = content.extract_if(.., |audience, _| !told.contains(audience)).collect();
+    (content, others)
 }
 
 fn not_whole(fault: &str) -> String {
