@@ -158,4 +158,20 @@ pub enum Event {
     },
     /// Marketo deletes a lead.
     Delete(u64),
+    /// Adobe streams that somebody joined an audience or left it.
+    Stream(Streamed),
+}
+
+/// A message of a stream about one membership.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streamed {
+    /// The feed that it comes by; absent: the only one, or the first, of that kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feed: Option<String>,
+    /// `aam:<sid>` or `aep:<id>`; in the file, a number is a sid.
+    pub audience: String,
+    /// 38 digits.
+    pub ecid: String,
+    /// In or out.
+    pub member: bool,
 }
