@@ -541,14 +541,13 @@ fn read_later(source: &Source<'_>, marketo: Option<&MarketoData>, files: usize) 
 /// What a stream says of one membership. Whether the audience exists, its receiver says.
 fn read_streamed(node: &Node<'_>) -> Option<Streamed> {
     let f = node.fields()?;
-    let feed = f.maybe("feed").map_or(Some(None), |n| n.name().map(Some));
     let audience = f.need("audience").and_then(|n| match serde_json::from_str::<u64>(n.raw.get()) {
         Ok(sid) => Some(format!("aam:{sid}")),
         Err(_) => n.string(AUDIENCE, is_audience),
     });
     let ecid = f.need("ecid").and_then(|n| n.ecid());
     let member = f.need("member").and_then(|n| n.bool());
-    Some(Streamed { feed: feed?, audience: audience?, ecid: ecid?, member: member? })
+    Some(Streamed { audience: audience?, ecid: ecid?, member: member? })
 }
 
 /// Marketo gives no id twice, and nothing happens to a lead that is not there.

@@ -162,12 +162,9 @@ pub enum Event {
     Stream(Streamed),
 }
 
-/// A message of a stream about one membership.
+/// What every stream that the world declares says of one membership.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Streamed {
-    /// The feed that it comes by; absent: the only one, or the first, of that kind.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub feed: Option<String>,
     /// `aam:<sid>` or `aep:<id>`; in the file, a number is a sid.
     pub audience: String,
     /// 38 digits.

@@ -382,21 +382,19 @@ fn no_fault_tells_a_value() {
 #[test]
 fn a_stream_names_its_audience_by_number_or_by_id() {
     let scratch = Scratch::tiny();
-    let line = |audience: &str, rest: &str| {
-        format!(r#"{{"after_file":1,"stream":{{"audience":{audience},"ecid":"{ECID}","member":true{rest}}}}}"#) + "\n"
+    let line = |audience: &str| {
+        format!(r#"{{"after_file":1,"stream":{{"audience":{audience},"ecid":"{ECID}","member":true}}}}"#) + "\n"
     };
     let platform = r#""aep:11111111-2222-3333-4444-555555555555""#;
-    scratch.put("later.jsonl", line("101", "") + &line(platform, r#","feed":"live""#));
+    scratch.put("later.jsonl", line("101") + &line(platform));
     let world = read(&scratch.0).expect("good");
-    let said = |audience: &str, feed: Option<&str>| {
-        let feed = feed.map(str::to_owned);
-        Event::Stream(Streamed { feed, audience: audience.to_owned(), ecid: ECID.to_owned(), member: true })
-    };
-    assert_eq!(world.later[0].event, said("aam:101", None));
-    assert_eq!(world.later[1].event, said(platform.trim_matches('"'), Some("live")));
+    let said =
+        |audience: &str| Event::Stream(Streamed { audience: audience.to_owned(), ecid: ECID.to_owned(), member: true });
+    assert_eq!(world.later[0].event, said("aam:101"));
+    assert_eq!(world.later[1].event, said(platform.trim_matches('"')));
     let copy = Scratch::new();
     write(&world, &copy.0).expect("written");
     assert_eq!(read(&copy.0).expect("good").later, world.later);
     let wrong = "later.jsonl:1: stream.audience: expected aam: and the sid of a segment, such as aam:101, or aep: and the id of an audience, found a string of 3 characters";
-    assert_eq!(refused("later.jsonl", &line("\"abc\"", "")), [wrong]);
+    assert_eq!(refused("later.jsonl", &line("\"abc\"")), [wrong]);
 }

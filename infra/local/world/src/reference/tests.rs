@@ -342,7 +342,7 @@ fn an_export_tells_of_the_audience_that_it_names() {
 #[test]
 fn what_a_stream_says_is_newer_than_any_file() {
     let mut w = world(old(json!({})), vec![full(1, &[(1, "101", "")]), full(2, &[(1, "101", ""), (4, "101", "")])]);
-    let said = |n, member| Event::Stream(Streamed { feed: None, audience: "aam:101".to_owned(), ecid: e(n), member });
+    let said = |n, member| Event::Stream(Streamed { audience: "aam:101".to_owned(), ecid: e(n), member });
     later(&mut w, 1, said(3, true));
     later(&mut w, 1, said(1, false));
     holds(&w, 1, 50, &[2, 3, 9]);
