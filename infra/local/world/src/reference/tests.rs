@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     feed::FeedFile,
     folder,
-    testing::tiny,
+    testing::fixture,
     types::{Audience, Folder, Lead, Library, List, MarketoData, Match, Segment, Streamed},
 };
 
@@ -89,16 +89,31 @@ fn the_model_stays_under_a_hundred_lines() {
     assert!(code < 100, "{code} lines");
 }
 
-#[test]
-fn the_fixture_ends_as_its_readme_says() {
-    let world = folder::read(&tiny()).expect("good");
-    let text = std::fs::read_to_string(tiny().join("out/lists.json")).expect("the fixture is there");
+/// A fixture's world, and whether it ends with the lists that its folder says.
+fn fixture_of(name: &str) -> World {
+    let world = folder::read(&fixture(name)).expect("good");
+    assert_eq!(unknown(&world), Vec::<String>::new());
+    let text = std::fs::read_to_string(fixture(name).join("out/lists.json")).expect("the fixture is there");
     let expected: Vec<List> = serde_json::from_str(&text).expect("lists");
     let expected: BTreeMap<u64, BTreeSet<u64>> = expected.into_iter().map(|list| (list.id, list.members)).collect();
-    assert_eq!(lists(&world, 2), expected);
+    assert_eq!(lists(&world, world.files.len()), expected);
+    world
+}
+
+#[test]
+fn the_fixtures_end_as_their_readmes_say() {
+    let world = fixture_of("tiny");
     holds(&world, 0, 1001, &[100_002]);
     holds(&world, 1, 1001, &[100_001, 100_002, 100_003]);
     holds(&world, 1, 1002, &[100_001, 100_004]);
+
+    let mut world = fixture_of("shapes");
+    holds(&world, 5, 1001, &[100_001, 100_002]);
+    holds(&world, 5, 1002, &[100_001, 100_002, 100_004]);
+    holds(&world, 5, 1003, &[100_003, 100_005]);
+    world.later.clear();
+    holds(&world, 5, 1001, &[100_001, 100_002, 100_003]);
+    holds(&world, 5, 1002, &[100_001]);
 }
 
 #[test]
