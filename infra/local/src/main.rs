@@ -5,6 +5,7 @@
 
 mod api;
 mod args;
+mod feeds;
 mod play;
 mod reports;
 mod screen;

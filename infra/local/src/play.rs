@@ -27,6 +27,7 @@ use world::types::{Event, Later, Match};
 
 use crate::api::{Answer, Api};
 use crate::args::Args;
+use crate::feeds;
 use crate::reports::Report;
 use crate::screen::{Screen, grouped, time_left};
 use crate::state::{Progress, StateDir};
@@ -38,12 +39,8 @@ const TIME_SCALE: f64 = 0.05;
 /// Client id and secret of both doubles. They guard nothing.
 const CLIENT_ID: &str = "sample-client";
 const CLIENT_SECRET: &str = "sample-secret";
-/// What the senders of streams show, by the id of their feed. It guards nothing either.
-const STREAM_SECRETS: &str = r#"{"feeds": {
-    "web": {"keys": ["sample-secret-key", "sample-secret-old-key"]},
-    "live": {"tokens": ["sample-secret-token"],
-        "clients": [{"client_id": "sample-client", "client_secret": "sample-secret"}]}
-}}"#;
+/// Sandbox of Experience Platform, where the world has any of it.
+const SANDBOX: &str = "prod";
 /// What `--no-limits` gives for calls a day. The calls in 20 s stay Marketo's 100: on this clock that is 100 a second.
 const UNLIMITED_PER_DAY: &str = "100000000";
 /// Matches of one request (the API's limit), and requests at a time.
@@ -207,6 +204,8 @@ pub(crate) struct Local<'a> {
     progress: Progress,
     marketo_page: String,
     adobe_page: String,
+    /// The control API of Adobe's double.
+    adobe_control: Api,
     /// When everything was running.
     began: Instant,
     /// The doubles' servers and the saver; aborted when dropped.
@@ -232,6 +231,8 @@ impl<'a> Local<'a> {
         let settings = adobe::Settings {
             client_id: CLIENT_ID.to_owned(),
             client_secret: CLIENT_SECRET.to_owned(),
+            org_id: world.marketo.org_id.clone(),
+            sandbox: SANDBOX.to_owned(),
             ..adobe::Settings::default()
         };
         let adobe = match state.read(ADOBE)? {
@@ -256,6 +257,7 @@ impl<'a> Local<'a> {
         let deliver = deliverer(Arc::clone(&stack_cell));
         tasks.spawn(doubles::serve(adobe_listener, noted(doubles::adobe_router(adobe.clone(), deliver), &urls)));
 
+        let aep = !(world.library.audiences.is_empty() && world.library.platform_folders.is_empty());
         let (share, per_day) = if args.no_limits { ("1", UNLIMITED_PER_DAY) } else { ("0.5", "50000") };
         let parameters = [
             ("TimeScale", TIME_SCALE.to_string()),
@@ -266,7 +268,8 @@ impl<'a> Local<'a> {
             ("AdobeAamUrl", adobe_url.clone()),
             ("AdobeAepUrl", adobe_url.clone()),
             ("AdobeAepFoldersUrl", adobe_url.clone()),
-            ("StreamSecrets", STREAM_SECRETS.to_owned()),
+            ("AdobeAepSandbox", if aep { SANDBOX.to_owned() } else { String::new() }),
+            ("StreamSecrets", feeds::secrets(&world, CLIENT_ID, CLIENT_SECRET)),
             ("AdobeClientId", CLIENT_ID.to_owned()),
             ("AdobeClientSecret", CLIENT_SECRET.to_owned()),
             ("QuotaShare", share.to_owned()),
@@ -309,6 +312,7 @@ impl<'a> Local<'a> {
             progress,
             marketo_page: format!("{marketo_url}/_control/"),
             adobe_page: format!("{adobe_url}/_control/"),
+            adobe_control: Api::new(&adobe_url)?,
             began,
             tasks,
         })
@@ -317,6 +321,7 @@ impl<'a> Local<'a> {
     /// Plays the world's story from where it stands to its end.
     pub(crate) async fn play(&mut self) -> anyhow::Result<()> {
         self.declare().await?;
+        self.declare_streams().await?;
         self.send_matches().await?;
         self.create_syncs().await?;
         if self.world.files.is_empty() {
@@ -342,12 +347,21 @@ impl<'a> Local<'a> {
         !self.args.once && self.args.data.is_none()
     }
 
-    /// Declares the subscription and its feed.
+    /// Tells Adobe's double where to stream to.
+    async fn declare_streams(&self) -> anyhow::Result<()> {
+        for stream in feeds::streams(&self.world, self.stack.url()) {
+            let answer = self.adobe_control.send(Method::POST, "/_control/streams", &stream).await?;
+            ensure!(answer.status < 300, "Adobe's double cannot stream to {}", stream["url"]);
+        }
+        Ok(())
+    }
+
+    /// Declares the subscription and its feeds.
     async fn declare(&mut self) -> anyhow::Result<()> {
         if self.progress.declared {
             return Ok(());
         }
-        self.screen.step("Declaring the Marketo subscription and Adobe's feed");
+        self.screen.step("Declaring the Marketo subscription and Adobe's feeds");
         let m = &self.world.marketo;
         let since = (self.now)().saturating_sub(EXTRACT_BACK_MS);
         let since = Timestamp::from_millisecond(i64::try_from(since)?)?;
@@ -360,9 +374,14 @@ impl<'a> Local<'a> {
         });
         let answer = self.api.send(Method::PUT, "/subscription", &subscription).await?;
         ensure!(answer.status < 300, "the subscription is refused: {}", answer.reason());
-        let feed = json!({"snapshots": true, "completeness": "single-file"});
-        let answer = self.api.send(Method::PUT, "/feeds/default", &feed).await?;
-        ensure!(answer.status < 300, "the feed is refused: {}", answer.reason());
+        for (id, feed) in feeds::declared(&self.world) {
+            let answer = self.api.send(Method::PUT, &format!("/feeds/{id}"), &feed).await?;
+            ensure!(answer.status < 300, "the feed {id} is refused: {}", answer.reason());
+        }
+        // What is so at the start, no stream tells.
+        for destination in feeds::destinations(&self.world) {
+            self.adobe.lock().skip(&destination);
+        }
         self.progress.declared = true;
         self.save()
     }
@@ -458,15 +477,29 @@ impl<'a> Local<'a> {
         self.screen.step(&format!("Delivering file {} of {}: {}", index + 1, self.world.files.len(), file.name));
         self.stack.put_object(&format!("incoming/{}", file.name), file.bytes.clone()).await?;
         if !self.args.once {
-            mirror(&mut self.adobe.lock(), &self.world.files[..index], file, (self.now)());
+            let mut adobe = self.adobe.lock();
+            mirror(&mut adobe, &self.world.files[..index], file, (self.now)());
+            feeds::destinations(&self.world).iter().for_each(|destination| adobe.skip(destination));
+            drop(adobe);
             if let Some((first, second)) = &self.deliveries {
                 self.adobe.lock().plan(Delivery::Changes(changes(first, second)));
             }
         }
         let name = file.name.clone();
-        self.settle_step().await?;
+        // The files of one delivery come together: only the last of them can be waited for.
+        if !self.more_to_come(index) {
+            self.settle_step().await?;
+        }
         self.progress.files.push(name);
         self.save()
+    }
+
+    /// Whether the next file belongs to the same delivery as this one, and nothing happens in between.
+    fn more_to_come(&self, index: usize) -> bool {
+        let (file, next) = (&self.world.files[index], self.world.files.get(index + 1));
+        let together = next
+            .is_some_and(|next| next.time_ms.is_some() && (next.time_ms, next.feed()) == (file.time_ms, file.feed()));
+        together && !self.visitor() && self.world.later.iter().all(|later| later.after_file != index + 1)
     }
 
     /// What happens in the world after the n-th file.
@@ -478,10 +511,17 @@ impl<'a> Local<'a> {
         if !events.is_empty() {
             let what = format!("{} events in the world: people become known, merge, go, are seen", events.len());
             self.screen.step(&what);
-            let mut matches = Vec::new();
+            let (mut matches, mut streamed) = (Vec::new(), false);
             for Later { event, .. } in events {
                 match event {
                     Event::Match(one) => matches.push(one),
+                    Event::Stream(said) => {
+                        streamed = true;
+                        let now = (self.now)();
+                        if !feeds::happen(&mut self.adobe.lock(), now, &said) {
+                            self.screen.say("        a stream names an audience that is not there");
+                        }
+                    }
                     event => {
                         let now = (self.now)();
                         if !self.marketo.lock().apply(now, &event) {
@@ -491,10 +531,23 @@ impl<'a> Local<'a> {
                 }
             }
             self.post_matches(&matches).await?;
+            if streamed {
+                self.send_streams().await?;
+            }
             self.settle_step().await?;
         }
         self.progress.later = n;
         self.save()
+    }
+
+    /// Adobe's double sends what its streams have to tell.
+    async fn send_streams(&self) -> anyhow::Result<()> {
+        let answer = self.adobe_control.send(Method::POST, "/_control/streams/send", &json!({})).await?;
+        for stream in answer.body.as_array().into_iter().flatten() {
+            let lost = stream["lost"].as_u64().unwrap_or(0);
+            ensure!(lost == 0, "{lost} message(s) of the stream {} were not taken", stream["destination"]);
+        }
+        Ok(())
     }
 
     /// Waits until a step of the story has settled. Who of an adopted list is tied to an ECID is looked at by each

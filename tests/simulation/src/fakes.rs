@@ -13,7 +13,7 @@ use doubles::adobe::Adobe;
 use doubles::marketo::Marketo;
 use ports::{
     Clock, Credentials, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError, PortResult, Ports,
-    Queue, Queues, Random, Read, Secrets, Table, Tables, Vendor,
+    Queue, Queues, Random, Read, Secrets, StreamSecrets, Table, Tables, Vendor,
 };
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -97,6 +97,10 @@ pub struct Store {
     pub adobe: Adobe,
     /// Calls to Marketo that land later.
     pub late: Vec<(u64, http::Request<Vec<u8>>)>,
+    /// The secrets of streams; `None`: they cannot be read.
+    pub streams: Option<StreamSecrets>,
+    /// How often those were read.
+    pub streams_read: u64,
     /// Port calls so far.
     pub calls: u64,
     /// Virtual time that a port call takes, in ms; 0 where somebody else turns the clock.
@@ -128,6 +132,8 @@ impl Sim {
             marketo,
             adobe,
             late: Vec::new(),
+            streams: None,
+            streams_read: 0,
             calls: 0,
             port_ms: 2,
         })))
@@ -469,6 +475,13 @@ impl Secrets for Sim {
     /// What both doubles take. At once: a process reads them before its first message.
     async fn read(&self, _: Vendor) -> PortResult<Credentials> {
         Ok(Credentials::new("sample-client", "sample-secret"))
+    }
+
+    async fn streams(&self) -> PortResult<StreamSecrets> {
+        let mut store = self.lock();
+        store.streams_read += 1;
+        let down = || PortError::Unavailable { service: "secrets", reason: "down".into() };
+        store.streams.clone().ok_or_else(down)
     }
 }
 

@@ -95,9 +95,17 @@ fn export_time(stem: &str) -> Option<u64> {
     u64::try_from(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond()).ok()
 }
 
-/// The names that a manifest of Experience Platform lists; none: it is not one.
-fn listed(name: &str, bytes: &[u8]) -> Vec<String> {
+/// The names that a manifest of Experience Platform or a control file of Audience Manager lists, without folders; none:
+/// it is neither.
+#[must_use]
+pub fn listed(name: &str, bytes: &[u8]) -> Vec<String> {
     let name = name.rsplit('/').next().unwrap_or(name);
+    if name.ends_with(".info") {
+        // Not always JSON: the names are what stands in quotes before the totals, and is a name.
+        let text = String::from_utf8_lossy(bytes);
+        let files = text.split("Totals").next().unwrap_or_default();
+        return files.split('"').filter(|name| Name::parse(name).is_some()).map(str::to_owned).collect();
+    }
     if !name.starts_with("manifest-") {
         return Vec::new();
     }

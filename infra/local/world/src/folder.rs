@@ -13,7 +13,9 @@ use serde_json::value::RawValue;
 use crate::{
     World,
     feed::{FeedFile, is_ecid},
-    types::{Audience, Event, Folder, Later, Lead, Library, List, MarketoData, Match, PlatformFolder, Segment},
+    types::{
+        Audience, Event, Folder, Later, Lead, Library, List, MarketoData, Match, PlatformFolder, Segment, Streamed,
+    },
 };
 
 /// How many faults are told one by one; further ones are counted.
@@ -478,13 +480,17 @@ fn read_match(node: &Node<'_>) -> Option<Match> {
     Some(Match { ecid: ecid?, token: token?, seen_at: seen_at? })
 }
 
+/// What an audience's id is.
+const AUDIENCE: &str = "aam: and the sid of a segment, such as aam:101, or aep: and the id of an audience";
+
+fn is_audience(text: &str) -> bool {
+    text.strip_prefix("aam:").is_some_and(is_positive) || text.strip_prefix("aep:").is_some_and(is_uuid)
+}
+
 /// A body of `POST /syncs`, as it stands. Whether audience and list exist, the API says.
 fn read_sync(node: &Node<'_>) -> Option<serde_json::Value> {
     let f = node.fields()?;
-    let audience =
-        |s: &str| s.strip_prefix("aam:").is_some_and(is_positive) || s.strip_prefix("aep:").is_some_and(is_uuid);
-    let expected = "aam: and the sid of a segment, such as aam:101, or aep: and the id of an audience";
-    f.need("audience_id").and_then(|n| n.string(expected, audience));
+    f.need("audience_id").and_then(|n| n.string(AUDIENCE, is_audience));
     if let Some(list) = f.need("list")
         && let Some(l) = list.fields()
     {
@@ -510,15 +516,16 @@ fn read_later(source: &Source<'_>, marketo: Option<&MarketoData>, files: usize) 
             number if number <= files as u64 => usize::try_from(number).ok(),
             _ => n.wrong(&expected, "a larger number"),
         });
-        let kinds = ["lead", "match", "merge", "delete"];
+        let kinds = ["lead", "match", "merge", "delete", "stream"];
         let events: Vec<_> = kinds.iter().filter_map(|kind| Some((*kind, f.maybe(kind)?))).collect();
         let [(kind, what)] = events.as_slice() else {
-            return node.wrong("exactly one of lead, match, merge and delete", &events.len().to_string());
+            return node.wrong("exactly one of lead, match, merge, delete and stream", &events.len().to_string());
         };
         let event = match *kind {
             "lead" => Event::Lead(read_lead(what, None)?),
             "match" => Event::Match(read_match(what)?),
             "delete" => Event::Delete(what.id()?),
+            "stream" => Event::Stream(read_streamed(what)?),
             _ => read_merge(what)?,
         };
         let place = Node { source: *source, raw: what.raw, field: what.field.clone() };
@@ -531,13 +538,25 @@ fn read_later(source: &Source<'_>, marketo: Option<&MarketoData>, files: usize) 
     later.into_iter().map(|(later, _)| later).collect()
 }
 
+/// What a stream says of one membership. Whether the audience exists, its receiver says.
+fn read_streamed(node: &Node<'_>) -> Option<Streamed> {
+    let f = node.fields()?;
+    let audience = f.need("audience").and_then(|n| match serde_json::from_str::<u64>(n.raw.get()) {
+        Ok(sid) => Some(format!("aam:{sid}")),
+        Err(_) => n.string(AUDIENCE, is_audience),
+    });
+    let ecid = f.need("ecid").and_then(|n| n.ecid());
+    let member = f.need("member").and_then(|n| n.bool());
+    Some(Streamed { audience: audience?, ecid: ecid?, member: member? })
+}
+
 /// Marketo gives no id twice, and nothing happens to a lead that is not there.
 fn check_leads(marketo: &MarketoData, later: &[(Later, Node<'_>)]) {
     let mut there: BTreeSet<u64> = marketo.leads.iter().map(|lead| lead.id).collect();
     let mut gone = BTreeSet::<u64>::new();
     for (later, place) in later {
         let (named, leaving): (Vec<u64>, &[u64]) = match &later.event {
-            Event::Match(_) => continue,
+            Event::Match(_) | Event::Stream(_) => continue,
             Event::Lead(lead) => {
                 if gone.contains(&lead.id) {
                     place.wrong::<()>("a lead that was not deleted or merged before", "one that was");

@@ -2,15 +2,21 @@
 //!
 //! A file is a step, and what happens after it is another; each settles before the next. On a list that several
 //! syncs feed, who was ever wanted by one that keeps those who leave stays, and one that adopts the earlier members
-//! adopts them for all; a sync that keeps lets nobody go, so that it adopts nobody.
+//! adopts them for all; a sync that keeps lets nobody go, so that it adopts nobody. What a stream says is newer than
+//! what any file says: files bear times before the run.
 
-use crate::{World, feed::FeedFile, syncs, syncs::Accepted, types::Event, types::Lead};
+mod files;
+
+pub use files::unknown;
+
+use crate::{World, syncs, syncs::Accepted, types::Event, types::Lead};
+use files::Audiences;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// More tokens than this set an ECID aside; more ECIDs than that set a token aside (design §5).
 const CAPS: (usize, usize) = (10, 50);
 
-/// Members of every list, by list id, once `after_files` files, and what happens after each, have settled.
+/// Members of every list of a world of which nothing is [`unknown`], by list id, once `after_files` files, and what happens after each, have settled.
 #[must_use]
 pub fn lists(world: &World, after_files: usize) -> BTreeMap<u64, BTreeSet<u64>> {
     let mut model = Model { syncs: syncs::accepted(world), ..Model::default() };
@@ -19,7 +25,7 @@ pub fn lists(world: &World, after_files: usize) -> BTreeMap<u64, BTreeSet<u64>> 
     let old = world.marketo.lists.iter().map(|l| (l.id, [l.members.clone(), l.members.clone(), BTreeSet::new()]));
     model.lists = model.syncs.iter().map(|sync| (sync.list, Default::default())).chain(old).collect();
     for (n, file) in (1..=after_files).zip(&world.files) {
-        model.deliver(file);
+        model.audiences.deliver(world, file);
         model.settle();
         let later = world.later.iter().filter(|later| later.after_file == n);
         later.for_each(|later| model.happen(later.event.clone()));
@@ -33,24 +39,16 @@ struct Model {
     leads: BTreeMap<u64, Lead>,
     owner: BTreeMap<String, u64>, // who got the token last
     matches: BTreeSet<(String, String)>,
-    audiences: BTreeMap<u64, BTreeSet<String>>, // those that a file has named
-    lists: BTreeMap<u64, [BTreeSet<u64>; 3]>,   // members; those there before us; those to keep
+    audiences: Audiences,
+    lists: BTreeMap<u64, [BTreeSet<u64>; 3]>, // members; those there before us; those to keep
     syncs: Vec<Accepted>,
 }
 
 impl Model {
-    fn deliver(&mut self, file: &FeedFile) {
-        let Some(facts) = file.facts() else { return };
-        self.audiences.retain(|sid, _| !facts.snapshot || !facts.joined.contains_key(sid));
-        facts.joined.into_iter().for_each(|(sid, ids)| self.audiences.entry(sid).or_default().extend(ids));
-        for (sid, ecids) in facts.left {
-            self.audiences.entry(sid).or_default().retain(|ecid| !ecids.contains(ecid));
-        }
-    }
-
     fn happen(&mut self, event: Event) {
         match event {
             Event::Match(m) => _ = self.matches.insert((m.ecid, m.token)),
+            Event::Stream(said) => self.audiences.hear(said),
             Event::Delete(id) => self.vanish(id, None),
             Event::Merge { winner, .. } if !self.leads.contains_key(&winner) => {}
             Event::Merge { winner, losers } => {
@@ -103,9 +101,10 @@ impl Model {
         let people = self.people();
         let tied: BTreeSet<u64> = people.values().flatten().copied().collect();
         for (list, [members, before, kept]) in &mut self.lists {
-            let active = |s: &&Accepted| s.list == *list && self.audiences.contains_key(&s.sid);
+            let active = |s: &&Accepted| s.list == *list && self.audiences.named.contains_key(&s.audience);
             let syncs: Vec<&Accepted> = self.syncs.iter().filter(active).collect();
-            let people_of = |s: &&Accepted| self.audiences[&s.sid].iter().filter_map(|ecid| people.get(ecid)).flatten();
+            let people_of =
+                |s: &&Accepted| self.audiences.named[&s.audience].iter().filter_map(|ecid| people.get(ecid)).flatten();
             let want = |keep| syncs.iter().filter(move |s| s.keep == keep).flat_map(people_of);
             let adopt = syncs.iter().any(|s| s.adopt && !s.keep);
             kept.extend(want(true));

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use crate::World;
 
 /// A sync that was accepted and runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// The segment.
-    pub sid: u64,
+    /// `aam:<sid>` or `aep:<id>`.
+    pub audience: String,
     /// The list, old or new.
     pub list: u64,
     /// `leaving` is `keep`.
@@ -29,9 +29,15 @@ pub fn accepted(world: &World) -> Vec<Accepted> {
         return accepted;
     }
     for body in world.syncs.iter().filter(|body| body["start"] != "report_only") {
-        let audience = body["audience_id"].as_str().and_then(|id| id.strip_prefix("aam:"));
-        let segment = world.library.segments.iter().find(|s| Some(s.sid.to_string().as_str()) == audience);
-        let Some(sid) = segment.map(|segment| segment.sid) else { continue };
+        let audience = body["audience_id"].as_str().unwrap_or_default();
+        let mut segments = world.library.segments.iter();
+        let known = match audience.strip_prefix("aep:") {
+            Some(id) => world.library.audiences.iter().any(|audience| audience.id == id),
+            None => segments.any(|segment| format!("aam:{}", segment.sid) == audience),
+        };
+        if !known {
+            continue;
+        }
         let (id, name) = (body["list"]["id"].as_u64(), body["list"]["name"].as_str());
         let list = match (id.filter(|id| lists.contains_key(id)), name) {
             (Some(id), None) => id,
@@ -42,9 +48,9 @@ pub fn accepted(world: &World) -> Vec<Accepted> {
             }
             _ => continue,
         };
-        if accepted.iter().all(|sync| (sync.sid, sync.list) != (sid, list)) {
+        if accepted.iter().all(|sync| (sync.audience.as_str(), sync.list) != (audience, list)) {
             let (keep, adopt) = (body["leaving"] == "keep", body["members_before"] == "adopt");
-            accepted.push(Accepted { sid, list, keep, adopt });
+            accepted.push(Accepted { audience: audience.to_owned(), list, keep, adopt });
         }
     }
     accepted

@@ -8,7 +8,12 @@ use std::{
 
 /// The fixture of five people.
 pub fn tiny() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/tiny")
+    fixture("tiny")
+}
+
+/// A data folder that stands among the fixtures.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures").join(name)
 }
 
 /// A folder of its own for one test, gone with the value.

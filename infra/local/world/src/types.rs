@@ -158,4 +158,17 @@ pub enum Event {
     },
     /// Marketo deletes a lead.
     Delete(u64),
+    /// Adobe streams that somebody joined an audience or left it.
+    Stream(Streamed),
+}
+
+/// What every stream that the world declares says of one membership.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streamed {
+    /// `aam:<sid>` or `aep:<id>`; in the file, a number is a sid.
+    pub audience: String,
+    /// 38 digits.
+    pub ecid: String,
+    /// In or out.
+    pub member: bool,
 }

@@ -158,7 +158,7 @@ impl Marketo {
             }
             Event::Merge { winner, losers } => self.merge(now_ms, *winner, losers),
             Event::Delete(id) => self.delete(now_ms, *id),
-            Event::Match(_) => false,
+            Event::Match(_) | Event::Stream(_) => false,
         }
     }
 

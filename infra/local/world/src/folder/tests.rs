@@ -343,7 +343,7 @@ fn later_events_are_checked_in_the_order_in_which_they_happen() {
 {"after_file":2,"lead":{"id":100002}}
 {"after_file":2,"match":{"ecid":"1"}}"#,
     );
-    let one = "expected exactly one of lead, match, merge and delete";
+    let one = "expected exactly one of lead, match, merge, delete and stream";
     assert_eq!(
         lines,
         [
@@ -377,4 +377,24 @@ fn no_fault_tells_a_value() {
     );
     let errors = read(&Scratch::tiny().put("marketo.json", body).0).expect_err("refused").to_string();
     assert!(errors.lines().count() >= 5 && !errors.contains("31415"), "{errors}");
+}
+
+#[test]
+fn a_stream_names_its_audience_by_number_or_by_id() {
+    let scratch = Scratch::tiny();
+    let line = |audience: &str| {
+        format!(r#"{{"after_file":1,"stream":{{"audience":{audience},"ecid":"{ECID}","member":true}}}}"#) + "\n"
+    };
+    let platform = r#""aep:11111111-2222-3333-4444-555555555555""#;
+    scratch.put("later.jsonl", line("101") + &line(platform));
+    let world = read(&scratch.0).expect("good");
+    let said =
+        |audience: &str| Event::Stream(Streamed { audience: audience.to_owned(), ecid: ECID.to_owned(), member: true });
+    assert_eq!(world.later[0].event, said("aam:101"));
+    assert_eq!(world.later[1].event, said(platform.trim_matches('"')));
+    let copy = Scratch::new();
+    write(&world, &copy.0).expect("written");
+    assert_eq!(read(&copy.0).expect("good").later, world.later);
+    let wrong = "later.jsonl:1: stream.audience: expected aam: and the sid of a segment, such as aam:101, or aep: and the id of an audience, found a string of 3 characters";
+    assert_eq!(refused("later.jsonl", &line("\"abc\"")), [wrong]);
 }

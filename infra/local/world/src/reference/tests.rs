@@ -2,9 +2,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    feed::FeedFile,
     folder,
-    testing::tiny,
-    types::{Folder, Lead, Library, List, MarketoData, Match, Segment},
+    testing::fixture,
+    types::{Audience, Folder, Lead, Library, List, MarketoData, Match, Segment, Streamed},
 };
 
 /// ECID and token number n.
@@ -88,16 +89,31 @@ fn the_model_stays_under_a_hundred_lines() {
     assert!(code < 100, "{code} lines");
 }
 
-#[test]
-fn the_fixture_ends_as_its_readme_says() {
-    let world = folder::read(&tiny()).expect("good");
-    let text = std::fs::read_to_string(tiny().join("out/lists.json")).expect("the fixture is there");
+/// A fixture's world, and whether it ends with the lists that its folder says.
+fn fixture_of(name: &str) -> World {
+    let world = folder::read(&fixture(name)).expect("good");
+    assert_eq!(unknown(&world), Vec::<String>::new());
+    let text = std::fs::read_to_string(fixture(name).join("out/lists.json")).expect("the fixture is there");
     let expected: Vec<List> = serde_json::from_str(&text).expect("lists");
     let expected: BTreeMap<u64, BTreeSet<u64>> = expected.into_iter().map(|list| (list.id, list.members)).collect();
-    assert_eq!(lists(&world, 2), expected);
+    assert_eq!(lists(&world, world.files.len()), expected);
+    world
+}
+
+#[test]
+fn the_fixtures_end_as_their_readmes_say() {
+    let world = fixture_of("tiny");
     holds(&world, 0, 1001, &[100_002]);
     holds(&world, 1, 1001, &[100_001, 100_002, 100_003]);
     holds(&world, 1, 1002, &[100_001, 100_004]);
+
+    let mut world = fixture_of("shapes");
+    holds(&world, 5, 1001, &[100_001, 100_002]);
+    holds(&world, 5, 1002, &[100_001, 100_002, 100_004]);
+    holds(&world, 5, 1003, &[100_003, 100_005]);
+    world.later.clear();
+    holds(&world, 5, 1001, &[100_001, 100_002, 100_003]);
+    holds(&world, 5, 1002, &[100_001]);
 }
 
 #[test]
@@ -269,4 +285,109 @@ fn new_lists_count_up_and_refused_syncs_do_nothing() {
     later(&mut w, 2, Event::Delete(2));
     w.marketo.hipaa_ready = true;
     holds(&w, 2, 50, &[9]); // that is Marketo's doing, not ours
+}
+
+const PLATFORM: &str = "11111111-2222-3333-4444-555555555555";
+
+/// Lists 50's sync is of an audience of Experience Platform, whose feed `shop` is declared so.
+fn platform(feed: Value, files: &[(&str, &str)]) -> World {
+    let mut syncs = old(json!({}));
+    syncs[0]["audience_id"] = json!(format!("aep:{PLATFORM}"));
+    let files = files.iter().map(|(name, text)| FeedFile::new(format!("shop/{name}"), text.as_bytes().to_vec()));
+    let mut w = world(syncs, files.collect());
+    w.library.audiences.push(Audience { id: PLATFORM.to_owned(), name: "Shop".to_owned(), external: false });
+    w.feeds.insert("shop".to_owned(), feed);
+    w
+}
+
+#[test]
+fn split_files_are_a_snapshot_once_all_that_the_control_file_names_are_there() {
+    let root = "S3_1_2_X_full_1700000000002";
+    let names = format!(
+        r#"{{ Files: [ {{ FileName: "{root}001.sync" }}, {{ FileName: "{root}002.sync" }} ], Totals: {{ FileName: "{root}.sync" }} }}"#
+    );
+    let info = FeedFile::new(format!("{root}.info"), names.into_bytes());
+    let part = |split, row| file(2, "full", split, &[row]);
+    let (one, two) = (part("001", (1, "101", "")), part("002", (3, "101", "")));
+    let first = full(1, &[(4, "101", "")]);
+    for rest in [[&info, &one, &two], [&one, &info, &two], [&two, &one, &info]] {
+        let files = [&first].into_iter().chain(rest).cloned().collect();
+        let mut w = world(old(json!({})), files);
+        w.feeds.insert("default".to_owned(), json!({"snapshots": true, "completeness": "single-file"}));
+        holds(&w, 4, 50, &[1, 2, 3, 4, 9]);
+        // The first file has no control file, and so takes nobody out either.
+        w.feeds.insert("default".to_owned(), json!({"snapshots": true, "completeness": "info"}));
+        assert!(unknown(&w).is_empty());
+        holds(&w, 1, 50, &[2, 4, 9]);
+        holds(&w, 4, 50, &[1, 2, 3, 9]);
+        w.feeds.insert("default".to_owned(), json!({"snapshots": false, "completeness": "info"}));
+        holds(&w, 4, 50, &[1, 2, 3, 4, 9]);
+    }
+}
+
+#[test]
+fn an_export_tells_of_the_audience_that_it_names() {
+    let (one, two) = ("a_20260101000000.csv", "a_20260102000000.csv");
+    let head = format!("identityMap.ECID;segmentMembership.ups.{PLATFORM}.status");
+    let full = |ecids: &[u64]| ecids.iter().fold(head.clone(), |text, n| format!("{text}\n{};Realized", e(*n)));
+    let whole = json!({"kind": "aep-files", "snapshots": true, "full": true});
+    let w = platform(whole.clone(), &[(one, &full(&[1, 3])), (two, &full(&[4]))]);
+    assert!(unknown(&w).is_empty());
+    holds(&w, 1, 50, &[1, 2, 3, 9]);
+    holds(&w, 2, 50, &[2, 4, 9]);
+    let news = format!("{};exited\r\n{};active\r\nnonsense;active\r\n{};else", e(3), e(4), e(1));
+    let news = format!("{head}\r\n{news}\r\n");
+    let w = platform(json!({"kind": "aep-files"}), &[(one, &full(&[1, 3])), (two, &news)]);
+    holds(&w, 2, 50, &[1, 2, 4, 9]);
+
+    // Files without a status column, named by their folder, whole with the manifest.
+    let plain = |n| format!("ECID\n{}\n", e(n));
+    let (first, second) = (format!("{PLATFORM}/x_20260102000000.csv"), format!("{PLATFORM}/x_20260102000000_2.csv"));
+    let manifest = r#"{"exportResults":[{"name":"x_20260102000000.csv"},{"name":"x_20260102000000_2.csv"}]}"#;
+    let mut by_manifest = whole.clone();
+    by_manifest["completeness"] = json!("manifest");
+    let files =
+        [(one, full(&[1])), (&*first, plain(3)), ("manifest-1-2.json", manifest.to_owned()), (&*second, plain(4))];
+    let w = platform(by_manifest, &files.each_ref().map(|(name, text)| (*name, text.as_str())));
+    assert!(unknown(&w).is_empty());
+    holds(&w, 3, 50, &[1, 2, 3, 9]);
+    holds(&w, 4, 50, &[2, 3, 4, 9]);
+}
+
+#[test]
+fn what_a_stream_says_is_newer_than_any_file() {
+    let mut w = world(old(json!({})), vec![full(1, &[(1, "101", "")]), full(2, &[(1, "101", ""), (4, "101", "")])]);
+    let said = |n, member| Event::Stream(Streamed { audience: "aam:101".to_owned(), ecid: e(n), member });
+    later(&mut w, 1, said(3, true));
+    later(&mut w, 1, said(1, false));
+    holds(&w, 1, 50, &[2, 3, 9]);
+    holds(&w, 2, 50, &[2, 3, 4, 9]);
+}
+
+#[test]
+fn the_reference_says_what_it_does_not_know() {
+    let whole = json!({"kind": "aep-files", "snapshots": true, "full": true});
+    let name = format!("x_segment{PLATFORM}_20260102000000");
+    let text = format!("ECID\n{}\n", e(1));
+    let why = |feed: &Value, name: &str, text: &str| {
+        let lines = unknown(&platform(feed.clone(), &[(name, text)]));
+        lines.first().map(|line| line.split_once(": ").expect("a reason").1.to_owned()).unwrap_or_default()
+    };
+    assert_eq!(why(&whole, &format!("{name}.csv"), &text), "");
+    assert_eq!(why(&whole, &format!("{name}.json"), "[]"), "it is in JSON");
+    assert_eq!(why(&whole, "x_20260102000000.csv", &text), "it tells of no audience that is known here");
+    assert_eq!(why(&whole, &format!("{name}.csv"), "\"ECID\"\n"), "it tells of no audience that is known here");
+    assert_eq!(why(&whole, &format!("{name}.csv"), &format!("{text}\"\"\n")), "it has quotes");
+    assert_eq!(why(&whole, &format!("{name}_2.csv"), &text), "it is split, and nothing says when it is whole");
+    assert_eq!(why(&whole, &format!("{name}.csv"), "ECID\n"), "nobody is in it");
+    let mut quiet = whole.clone();
+    quiet["completeness"] = json!("quiet-period");
+    let clock = "when its delivery counts as whole depends on the clock";
+    assert_eq!(why(&quiet, &format!("{name}.csv"), &text), clock);
+    let spaces = FeedFile::new("s3_1_2_X_iter_1700000000000.sync", format!("{} 101 \n", e(1)).into_bytes());
+    let w = world(old(json!({})), vec![spaces.clone()]);
+    assert_eq!(unknown(&w), ["s3_1_2_X_iter_1700000000000.sync: its columns are not divided by tabs"]);
+    let elsewhere = FeedFile { name: format!("web/{}", spaces.name), ..spaces };
+    let w = world(old(json!({})), vec![elsewhere]);
+    assert_eq!(unknown(&w), ["web/s3_1_2_X_iter_1700000000000.sync: its feed is not declared"]);
 }

@@ -56,6 +56,7 @@ fn the_sample_has_at_least_200_of_each_part() {
             Event::Delete(_) => deleted += 1,
             Event::Merge { losers: these, .. } => losers += these.len(),
             Event::Match(_) => shown += 1,
+            Event::Stream(_) => panic!("the sample has no stream"),
             Event::Lead(lead) if before[&lead.id].email.is_none() => known += 1,
             Event::Lead(_) => moved += 1,
         }
@@ -72,7 +73,9 @@ fn the_sample_has_at_least_200_of_each_part() {
     let (mut target, mut wanted) = (0, 0);
     for list in world.marketo.lists.iter().filter(|list| [VIP, CART].contains(&list.id)) {
         target += list.members.len();
-        let sids: Vec<u64> = syncs::accepted(&world).iter().filter(|s| s.list == list.id).map(|s| s.sid).collect();
+        let sid = |audience: &str| audience.strip_prefix("aam:").and_then(|sid| sid.parse().ok()).expect("a segment");
+        let syncs = syncs::accepted(&world);
+        let sids: Vec<u64> = syncs.iter().filter(|s| s.list == list.id).map(|s| sid(&s.audience)).collect();
         let audience: BTreeSet<&str> = sids.iter().flat_map(|sid| &first[sid]).map(String::as_str).collect();
         let leads = audience.iter().filter_map(|ecid| people.get(ecid)).flatten();
         wanted += leads.collect::<BTreeSet<_>>().intersection(&list.members.iter().collect()).count();
