@@ -1,4 +1,4 @@
-//! Pauses, resumes, stops and runs syncs; keeps subscriptions and feeds.
+//! Pauses, resumes, stops and runs syncs; keeps subscriptions.
 //!
 //! Each of these may be asked again: a row that stands as asked is left alone, and everybody is rung again.
 
@@ -12,18 +12,14 @@ use serde_json::{Value, json};
 use state::audience::want_pass;
 use state::bell::BellKey;
 use state::budget::Purpose;
-use state::feeds::{Completeness, Feed, Kind, feed_key};
 use state::rest::rest;
 use state::syncs::{Start, Status, Subscription, Sync, change_sync, subscription_key};
-use state::{Deps, Doc, Step, bell, doc, syncs, update};
+use state::{Deps, Step, bell, syncs, update};
 
 use crate::create::door;
 use crate::problem::{Answer, Problem};
 use crate::routes::{Request, Response};
 use crate::view;
-
-/// Longest name of a feed, in bytes. Ours.
-const FEED_BYTES: usize = 64;
 
 /// Rings the list of a sync that writes one, although it rests.
 pub(crate) async fn rouse_list(deps: &Deps, sync: &Sync) -> Step<()> {
@@ -223,31 +219,4 @@ fn flag(body: &Value, field: &str, default: Option<bool>, errors: &mut Vec<(Stri
             false
         }
     }
-}
-
-/// `GET /feeds`.
-pub(crate) async fn feeds(deps: &Deps, munchkin: &MunchkinId) -> Answer<Value> {
-    let found: Vec<Doc<Feed>> = doc::all(deps, Table::Syncs, munchkin.as_str(), "feed/").await?;
-    Ok(json!(found.into_iter().map(|feed| feed.value).collect::<Vec<_>>()))
-}
-
-/// `PUT /feeds/{id}`.
-pub(crate) async fn put_feed(deps: &Deps, munchkin: &MunchkinId, id: &str, request: &Request) -> Answer<Value> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    if id.is_empty() || id.len() > FEED_BYTES || !id.bytes().all(plain) {
-        return Err(Problem::new(400, "a feed's id takes 1 to 64 letters, digits, dots, hyphens and underscores"));
-    }
-    let body = request.json()?;
-    let mut errors = Vec::new();
-    let snapshots = flag(&body, "snapshots", None, &mut errors);
-    if !body["completeness"].is_null() && body["completeness"] != "single-file" {
-        errors.push(("/completeness".into(), r#"expected "single-file""#.into()));
-    }
-    if !errors.is_empty() {
-        return Err(Problem::fields(errors));
-    }
-    let feed = Feed { snapshots, completeness: Completeness::SingleFile, ..Feed::new(id, Kind::AamFiles) };
-    let change = |_: Option<Feed>| Ok((Some(feed.clone()), ()));
-    update(deps, Table::Syncs, &feed_key(munchkin, id), change, |_| None).await?;
-    Ok(json!(feed))
 }

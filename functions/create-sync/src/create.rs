@@ -29,7 +29,7 @@ use crate::lists::named;
 use crate::orders::read_guard;
 use crate::problem::{Answer, Problem};
 use crate::routes::{Request, Response, load_sync};
-use crate::view;
+use crate::{library, view};
 
 /// Longest name of a list, in characters (Marketo's asset API).
 const NAME_CHARACTERS: usize = 255;
@@ -284,17 +284,7 @@ async fn validate(deps: &Deps, subscription: &Subscription, wanted: &Wanted, id:
         ));
     }
     let munchkin = &subscription.munchkin_id;
-    let segments = adobe::segments(deps).await?;
-    let Some(segment) = segments.into_iter().find(|segment| Some(segment.sid) == wanted.audience.sid()) else {
-        return Err(Problem::at(
-            422,
-            "/audience_id",
-            format!(
-                "Audience Manager has no segment for {}; GET /folders/{{id}}/audiences lists them",
-                wanted.audience
-            ),
-        ));
-    };
+    let audience_name = library::name(deps, subscription, &wanted.audience).await?;
     let all: Vec<Sync> = syncs::syncs(deps, munchkin).await?.into_iter().map(|sync| sync.value).collect();
     let same = |sync: &&Sync| is_live(sync) && sync.audience == wanted.audience && sync.start == wanted.start;
     let feeding = |list: ListId| all.iter().filter(same).find(|sync| sync.list.id == Some(list));
@@ -341,7 +331,7 @@ async fn validate(deps: &Deps, subscription: &Subscription, wanted: &Wanted, id:
         id: id.to_owned(),
         munchkin: munchkin.clone(),
         audience: wanted.audience.clone(),
-        audience_name: segment.name,
+        audience_name,
         list,
         leaving: wanted.leaving,
         members_before: wanted.members_before,

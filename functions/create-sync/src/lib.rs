@@ -6,12 +6,15 @@
 
 mod control;
 mod create;
+mod feeds;
+mod library;
 mod lists;
 mod orders;
 mod page;
 mod people;
 mod problem;
 mod routes;
+mod sources;
 mod view;
 
 pub use create::resume;

@@ -9,11 +9,11 @@ const ask = async (method, path, body, headers = {}) => {
   return json;
 };
 const say = error => { out.textContent = error.message; out.className = 'bad'; };
-document.querySelectorAll('button[data-do]').forEach(button => button.onclick = async () => {
+document.querySelectorAll('button[data-path]').forEach(button => button.onclick = async () => {
   const body = button.dataset.body && JSON.parse(button.dataset.body);
   if (button.title && !confirm(button.title)) return;
   button.disabled = true;
-  try { await ask('POST', '/syncs/' + button.dataset.sync + '/' + button.dataset.do, body); location.reload(); }
+  try { await ask('POST', button.dataset.path, body); location.reload(); }
   catch (error) { say(error); button.disabled = false; }
 });
 const form = document.getElementById('make');
@@ -28,7 +28,8 @@ if (form) {
     } catch (error) { say(error); }
   };
   ask('GET', '/folders').then(folders => {
-    for (const f of folders) folder.append(option(f.id, f.name));
+    const several = new Set(folders.map(f => f.origin)).size > 1;
+    for (const f of folders) folder.append(option(f.id, several ? f.name + ' · ' + f.origin : f.name));
     if (folders.length) folder.onchange();
   }).catch(say);
   let key = crypto.randomUUID ? crypto.randomUUID() : String(Math.random());

@@ -185,6 +185,7 @@ fn one_sync(seen: &Seen, now: u64, out: &mut String) {
     if let Some(why) = &sync.why {
         put!(out, "<p>{}</p>", escape(why));
     }
+    sources(seen, now, out);
     runs(seen, now, out);
     if let Some(held) = seen.held() {
         mass_change(held, &sync.id, out);
@@ -194,7 +195,7 @@ fn one_sync(seen: &Seen, now: u64, out: &mut String) {
         Some(report) => table(report, out),
         None => out.push_str("<p>No report yet.</p>"),
     }
-    let button = |what: &str, label: &str| format!("<button data-do=\"{what}\" data-sync=\"{id}\">{label}</button>");
+    let button = |what: &str, label: &str| format!("<button data-path=\"/syncs/{id}/{what}\">{label}</button>");
     out.push_str("<p>");
     match sync.status {
         Status::Active => {
@@ -220,12 +221,36 @@ fn one_sync(seen: &Seen, now: u64, out: &mut String) {
     out.push_str("</p></section>");
 }
 
+/// Where the members come from, how late that can be, and what to ask Adobe.
+fn sources(seen: &Seen, now: u64, out: &mut String) {
+    for source in seen.sources(now) {
+        put!(out, "<p class=\"dim\">{}</p>", escape(&source.line()));
+        if let Some(overdue) = source.overdue {
+            put!(out, "<p class=\"bad\">{}</p>", escape(&overdue));
+        }
+    }
+    let Some(not) = seen.not_delivered() else { return };
+    put!(out, "<p class=\"bad\">{}</p>", escape(&not.sentence));
+    if not.may_be_empty() {
+        let body = json!({"decision": "empty"});
+        let question = "Is this audience really empty at Adobe? Whoever is in the list by it is taken out.";
+        out.push_str("<p>");
+        asked("not-delivered", &seen.sync.id, &body, "It is really empty", question, out);
+        out.push_str("</p>");
+    }
+}
+
 /// A button that asks before it does something.
 fn asked(what: &str, sync: &str, body: &Value, label: &str, question: &str, out: &mut String) {
+    asked_at(&format!("/syncs/{sync}/{what}"), body, label, question, out);
+}
+
+/// The same, for any path.
+fn asked_at(path: &str, body: &Value, label: &str, question: &str, out: &mut String) {
     put!(
         out,
-        "<button data-do=\"{what}\" data-sync=\"{}\" data-body=\"{}\" title=\"{}\">{}</button>",
-        escape(sync),
+        "<button data-path=\"{}\" data-body=\"{}\" title=\"{}\">{}</button>",
+        escape(path),
         escape(&body.to_string()),
         escape(question),
         escape(label)
@@ -369,14 +394,26 @@ fn one_import(import: &Import, out: &mut String) {
     put!(
         out,
         "<section class=\"card\"><h3>{} <span class=\"tag {class}\">{name}</span></h3>\
-         <p class=\"dim\">{} · {} rows · {} rejected</p>",
+         <p class=\"dim\">{} · {} rows · {} rejected",
         escape(&import.key),
         time(import.started_at),
         import.rows,
         import.rejected
     );
+    if let Some(ended) = import.ended_at {
+        put!(out, " · {} s", ended.saturating_sub(import.started_at).div_ceil(1_000));
+    }
+    out.push_str("</p>");
     if let Some(why) = &import.why {
         put!(out, "<p class=\"bad\">{}</p>", escape(why));
+    }
+    if import.status == ImportStatus::Held {
+        out.push_str("<p>");
+        for (decision, label) in [("apply", "Take the delivery in"), ("drop", "Drop the delivery")] {
+            let body = json!({"import": import.id, "decision": decision});
+            asked_at("/imports/decide", &body, label, &format!("{label}?"), out);
+        }
+        out.push_str("</p>");
     }
     if !import.rejects.is_empty() {
         out.push_str("<details><summary>Rejected rows</summary><div class=\"scroll\"><table>");

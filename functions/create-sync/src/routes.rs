@@ -8,7 +8,7 @@ use state::syncs::{Subscription, subscriptions};
 use state::{Deps, Doc, load, syncs};
 
 use crate::problem::{Answer, Problem};
-use crate::{control, create, lists, orders, page, people, view};
+use crate::{control, create, feeds, library, lists, orders, page, people, view};
 
 /// A request, as the HTTP API hands it on.
 #[derive(Debug, Clone, Default)]
@@ -76,10 +76,11 @@ impl Response {
 pub const BODY_BYTES: usize = 64 * 1024;
 
 /// Every route: method and path, `*` for one segment.
-const ROUTES: [(&str, &str); 26] = [
+const ROUTES: [(&str, &str); 27] = [
     ("GET", "/"),
     ("GET", "/status"),
     ("GET", "/imports"),
+    ("POST", "/imports/decide"),
     ("GET", "/subscription"),
     ("PUT", "/subscription"),
     ("POST", "/subscription/hint-secrets"),
@@ -133,6 +134,9 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
         ("GET", []) => page::page(deps, request).await,
         ("GET", ["status"]) => view::status(deps, maybe(deps, request).await?.as_ref()).await.map(ok),
         ("GET", ["imports"]) => view::imports(deps, &chosen(deps, request).await?.munchkin_id).await.map(ok),
+        ("POST", ["imports", "decide"]) => {
+            feeds::decide(deps, &chosen(deps, request).await?.munchkin_id, request).await.map(noted)
+        }
         ("GET", ["subscription"]) => Ok(ok(json!(chosen(deps, request).await?))),
         ("PUT", ["subscription"]) => control::put_subscription(deps, request).await,
         ("POST", ["subscription", "hint-secrets"]) => {
@@ -146,13 +150,17 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
         ("GET", ["people", "erase", id]) => {
             people::erasure(deps, &chosen(deps, request).await?.munchkin_id, id).await.map(ok)
         }
-        ("GET", ["feeds"]) => control::feeds(deps, &chosen(deps, request).await?.munchkin_id).await.map(ok),
+        ("GET", ["feeds"]) => feeds::feeds(deps, &chosen(deps, request).await?.munchkin_id).await.map(ok),
         ("PUT", ["feeds", id]) => {
-            control::put_feed(deps, &chosen(deps, request).await?.munchkin_id, id, request).await.map(ok)
+            feeds::put(deps, &chosen(deps, request).await?.munchkin_id, id, request).await.map(ok)
         }
-        ("GET", ["folders"]) => Ok(ok(json!(adobe::folders(deps).await?))),
+        ("GET", ["folders"]) => {
+            // Audience Manager has one library, whatever the subscription.
+            let subscription = if adobe::is_used(deps) { maybe(deps, request).await? } else { None };
+            library::folders(deps, subscription.as_ref()).await.map(ok)
+        }
         ("GET", ["folders", id, "audiences"]) => {
-            view::audiences(deps, &chosen(deps, request).await?.munchkin_id, id).await.map(ok)
+            library::audiences(deps, &chosen(deps, request).await?, id).await.map(ok)
         }
         ("GET", ["lists"]) => {
             let subscription = chosen(deps, request).await?;

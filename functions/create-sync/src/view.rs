@@ -6,18 +6,19 @@ use domain::report::{AudienceCounts, MemberCounts, PeopleCounts};
 use domain::{AudienceId, MunchkinId};
 use jiff::Timestamp;
 use marketo::Marketo;
-use ports::{Failure, Read, Table};
+use ports::{Failure, Table};
 use serde_json::{Value, json};
 use state::audience::{Head, head_key};
 use state::bell::{Bell, BellKey};
 use state::erase;
-use state::feeds::{Import, ImportStatus};
+use state::feeds::{Feed, Import, ImportStatus, feeds};
 use state::identity::{Intake, ask_pk, intake_key, tell_pk};
 use state::lists::{self, Held, Left, ListHead, RefusedPerson, Report, Want, report_key, want_key};
 use state::syncs::{IdentityHead, Start, Status, Subscription, Sync, identity_key};
 use state::{Deps, Doc, bell, budget, doc, load};
 
 use crate::problem::{Answer, Problem};
+use crate::sources::{NotDelivered, Source, not_delivered, sources};
 
 /// Imports of one answer.
 const IMPORTS: usize = 100;
@@ -53,6 +54,8 @@ pub(crate) struct Seen {
     pub(crate) list_bell: Bell,
     pub(crate) audience_bell: Bell,
     pub(crate) report: Option<Report>,
+    /// Declared feeds of the subscription.
+    feeds: Vec<Feed>,
 }
 
 impl Seen {
@@ -72,12 +75,13 @@ impl Seen {
             list_bell,
             audience_bell: bell::look(deps, &BellKey::audience(munchkin, audience)).await?,
             report: value(load(deps, Table::Lists, &report_key(munchkin, &sync.id)).await?),
+            feeds: feeds(deps, munchkin).await?,
             sync: sync.clone(),
         })
     }
 
     /// The sync itself, and live numbers apart from it.
-    pub(crate) fn json(&self) -> Value {
+    pub(crate) fn json(&self, now: u64) -> Value {
         let Sync { id, munchkin, audience, audience_name, list, leaving, members_before, start, status, .. } =
             &self.sync;
         let delivered = self.head.is_some();
@@ -90,6 +94,8 @@ impl Seen {
             "audience_name": audience_name,
             "audience_delivered": delivered,
             "delivered": delivered,
+            "sources": self.sources(now).iter().map(Source::json).collect::<Vec<_>>(),
+            "not_delivered": self.not_delivered().map(|not| not.json()),
             "list": {"id": list.id, "name": list.name, "folder_id": list.folder_id, "ours": list.ours},
             "leaving": leaving,
             "members_before": members_before,
@@ -100,6 +106,16 @@ impl Seen {
             "created_at": time(self.sync.created_at),
             "live": self.live(),
         })
+    }
+
+    /// The feeds that name the audience.
+    pub(crate) fn sources(&self, now: u64) -> Vec<Source> {
+        sources(self.head.as_ref(), &self.feeds, now)
+    }
+
+    /// Why nothing comes about the audience, if so.
+    pub(crate) fn not_delivered(&self) -> Option<NotDelivered> {
+        not_delivered(&self.sync, self.head.as_ref())
     }
 
     /// What waits for an operator on the sync's list.
@@ -210,7 +226,7 @@ fn work(bell: &Bell) -> Value {
 
 /// `GET /syncs/{id}`, and what `POST /syncs` answers.
 pub(crate) async fn sync(deps: &Deps, sync: &Sync) -> Answer<Value> {
-    Ok(Seen::read(deps, sync).await?.json())
+    Ok(Seen::read(deps, sync).await?.json(deps.now()))
 }
 
 /// `GET /syncs`.
@@ -254,37 +270,6 @@ pub(crate) async fn report(deps: &Deps, sync: &Sync) -> Answer<Value> {
     })
 }
 
-/// `GET /folders/{id}/audiences`.
-pub(crate) async fn audiences(deps: &Deps, munchkin: &MunchkinId, folder: &str) -> Answer<Value> {
-    let no_folder = || Problem::new(404, "Audience Manager has no folder with this id; GET /folders lists them");
-    let folder: u64 = folder.parse().map_err(|_| no_folder())?;
-    let mut segments = adobe::segments(deps).await?;
-    segments.retain(|segment| segment.folder_id == folder);
-    if segments.is_empty() && !adobe::folders(deps).await?.iter().any(|known| known.id == folder) {
-        return Err(no_folder());
-    }
-    let ids: Vec<AudienceId> = segments.iter().map(|segment| AudienceId::aam(segment.sid)).collect();
-    let keys: Vec<_> = ids.iter().map(|id| head_key(munchkin, id)).collect();
-    let items = deps.ports.tables.batch_get(Table::Audiences, &keys, Read::Eventual).await;
-    let mut heads = BTreeMap::new();
-    for item in items.map_err(ports::Failure::from)? {
-        let head: Head = doc::read(item)?.value;
-        heads.insert(head.audience.clone(), head);
-    }
-    let rows = segments.iter().zip(&ids).map(|(segment, id)| {
-        let head = heads.get(id);
-        json!({
-            "audience_id": id,
-            "name": segment.name,
-            "description": segment.description,
-            "delivered": head.is_some(),
-            "size": head.and_then(|head| head.base.as_ref()).map(|base| base.count),
-            "delivered_at": head.map(|head| time(head.delivered_at)),
-        })
-    });
-    Ok(rows.collect())
-}
-
 /// `GET /list-folders`: the folders that may hold lists.
 pub(crate) async fn list_folders(marketo: &Marketo<'_>) -> Answer<Value> {
     let found = marketo.list_folders(marketo.slot().await?).await?;
@@ -307,6 +292,7 @@ pub(crate) async fn imports(deps: &Deps, munchkin: &MunchkinId) -> Answer<Value>
         let mut row = json!(import);
         row["started_at"] = json!(time(import.started_at));
         row["ended_at"] = json!(import.ended_at.map(time));
+        row["duration_ms"] = json!(import.ended_at.map(|ended| ended.saturating_sub(import.started_at)));
         row
     });
     Ok(rows.collect())

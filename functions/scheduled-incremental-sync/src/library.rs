@@ -77,13 +77,15 @@ pub(crate) async fn refresh(deps: &Deps, deadline: u64) -> Step<()> {
             continue;
         }
         if deps.now() + deps.settings.scaled(MARGIN_MS) > deadline {
-            let looked = Looked { after, ..begun };
+            // What was not even begun begins anew with the next tick.
+            let looked = if after.is_some() { Looked { after, ..begun } } else { Looked { v: 1, ..Looked::default() } };
             return update(deps, Table::Syncs, &looked_key(), |_| Ok((Some(looked.clone()), ())), |_| None).await;
         }
         let (munchkin, audience) = &place;
         // One library of the two may be out.
         let platform = audience.uuid().is_some();
-        if !silent.contains(&platform) && !(platform && !adobe::is_used(deps)) {
+        let answers = !silent.contains(&platform) && (!platform || adobe::is_used(deps));
+        if answers {
             match name(deps, &org, audience).await {
                 Ok(Some(name)) => found(deps, munchkin, audience, &name, &mine).await?,
                 Ok(None) => missed(deps, &org, munchkin, audience, &mine).await?,

@@ -12,8 +12,8 @@ and the real functions on embedded DynamoDB, SQS and S3.
 
 cargo run -- [--data DIR] [--once] [--json] [--fresh] [--no-limits] [--port N] [--seed N]
 
-  --data DIR    the world comes from this folder (library.json, marketo.json, matches.jsonl, syncs.json, incoming/,
-                later.jsonl); its state is kept in DIR/.state, and --once writes DIR/out
+  --data DIR    the world comes from this folder (library.json, marketo.json, matches.jsonl, feeds.json, syncs.json,
+                incoming/, later.jsonl); its state is kept in DIR/.state, and --once writes DIR/out
   --once        play the whole world, from the beginning and without a browser; exit 0 when everything has settled
   --json        print the reports as JSON; everything else goes to standard error
   --fresh       forget the state that an earlier run kept

@@ -2,4 +2,5 @@
 
 mod people;
 mod run;
+mod streams;
 mod tests;

@@ -165,13 +165,3 @@ fn subscriptions_are_checked_and_chosen() {
     assert_eq!(world.get("/syncs?munchkin_id=999-ZZZ-999").0, 200);
     assert_eq!(world.get("/syncs?munchkin_id=111-AAA-111").0, 404);
 }
-
-#[test]
-fn feeds_are_declared() {
-    let world = World::new();
-    assert_eq!(world.put("/feeds/aam", &json!({"snapshots": true, "completeness": "single-file"})).0, 200);
-    assert_eq!(world.get("/feeds").1, json!([{"v": 1, "id": "aam", "snapshots": true, "completeness": "single-file"}]));
-    assert_eq!(world.put("/feeds/aam", &json!({})).0, 400);
-    assert_eq!(world.put("/feeds/aam", &json!({"snapshots": true, "completeness": "guess"})).0, 400);
-    assert_eq!(world.put("/feeds/a%20b", &json!({"snapshots": true})).0, 400);
-}

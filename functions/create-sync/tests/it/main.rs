@@ -2,8 +2,11 @@
 
 mod control;
 mod create;
+mod feeds;
+mod library;
 mod lists;
 mod orders;
 mod people;
 mod show;
+mod sources;
 mod support;

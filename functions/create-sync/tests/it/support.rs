@@ -9,7 +9,7 @@ use bytes::Bytes;
 use create_sync::{Request, Response, handle};
 use domain::report::{AudienceCounts, MemberCounts, PeopleCounts};
 use domain::{AudienceId, LeadSet, MunchkinId};
-use doubles::adobe::{self, Adobe};
+use doubles::adobe::{self, Adobe, Lifecycle};
 use doubles::marketo::{self, Marketo};
 use futures::executor::block_on;
 use ports::{
@@ -26,12 +26,17 @@ use state::lists::{
 use state::notes::{self, Note};
 use state::syncs::{Sync, sync_key};
 use state::{Deps, Settings, load, save};
-use world::types::{Folder, Lead, Library, List, MarketoData, Segment};
+use world::types::{Audience, Folder, Lead, Library, List, MarketoData, PlatformFolder, Segment};
 
 pub const MUNCHKIN: &str = "123-ABC-456";
 pub const ORG: &str = "0123456789ABCDEF01234567@AdobeOrg";
 /// 2026-11-20T00:00:00Z.
 pub const START: u64 = 1_795_132_800_000;
+
+/// An audience of Experience Platform, a draft, and a folder.
+pub const PLATFORM: &str = "11111111-2222-3333-4444-555555555555";
+pub const DRAFT: &str = "22222222-2222-3333-4444-555555555555";
+pub const PLATFORM_FOLDER: &str = "33333333-2222-3333-4444-555555555555";
 
 /// Everything outside the functions.
 pub struct Outside {
@@ -40,6 +45,8 @@ pub struct Outside {
     pub sent: Mutex<Vec<(Queue, Outgoing)>>,
     pub marketo: Mutex<Marketo>,
     adobe: Mutex<Adobe>,
+    /// Audience Manager does not answer.
+    pub no_manager: AtomicBool,
     pub now: AtomicU64,
     random: AtomicU64,
     /// The process dies as soon as Marketo has made a list.
@@ -215,6 +222,9 @@ impl Http for Outside {
         self.alive()?;
         let now = self.now_ms();
         if request.uri().host() == Some("adobe.test") {
+            if self.no_manager.load(Ordering::Relaxed) && request.uri().path().starts_with("/v1/") {
+                return Err(PortError::Unavailable { service: "adobe", reason: "connection refused".into() });
+            }
             return Ok(lock(&self.adobe).handle(now, &request));
         }
         let makes = request.method() == http::Method::POST && request.uri().path().ends_with("/staticLists.json");
@@ -279,27 +289,30 @@ fn marketo_data() -> MarketoData {
 fn library() -> Library {
     let folder = |folder_id, parent_folder_id, name: &str| Folder { folder_id, parent_folder_id, name: name.into() };
     let segment = |sid, name: &str| Segment { sid, folder_id: 2, name: name.into() };
+    let audience = |id: &str, name: &str| Audience { id: id.into(), name: name.into(), external: false };
     Library {
         folders: vec![folder(1, 0, "Retail"), folder(2, 1, "Shop")],
         segments: vec![segment(101, "Carts"), segment(102, "Never delivered"), segment(103, "Buyers")],
-        ..Library::default()
+        audiences: vec![audience(PLATFORM, "Loyal"), audience(DRAFT, "A draft")],
+        platform_folders: vec![PlatformFolder { id: PLATFORM_FOLDER.into(), parent_id: None, name: "Europe".into() }],
     }
 }
 
 impl World {
     /// The stack as it is before anybody set up a subscription.
     pub fn bare() -> Self {
-        Self::over(marketo::Settings::default())
+        Self::over(marketo::Settings::default(), "")
     }
 
-    /// The same, over a Marketo with these settings.
-    fn over(settings: marketo::Settings) -> Self {
+    /// The same, over a Marketo with these settings, and in a sandbox of Experience Platform if one is named.
+    fn over(settings: marketo::Settings, sandbox: &str) -> Self {
         let outside = Arc::new(Outside {
             items: Mutex::default(),
             objects: Mutex::default(),
             sent: Mutex::default(),
             marketo: Mutex::new(Marketo::new(settings, marketo_data(), START)),
             adobe: Mutex::new(Adobe::new(adobe::Settings::default(), library(), START)),
+            no_manager: AtomicBool::new(false),
             now: AtomicU64::new(START),
             random: AtomicU64::new(0xA000_0000_0000_0000),
             die_after_list: AtomicBool::new(false),
@@ -318,7 +331,7 @@ impl World {
             aam_url: "http://adobe.test".into(),
             aep_url: "http://adobe.test".into(),
             aep_folders_url: "http://adobe.test".into(),
-            aep_sandbox: String::new(),
+            aep_sandbox: sandbox.into(),
             adobe_scopes: "openid".into(),
             pass_above: 100,
             slice_records: 1_000,
@@ -340,7 +353,18 @@ impl World {
     }
 
     pub fn with(settings: marketo::Settings) -> Self {
-        let world = Self::over(settings);
+        Self::over(settings, "").set_up()
+    }
+
+    /// The stack with Experience Platform.
+    pub fn with_platform() -> Self {
+        let world = Self::over(marketo::Settings::default(), "prod").set_up();
+        world.adobe().set_lifecycle(START, DRAFT, Lifecycle::Draft);
+        world
+    }
+
+    fn set_up(self) -> Self {
+        let world = self;
         let (status, _) = world.put("/subscription", &json!({"munchkin_id": MUNCHKIN, "org_id": ORG}));
         assert_eq!(status, 201);
         for sid in [101, 103] {
@@ -498,6 +522,11 @@ impl World {
     pub fn notes(&self, list: u64) -> Vec<Note> {
         let notes = block_on(notes::read(&self.deps, &munchkin(), list)).expect("notes");
         notes.found.into_iter().map(|(_, note)| note).collect()
+    }
+
+    /// Adobe's double.
+    pub fn adobe(&self) -> MutexGuard<'_, Adobe> {
+        lock(&self.outside.adobe)
     }
 
     /// Marketo's double.

@@ -125,6 +125,12 @@ impl Adobe {
         self.state.library.segments.iter().any(|segment| segment.sid == sid)
     }
 
+    /// The segments that are there and mapped to a destination; `None`: all are mapped.
+    pub(super) fn mapped(&self, mapped: Option<&BTreeSet<u64>>) -> BTreeSet<u64> {
+        let sids = self.state.library.segments.iter().map(|segment| segment.sid);
+        sids.filter(|sid| mapped.is_none_or(|mapped| mapped.contains(sid))).collect()
+    }
+
     fn edited(&mut self, time_ms: u64, sid: u64) {
         let time_ms = self.seen(time_ms);
         self.state.edited.insert(sid.to_string(), time_ms);

@@ -295,8 +295,8 @@ impl Adobe {
     /// The rows of an outbound delivery, without line ends.
     fn rows(&mut self, shape: &Outbound) -> Vec<String> {
         let untold = self.untold(&shape.root).segments;
-        let mapped =
-            |sid: &u64| shape.mapped.as_ref().is_none_or(|mapped| mapped.contains(sid)) && self.has_segment(*sid);
+        let mapped = self.mapped(shape.mapped.as_ref());
+        let mapped = |sid: &u64| mapped.contains(sid);
         let members = &self.state.members;
         let mut rows = Vec::new();
         let mut push = |ecid: &str, segments: &[u64], removed: &[u64]| {

@@ -231,8 +231,8 @@ impl Adobe {
     }
 
     fn real_time(&self, time_ms: u64, stream: &RealTime, untold: &Untold) -> Vec<Message> {
-        let mapped =
-            |sid: &u64| stream.mapped.as_ref().is_none_or(|mapped| mapped.contains(sid)) && self.has_segment(*sid);
+        let mapped = self.mapped(stream.mapped.as_ref());
+        let mapped = |sid: &u64| mapped.contains(sid);
         let number = |number: &str| match number.parse::<u64>() {
             Ok(parsed) if stream.numbers => json!(parsed),
             _ => json!(number),

@@ -35,7 +35,7 @@
 //! | `POST /_control/deliver` | `{"mode":"next" \| "full" \| "iter"}` | a file goes into the bucket: `{"name"}` |
 //! | `POST /_control/files` | `{"feed","shape","faults"}` | a delivery of any [`Shape`](crate::adobe::Shape) goes into the feed's folder (absent: none), with [`Faults`](crate::adobe::Faults): `{"names","lost"}` |
 //! | `GET /_control/streams` | | `[{"destination","url","faults","taken","failed","lost","late"}]` |
-//! | `POST /_control/streams` | `{"url","stream","oauth","every_ms","faults"}` | declares a [`Stream`](crate::adobe::Stream) to a receiver on loopback; `oauth`: `{"url","client_id","client_secret"}`; without `every_ms` it is sent only on demand |
+//! | `POST /_control/streams` | `{"url","stream","oauth","every_ms","faults"}` | declares a [`Stream`](crate::adobe::Stream) to a receiver on loopback; `oauth`: `{"url","client_id","client_secret","form"}`; without `every_ms` it is sent only on demand |
 //! | `POST /_control/streams/send` | | every stream sends what changed, and all is answered or given up: as `GET` |
 //! | `POST /_control/streams/faults` | [`Faults`](crate::adobe::Faults) | what goes wrong with every stream from now on |
 //! | `POST /_control/expire-tokens` | | tokens answer 401 |

@@ -37,6 +37,9 @@ struct OAuth {
     url: String,
     client_id: String,
     client_secret: String,
+    /// The client stands in the form, as Experience Platform may send it; else in the header.
+    #[serde(default)]
+    form: bool,
 }
 
 /// What became of a stream's messages.
@@ -192,15 +195,20 @@ impl Running {
     }
 }
 
-/// An access token by client credentials, as Audience Manager asks for one; `None`: none was given.
+/// An access token by client credentials; `None`: none was given.
 async fn token(oauth: &OAuth, patience: Duration) -> Option<String> {
-    let basic = STANDARD.encode(format!("{}:{}", oauth.client_id, oauth.client_secret));
-    let headers = [
-        ("authorization", format!("Basic {basic}")),
-        ("content-type", "application/x-www-form-urlencoded;charset=UTF-8".to_owned()),
-    ];
-    let headers = headers.map(|(name, value)| (name.to_owned(), value)).to_vec();
-    let message = Message { body: b"grant_type=client_credentials".to_vec(), headers };
+    let OAuth { client_id, client_secret, .. } = oauth;
+    let media = "application/x-www-form-urlencoded;charset=UTF-8".to_owned();
+    let mut headers = vec![("content-type".to_owned(), media)];
+    let mut pairs = vec![("grant_type", "client_credentials")];
+    if oauth.form {
+        pairs.extend([("client_id", client_id.as_str()), ("client_secret", client_secret)]);
+    } else {
+        let basic = STANDARD.encode(format!("{client_id}:{client_secret}"));
+        headers.push(("authorization".to_owned(), format!("Basic {basic}")));
+    }
+    let form: String = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+    let message = Message { body: form.into_bytes(), headers };
     let (status, body) = post(&oauth.url, &message, patience).await?;
     let body: serde_json::Value = serde_json::from_slice(&body).ok()?;
     (status == 200).then(|| body["access_token"].as_str().map(str::to_owned)).flatten()

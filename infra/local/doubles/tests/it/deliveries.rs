@@ -49,11 +49,14 @@ async fn receive(State(inbox): State<Inbox>, request: Request) -> Response {
 
 async fn token(headers: HeaderMap, body: String) -> Response {
     // client:secret
-    let known = headers["authorization"] == "Basic Y2xpZW50OnNlY3JldA==" && body == "grant_type=client_credentials";
-    if !known {
+    let by_header = headers.get("authorization").is_some_and(|value| value == "Basic Y2xpZW50OnNlY3JldA==")
+        && body == "grant_type=client_credentials";
+    let by_form = body == "grant_type=client_credentials&client_id=client&client_secret=secret";
+    if !by_header && !by_form {
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    axum::Json(json!({"token_type": "Bearer", "access_token": "given"})).into_response()
+    let token = if by_form { "by the form" } else { "by the header" };
+    axum::Json(json!({"token_type": "Bearer", "access_token": token})).into_response()
 }
 
 struct Rig {
@@ -167,8 +170,15 @@ async fn experience_platform_waits_two_seconds_and_tries_twice_more() {
     assert_eq!(rig.send().await, [1, 2, 0, 0]);
     assert!(began.elapsed() >= Duration::from_secs(2));
     let messages = std::mem::take(&mut rig.inbox.lock().expect("the inbox").messages);
-    assert_eq!((messages.len(), &messages[0].0["authorization"]), (3, &"Bearer given".parse().expect("text")));
+    assert_eq!((messages.len(), &messages[0].0["authorization"]), (3, &"Bearer by the header".parse().expect("text")));
     assert_eq!(messages[0].1["identityMap"]["ecid"][0]["id"], json!(ecid(1)));
+    let mut by_form = oauth.clone();
+    by_form["form"] = json!(true);
+    assert_eq!(rig.declare(&json!({"stream": {"platform": {}}, "oauth": by_form})).await.0, 200);
+    assert_eq!(rig.post("profile", &json!({"ecid": ecid(2), "audience": uuid(1), "member": true})).await.0, 200);
+    assert_eq!(rig.send().await, [1, 0, 0, 0]);
+    let messages = std::mem::take(&mut rig.inbox.lock().expect("the inbox").messages);
+    assert_eq!(messages[0].0["authorization"], "Bearer by the form");
     // Nobody listens any more.
     assert_eq!(rig.declare(&json!({"stream": {"platform": {}}, "url": "http://127.0.0.1:1/"})).await.0, 200);
     assert_eq!(rig.post("profile", &json!({"ecid": ecid(1), "audience": uuid(2), "member": true})).await.0, 200);
