@@ -444,7 +444,7 @@ impl Http for Sim {
             return Err(PortError::Unavailable { service: "HTTP", reason: "connection refused".into() });
         }
         let path = request.uri().path();
-        if path.starts_with("/ims/") || path.starts_with("/v1/") {
+        if ["/ims/", "/v1/", "/data/core/ups/", "/unifiedfolders/"].iter().any(|adobe| path.starts_with(adobe)) {
             return Ok(store.adobe.handle(now, &request));
         }
         let changes = (path.contains("/lists/") && request.method() != http::Method::GET)
