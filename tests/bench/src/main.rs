@@ -14,8 +14,13 @@
 //!
 //! `cargo run --release -p bench -- spike [--json]`: beacons at the highest rate that this machine sustains, for a
 //! minute ([`spike`]). An error if one of them is lost that was answered 2xx, or if it is fewer than 400 a second.
+//!
+//! `cargo run --release -p bench -- events [--json]`: signed messages of a stream at the highest rate that this machine
+//! sustains, for a minute ([`events`]). An error if one of them is lost that was answered 200, or if the 99th of a hundred
+//! answers takes a second.
 
 mod beacons;
+mod events;
 mod rig;
 mod spike;
 mod writer;
@@ -36,7 +41,7 @@ const BAR: Duration = Duration::from_secs(120);
 /// Any seed would do; this one is always the same.
 const SEED: u64 = 1;
 const USAGE: &str = "usage: cargo run [--release] -p bench -- settle [--json] | writer [SCENARIO] [--json] | \
-                     beacons [--json] | spike [--json]";
+                     beacons [--json] | spike [--json] | events [--json]";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -53,6 +58,8 @@ fn main() -> ExitCode {
         ["beacons", "--json"] => beacons::run().and_then(|measured| show_beacons(&measured, true)),
         ["spike"] => spike::run().and_then(|spike| show_spike(&spike, false)),
         ["spike", "--json"] => spike::run().and_then(|spike| show_spike(&spike, true)),
+        ["events"] => events::run().and_then(|held| show_events(&held, false)),
+        ["events", "--json"] => events::run().and_then(|held| show_events(&held, true)),
         _ => {
             writeln!(std::io::stderr(), "{USAGE}").ok();
             return ExitCode::from(2);
@@ -128,6 +135,28 @@ fn show_spike(spike: &spike::Spike, json: bool) -> anyhow::Result<()> {
         )?;
     }
     spike.check()
+}
+
+fn show_events(held: &events::Held, json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", held.json())?;
+    } else {
+        writeln!(
+            out,
+            "{:.0} messages a second by {} senders, {} entries each: {} answered 200, others {:?}, lost {}; p50 {} ms  p99 {} ms  max {} ms",
+            held.rate,
+            held.senders,
+            events::ENTRIES,
+            held.answered,
+            held.others,
+            held.lost,
+            held.p50_ms,
+            held.p99_ms,
+            held.max_ms,
+        )?;
+    }
+    held.check()
 }
 
 fn settle(json: bool) -> anyhow::Result<()> {

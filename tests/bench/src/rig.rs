@@ -17,6 +17,11 @@ use tokio::time::Instant;
 pub const FUNCTION: &str = "cookie-ingest";
 /// Its queue.
 pub const MATCHES: &str = "local-matches";
+/// The queue of entries of streams.
+pub const EVENTS: &str = "local-events";
+/// The key of the feed `web`.
+pub const KEY: &str = "bench-key";
+const STREAM_SECRETS: &str = r#"{"feeds": {"web": {"keys": ["bench-key"]}}}"#;
 const IDENTITY_WORK: &str = "local-identity-work.fifo";
 const ORG: &str = "0123456789ABCDEF01234567@AdobeOrg";
 const MUNCHKIN: &str = "123-ABC-456";
@@ -95,6 +100,7 @@ impl Rig {
             ("MarketoClientSecret", "bench"),
             ("AdobeClientId", "bench"),
             ("AdobeClientSecret", "bench"),
+            ("StreamSecrets", STREAM_SECRETS),
         ];
         let stack = stack::start(Options {
             template: path,
