@@ -4,6 +4,7 @@
 mod audience;
 mod identity;
 mod import;
+mod library;
 mod lists_index;
 mod pass;
 mod propagate;
@@ -43,9 +44,12 @@ pub async fn handle(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
     }
 }
 
-/// The tick: rings what was not rung, and takes in files whose notification was lost.
+/// The tick: rings what was not rung, looks at deliveries whose time has come, takes in files whose notification was lost,
+/// and asks Adobe what its audiences are called. None of these hinders another.
 pub async fn tick(deps: &Deps, deadline: u64) -> Step<()> {
-    bell::sweep(deps).await?;
-    import::due(deps, deadline).await?;
-    backstop(deps, deadline).await
+    let swept = bell::sweep(deps).await;
+    let looked = import::due(deps, deadline).await;
+    let listed = backstop(deps, deadline).await;
+    let refreshed = library::refresh(deps, deadline).await;
+    swept.and(looked).and(listed).and(refreshed)
 }

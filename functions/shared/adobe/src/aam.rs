@@ -51,7 +51,7 @@ pub async fn segments(deps: &Deps) -> Step<Vec<Segment>> {
     for page in 0.. {
         let answer = get(deps, &format!("/v1/segments/?page={page}&pageSize={PAGE}")).await?;
         let answer = answer.ok_or_else(|| ims::not_there(Api::AudienceManager))?;
-        let rows = rows(&answer);
+        let rows = rows(&answer).ok_or_else(|| ims::unreadable(Api::AudienceManager))?;
         read += rows.len();
         found.extend(rows.iter().filter_map(Segment::read));
         // A page may hold fewer rows than we asked for: where the answer tells how many there are, that counts.
@@ -77,7 +77,7 @@ pub async fn folders(deps: &Deps) -> Step<Vec<Folder>> {
     let mut found = Vec::new();
     let mut waiting: Vec<&Value> = match &answer {
         Value::Object(object) if object.contains_key("folderId") => vec![&answer],
-        other => rows(other).iter().rev().collect(),
+        other => rows(other).ok_or_else(|| ims::unreadable(Api::AudienceManager))?.iter().rev().collect(),
     };
     while let Some(folder) = waiting.pop() {
         let Some(id) = number(&folder["folderId"]) else { continue };
@@ -93,11 +93,11 @@ async fn get(deps: &Deps, path: &str) -> Step<Option<Value>> {
 }
 
 /// The rows of a bare array, or of an object that wraps one.
-fn rows(answer: &Value) -> &[Value] {
+fn rows(answer: &Value) -> Option<&[Value]> {
     match answer {
-        Value::Array(rows) => rows,
-        Value::Object(object) => object.values().find_map(Value::as_array).map_or(&[], Vec::as_slice),
-        _ => &[],
+        Value::Array(rows) => Some(rows),
+        Value::Object(object) => object.values().find_map(Value::as_array).map(Vec::as_slice),
+        _ => None,
     }
 }
 
@@ -110,5 +110,6 @@ mod tests {
         let bare = serde_json::json!([{"sid": 1}]);
         let wrapped = serde_json::json!({"total": 1, "page": 0, "list": [{"sid": 1}]});
         assert_eq!(rows(&bare), rows(&wrapped));
+        assert_eq!(rows(&serde_json::json!({"message": "try again"})), None, "which is not an empty library");
     }
 }

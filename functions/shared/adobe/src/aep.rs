@@ -77,7 +77,8 @@ pub async fn audiences(deps: &Deps, org: &OrgId) -> Step<Vec<Audience>> {
         let path = format!("/data/core/ups/audiences?start={start}&limit={PAGE}&sort=updateTime:desc");
         let answer = get(deps, org, Api::Platform, &path).await?;
         let answer = answer.ok_or_else(|| ims::not_there(Api::Platform))?;
-        let rows = answer["children"].as_array().map_or(&[][..], Vec::as_slice);
+        // An answer of another shape is not an empty library: whatever it names would be taken for deleted.
+        let rows = answer["children"].as_array().ok_or_else(|| ims::unreadable(Api::Platform))?;
         let before = seen.len();
         for row in rows {
             if seen.insert(text(&row["id"])) {
