@@ -432,6 +432,12 @@ impl Queues for Sim {
     }
 }
 
+/// Whether an address is one of Adobe's interfaces.
+#[must_use]
+pub fn is_adobes(path: &str) -> bool {
+    ["/ims/", "/v1/", "/data/core/ups/", "/unifiedfolders/"].iter().any(|adobe| path.starts_with(adobe))
+}
+
 #[async_trait]
 impl Http for Sim {
     async fn send(&self, request: http::Request<Vec<u8>>, _timeout_ms: u64) -> PortResult<http::Response<Vec<u8>>> {
@@ -445,7 +451,7 @@ impl Http for Sim {
             return Err(PortError::Unavailable { service: "HTTP", reason: "connection refused".into() });
         }
         let path = request.uri().path();
-        if ["/ims/", "/v1/", "/data/core/ups/", "/unifiedfolders/"].iter().any(|adobe| path.starts_with(adobe)) {
+        if is_adobes(path) {
             return Ok(store.adobe.handle(now, &request));
         }
         let changes = (path.contains("/lists/") && request.method() != http::Method::GET)

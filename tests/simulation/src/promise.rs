@@ -21,11 +21,11 @@ use state::budget::next_midnight;
 use state::doc;
 use state::feeds::{Entry, Events};
 use state::syncs::{Subscription, subscription_key, sync_key};
-use world::types::{Lead, Library, List, MarketoData};
+use world::types::{Lead, List, MarketoData};
 
 use crate::cloud::{Cloud, Work, settings};
 use crate::fakes::Sim;
-use crate::scenario::{MUNCHKIN, ORG, active_sync, ecid, token};
+use crate::scenario::{MUNCHKIN, ORG, active_sync, ecid, library, token};
 use crate::timed::Timed;
 
 /// Calls a day of the instance (issue 5), of which half is ours.
@@ -291,7 +291,7 @@ pub fn measure(plan: &Plan) -> Measured {
 impl World {
     fn new(plan: Plan) -> Self {
         let munchkin = MunchkinId::parse(MUNCHKIN).expect("a Munchkin id");
-        let adobe = Adobe::new(adobe::Settings::default(), Library::default(), plan.begin);
+        let adobe = Adobe::new(adobe::Settings::default(), library(FIRST_LIST..FIRST_LIST + plan.lists), plan.begin);
         let sim = Sim::new(plan.seed, plan.begin, instance(plan.marketo(), QUOTA, plan.begin), adobe);
         put(&sim, Table::Syncs, subscription_key(&munchkin), &subscription(&munchkin, true));
         for n in 0..plan.lists {

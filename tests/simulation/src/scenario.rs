@@ -114,6 +114,17 @@ pub fn instance(leads: Vec<Lead>, members: BTreeSet<u64>) -> MarketoData {
     }
 }
 
+/// An audience library with these segments, in one folder.
+#[must_use]
+pub fn library(sids: impl IntoIterator<Item = u64>) -> Library {
+    let segment = |sid| Segment { sid, folder_id: 1, name: format!("Audience {sid}") };
+    Library {
+        folders: vec![Folder { folder_id: 1, parent_folder_id: 0, name: "Retail".into() }],
+        segments: sids.into_iter().map(segment).collect(),
+        ..Library::default()
+    }
+}
+
 /// A world in which things happen.
 pub struct Scenario {
     /// The functions, the queues and the clock.
@@ -211,16 +222,11 @@ impl Scenario {
     pub fn beside(marketo: marketo::Settings, seed: u64, rng: SmallRng, data: MarketoData) -> Self {
         let theirs = data.lists.iter().map(|list| (list.id, list.members.clone())).collect();
         let next_lead = data.leads.iter().map(|lead| lead.id).max().unwrap_or(0) + 1;
-        let library = Library {
-            folders: vec![Folder { folder_id: 1, parent_folder_id: 0, name: "Retail".into() }],
-            segments: SIDS.map(|sid| Segment { sid, folder_id: 1, name: format!("Audience {sid}") }).to_vec(),
-            ..Library::default()
-        };
         let sim = Sim::new(
             seed,
             BEGIN,
             Marketo::new(marketo, data, BEGIN),
-            Adobe::new(adobe::Settings::default(), library, BEGIN),
+            Adobe::new(adobe::Settings::default(), library(SIDS), BEGIN),
         );
         let mut scenario = Self {
             driver: Driver::new(sim, settings()),

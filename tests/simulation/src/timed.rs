@@ -18,7 +18,7 @@ use ports::{
 };
 use rand::Rng as _;
 
-use crate::fakes::Sim;
+use crate::fakes::{Sim, is_adobes};
 
 /// What is told of each call that reached Marketo: the request, the time in ms, and Marketo after it.
 pub type Watch = Arc<dyn Fn(&http::Request<Vec<u8>>, u64, &Marketo) + Send + Sync>;
@@ -257,6 +257,9 @@ impl Http for Timed {
         let reply = {
             let mut store = self.sim.lock();
             let now = store.now;
+            if is_adobes(request.uri().path()) {
+                return Ok(store.adobe.handle(now, &request));
+            }
             let reply = store.marketo.handle(now, &request);
             (self.watch)(&request, now, &store.marketo);
             reply

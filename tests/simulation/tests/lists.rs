@@ -17,14 +17,14 @@ use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 use simulation::driver::{Driver, settings};
 use simulation::fakes::{Faults, Sim};
-use simulation::scenario::{BEGIN, MUNCHKIN, ORG, active_sync};
+use simulation::scenario::{BEGIN, MUNCHKIN, ORG, active_sync, library};
 use state::bell::{self, BellKey};
 use state::erase::Answer;
 use state::lists::{AudienceReport, Want, head_key, want_key};
 use state::notes::{self, Note};
 use state::syncs::{Subscription, subscription_key, sync_key};
 use state::{Deps, Settings, doc};
-use world::types::{Lead, Library, List, MarketoData};
+use world::types::{Lead, List, MarketoData};
 
 /// Seeds in CI.
 const SEEDS: u64 = 600;
@@ -87,12 +87,11 @@ impl World {
         // In a third of the worlds the day's calls are few.
         let quota: u32 = if seed.is_multiple_of(3) { 240 } else { 50_000 };
         let double = marketo::Settings { daily_quota: quota, ..marketo::Settings::default() };
-        let library = Library::default();
         let sim = Sim::new(
             seed,
             BEGIN,
             Marketo::new(double, data, BEGIN),
-            Adobe::new(adobe::Settings::default(), library, BEGIN),
+            Adobe::new(adobe::Settings::default(), library([1001, 1002]), BEGIN),
         );
         let settings = Settings { quota_per_day: u64::from(quota), ..settings() };
         let mut world = Self {
