@@ -24,7 +24,7 @@ use state::lists::{AudienceReport, Want, head_key, want_key};
 use state::notes::{self, Note};
 use state::syncs::{Subscription, subscription_key, sync_key};
 use state::{Deps, Settings, doc};
-use world::types::{Lead, Library, List, MarketoData};
+use world::types::{Lead, Library, List, MarketoData, Segment};
 
 /// Seeds in CI.
 const SEEDS: u64 = 600;
@@ -87,7 +87,8 @@ impl World {
         // In a third of the worlds the day's calls are few.
         let quota: u32 = if seed.is_multiple_of(3) { 240 } else { 50_000 };
         let double = marketo::Settings { daily_quota: quota, ..marketo::Settings::default() };
-        let library = Library::default();
+        let segment = |(sid, _): (ListId, bool)| Segment { sid, folder_id: 1, name: format!("Audience {sid}") };
+        let library = Library { segments: LISTS.map(segment).to_vec(), ..Library::default() };
         let sim = Sim::new(
             seed,
             BEGIN,
