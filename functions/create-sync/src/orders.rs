@@ -4,10 +4,12 @@
 use domain::{LeadId, ListId};
 use ports::Table;
 use serde_json::Value;
+use state::audience::declare_empty;
+use state::bell::BellKey;
 use state::lists::{ListHead, head_key};
 use state::notes::{Note, leave};
 use state::syncs::{GuardSettings, Start, Status, Sync, change_sync};
-use state::{Deps, Doc, load};
+use state::{Deps, Doc, bell, load};
 
 use crate::control::{not_now, open, rouse_list};
 use crate::problem::{Answer, Problem};
@@ -101,6 +103,29 @@ pub(crate) async fn held(deps: &Deps, sync: Sync, request: &Request) -> Answer<V
 pub(crate) async fn verify(deps: &Deps, sync: Sync) -> Answer<Value> {
     let list = kept(deps, &sync, "verified").await?;
     leave(deps, &sync.munchkin, list, &Note::VerifyAll).await?;
+    view::sync(deps, &sync).await
+}
+
+/// `POST /syncs/{id}/not-delivered`: an audience that a full delivery did not name is empty and not only missing. Its
+/// people leave as if the delivery had said so; the guard against mass changes holds as ever.
+pub(crate) async fn not_delivered(deps: &Deps, sync: Sync, request: &Request) -> Answer<Value> {
+    open(deps, &sync).await?;
+    if !sync.follows() {
+        return Err(not_now(&sync, "told about its audience"));
+    }
+    let body = request.json()?;
+    let mut errors = unknown(&body, &["decision"], "");
+    if body["decision"] != "empty" {
+        errors.push(("/decision".into(), r#"expected "empty""#.into()));
+    }
+    if !errors.is_empty() {
+        return Err(Problem::fields(errors));
+    }
+    if !declare_empty(deps, &sync.munchkin, &sync.audience).await? {
+        let detail = "no full delivery has left out this audience: GET /syncs/{id} would say so under not_delivered";
+        return Err(Problem::new(409, detail));
+    }
+    bell::rouse(deps, &BellKey::audience(&sync.munchkin, &sync.audience)).await?;
     view::sync(deps, &sync).await
 }
 

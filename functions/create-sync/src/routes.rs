@@ -76,7 +76,7 @@ impl Response {
 pub const BODY_BYTES: usize = 64 * 1024;
 
 /// Every route: method and path, `*` for one segment.
-const ROUTES: [(&str, &str); 27] = [
+const ROUTES: [(&str, &str); 28] = [
     ("GET", "/"),
     ("GET", "/status"),
     ("GET", "/imports"),
@@ -104,6 +104,7 @@ const ROUTES: [(&str, &str); 27] = [
     ("POST", "/syncs/*/held"),
     ("POST", "/syncs/*/put-back"),
     ("POST", "/syncs/*/verify"),
+    ("POST", "/syncs/*/not-delivered"),
 ];
 
 /// Answers one request. `deadline` (ms): calls to Marketo wait for their turn no longer.
@@ -184,6 +185,9 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
         ("POST", ["syncs", id, "held"]) => orders::held(deps, find(deps, id).await?, request).await.map(noted),
         ("POST", ["syncs", id, "put-back"]) => orders::put_back(deps, find(deps, id).await?, request).await.map(noted),
         ("POST", ["syncs", id, "verify"]) => orders::verify(deps, find(deps, id).await?).await.map(noted),
+        ("POST", ["syncs", id, "not-delivered"]) => {
+            orders::not_delivered(deps, find(deps, id).await?, request).await.map(noted)
+        }
         _ => Err(no_route(&parts)),
     }
 }

@@ -9,7 +9,7 @@ mod write;
 
 use std::collections::BTreeSet;
 
-use domain::limits::LATE_EFFECT_MS;
+use domain::limits::{HOUR_MS, LATE_EFFECT_MS};
 use domain::list::{GuardSettings, MassChange, Mode, Plan, Wish, Wishes};
 use domain::{LeadSet, ListId, MunchkinId, Token};
 use marketo::{CallError, LeadRow, Marketo};
@@ -58,7 +58,7 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
         return Ok(Next::Done(None));
     }
     let mut open = OpenList::open(deps, munchkin, list).await?;
-    let no_ecids = learn_departures(deps, &mut open).await?;
+    let (no_ecids, looked_until) = learn_departures(deps, &mut open).await?;
     let notes = notes::read(deps, munchkin, list).await?;
     let (wishes, wants) = read_wishes(deps, munchkin, &syncs).await?;
     let ours = syncs.iter().any(|sync| sync.list.ours);
@@ -83,7 +83,15 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
         let looks = async {
             verify::sample(deps, marketo, &mut open, &wishes).await?;
             let whole = verify::whole(deps, marketo, &mut open).await?;
-            let report = report::Reporting { deps, marketo, syncs: &syncs, wishes: &wishes, wants: &wants, deadline };
+            let report = report::Reporting {
+                deps,
+                marketo,
+                syncs: &syncs,
+                wishes: &wishes,
+                wants: &wants,
+                deadline,
+                looked_until,
+            };
             let next = report.write(&mut open, lists.len(), whole == Whole::ByPages).await?;
             Ok(match (whole, next) {
                 (Whole::At(at), Next::Done(wake_at)) => Next::Done(Some(wake_at.map_or(at, |wake_at| wake_at.min(at)))),
@@ -107,11 +115,11 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
             Next::Done(None)
         }
         Err(error) => {
-            close(deps, &mut open, &wishes).await?;
+            close(deps, &mut open, &wishes, looked_until).await?;
             return Err(error.into());
         }
     };
-    let plan = close(deps, &mut open, &wishes).await?;
+    let plan = close(deps, &mut open, &wishes, looked_until).await?;
     for key in notes.found.iter().map(|(key, _)| key).chain(&notes.unreadable) {
         notes::burn(deps, key).await?;
     }
@@ -217,12 +225,17 @@ fn why(change: &MassChange) -> String {
     }
 }
 
-/// Writes down where the list stands.
-async fn close(deps: &Deps, open: &mut OpenList, wishes: &Wishes) -> Step<Plan> {
+/// Writes down where the list stands. `looked_until`: until then (ms) so many tokens wait for a look-up that a first load
+/// comes in stages: it is not over because one stage is, and the next is no mass change.
+async fn close(deps: &Deps, open: &mut OpenList, wishes: &Wishes, looked_until: u64) -> Step<Plan> {
     let now = deps.now();
-    let loaded = open.state.loaded.len();
+    let before = open.state.loaded.clone();
     open.state.tidy(wishes, now);
-    if open.state.loaded.len() > loaded {
+    let mut stage_over = None;
+    if now < looked_until && open.state.loaded.len() > before.len() {
+        stage_over = Some(looked_until);
+        open.state.loaded = before;
+    } else if open.state.loaded.len() > before.len() {
         // After a load, as soon as its last call is over for certain.
         verify::soon(deps, open);
     }
@@ -240,13 +253,19 @@ async fn close(deps: &Deps, open: &mut OpenList, wishes: &Wishes) -> Step<Plan> 
     open.publish(deps).await?;
     // A lead on hold that nobody wants touched now still ends its hold.
     let hold_ends = open.state.hold.values().copied().min();
-    Ok(Plan { next_at: [plan.next_at, hold_ends].into_iter().flatten().min(), ..plan })
+    Ok(Plan { next_at: [plan.next_at, hold_ends, stage_over].into_iter().flatten().min(), ..plan })
 }
 
-/// Applies merges and deletions. Returns whether the instance lacks the field `ecids`.
-async fn learn_departures(deps: &Deps, open: &mut OpenList) -> Step<bool> {
+/// After the audiences were last told of some of many look-ups, the rest is told and written within this time, in ms.
+/// Ours: twice as long as the audiences wait where the day's calls are scarce, an hour.
+const STAGE_MS: u64 = 2 * HOUR_MS;
+
+/// Applies merges and deletions. Returns whether the instance lacks the field `ecids`, and until when (ms) a first load
+/// comes in stages.
+async fn learn_departures(deps: &Deps, open: &mut OpenList) -> Step<(bool, u64)> {
     let head: Option<state::Doc<IdentityHead>> = load(deps, Table::Syncs, &syncs::identity_key(&open.munchkin)).await?;
-    let (upto, no_ecids) = head.map_or((0, false), |head| (head.value.departures, head.value.extract.no_ecids));
+    let head = head.map(|head| head.value).unwrap_or_default();
+    let (upto, no_ecids) = (head.departures, head.extract.no_ecids);
     // What happened before a list was first written concerns nobody whom we know of.
     let seen = if open.head.state_key.is_none() { upto } else { open.state.merges_seen };
     for line in departures(deps, &open.munchkin, seen, upto).await? {
@@ -256,7 +275,8 @@ async fn learn_departures(deps: &Deps, open: &mut OpenList) -> Step<bool> {
         }
     }
     open.state.merges_seen = open.state.merges_seen.max(upto);
-    Ok(no_ecids)
+    let looked_until = if head.told_at == 0 { 0 } else { head.told_at + deps.settings.scaled(STAGE_MS) };
+    Ok((no_ecids, looked_until))
 }
 
 /// Reads the members of an adopted list: who was there before us, and who of them is tied to an ECID. `false`: there is

@@ -29,6 +29,8 @@ pub(crate) struct Reporting<'a> {
     pub(crate) wishes: &'a Wishes,
     pub(crate) wants: &'a [Option<Want>],
     pub(crate) deadline: u64,
+    /// Until then (ms) a first load comes in stages.
+    pub(crate) looked_until: u64,
 }
 
 impl Reporting<'_> {
@@ -44,12 +46,21 @@ impl Reporting<'_> {
                 return Ok(Next::Again);
             }
         }
-        let mut waiting = false;
+        let mut waiting = None;
         for (sync, want) in self.syncs.iter().zip(self.wants) {
             let Some(want) = want.as_ref().filter(|_| sync.follows()) else { continue };
             let due = open.head.report_is_due(sync, want, deps.now());
-            if !due && members.is_none() {
-                waiting |= open.head.is_unreported(sync, want);
+            // After the first stage of a load the next report comes when the load is over: reading a list that grows
+            // would take the calls that fill it.
+            let stage = deps.now() < self.looked_until
+                && open.head.reported.contains_key(&sync.id)
+                && !open.state.loaded.contains(&sync.id)
+                && sync.run_pass.is_none();
+            if (!due || stage) && members.is_none() {
+                if open.head.is_unreported(sync, want) {
+                    let at = if stage { self.looked_until } else { open.head.report_at };
+                    waiting = Some(waiting.map_or(at, |other: u64| other.min(at)));
+                }
                 continue;
             }
             let members = match &members {
@@ -77,8 +88,9 @@ impl Reporting<'_> {
         if let Some(members) = &members {
             let calls = members.len() / 300 + 1;
             open.head.report_at = deps.now() + calls * deps.settings.scaled(REST_PER_CALL_MS);
+            waiting = waiting.map(|at: u64| at.max(open.head.report_at));
         }
-        Ok(Next::Done(waiting.then_some(open.head.report_at)))
+        Ok(Next::Done(waiting))
     }
 
     /// Reads all members; who is missing or too many is doubted. `None`: there is more to read.

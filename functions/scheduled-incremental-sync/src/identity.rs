@@ -6,7 +6,7 @@ mod erase;
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::identity::{LeadRecord, TokenRecord};
-use domain::limits::{DAY_MS, MARKETO_BATCH};
+use domain::limits::{DAY_MS, HOUR_MS, MARKETO_BATCH};
 use domain::planted::{Guard, holds};
 use domain::{Ecid, LeadId, LeadSet, ListId, MunchkinId, Token};
 use futures::FutureExt as _;
@@ -29,13 +29,23 @@ use crate::propagate::{many, memberships, propagate};
 
 /// Activities are polled this often, in ms.
 const POLL_MS: u64 = 60_000;
+/// The same while more tokens wait for a look-up than one call takes, in ms. Five million tokens and two million people
+/// take 23,334 of the 25,000 calls of half a day's quota; a call each minute would be 1,440.
+const POLL_CROWDED_MS: u64 = 3 * 60_000;
 /// While more tokens wait for a look-up than one call takes, the audiences are told this often, in ms: each time they
 /// work out everything anew.
 const TELL_MS: u64 = 10 * 60_000;
+/// The same once the day has hardly any calls left for look-ups, in ms: of ten minutes there would be some 50 answers then,
+/// and each time a pass reads every token. Ours.
+const TELL_SCARCE_MS: u64 = HOUR_MS;
 /// Leads that somebody asks to look at are read this often, in ms: what comes within it shares a call.
 const LOOK_MS: u64 = 10_000;
 /// How often Marketo is asked what everybody has used of the day's quota, in ms: 96 calls a day.
 const USE_MS: u64 = 15 * 60_000;
+/// A token of which nothing is learned while many wait counts as asked about so often: it is asked about again a day
+/// later, and not after an hour (`TokenRecord::due`). Three million anonymous visitors asked about again after one hour,
+/// two, four and eight would cost more calls than the day has, before the last token was asked about once.
+const ASKED_IN_A_CROWD: u32 = 5;
 /// How often the activity log is read for what was done to lists, in ms: 144 calls a day where little happens.
 const CHANGES_MS: u64 = 10 * 60_000;
 /// Pages of that log read at once, 300 lines each. A large load of our own fills more; then the rest is skipped, and
@@ -57,7 +67,7 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, deadline: u64) -> S
     let rev = head.as_ref().map(|head| head.rev);
     let head = head.map_or_else(|| IdentityHead { v: 1, ..IdentityHead::default() }, |head| head.value);
     let marketo = Marketo::new(deps, munchkin, deadline, Purpose::LookUp);
-    let mut worker = Worker { deps, munchkin, marketo, subscription, head, rev, deadline };
+    let mut worker = Worker { deps, munchkin, marketo, subscription, head, rev, deadline, crowded: false };
     match worker.run().await {
         Ok(next) => Ok(next),
         // A timer, and not a rest: what needs no call to Marketo goes on meanwhile.
@@ -75,6 +85,8 @@ struct Worker<'a> {
     head: IdentityHead,
     rev: Option<u64>,
     deadline: u64,
+    /// More tokens wait for a look-up than one call takes.
+    crowded: bool,
 }
 
 impl Worker<'_> {
@@ -85,7 +97,7 @@ impl Worker<'_> {
         let now = self.deps.now();
         let asking = self.deps.ports.tables.due(Table::Identity, &ask_pk(self.munchkin), now, MARKETO_BATCH).await;
         let backlog = asking.map_err(Failure::from)?.len() == MARKETO_BATCH;
-        if !backlog || now >= self.head.told_at + self.deps.settings.scaled(TELL_MS) {
+        if !backlog || self.is_time_to_tell(now).await? {
             self.tell_audiences().await?;
             if backlog {
                 self.head.told_at = self.deps.now();
@@ -98,11 +110,12 @@ impl Worker<'_> {
             self.head.cursor = Some(self.marketo.paging_token(slot, &now_text(self.deps)).await?);
             self.save().await?;
         }
-        if self.deps.now() >= self.head.polled_at + self.deps.settings.scaled(POLL_MS) && !self.poll().await? {
+        let often = if backlog { POLL_CROWDED_MS } else { POLL_MS };
+        if self.deps.now() >= self.head.polled_at + self.deps.settings.scaled(often) && !self.poll().await? {
             return Ok(Next::Again);
         }
         self.learn_use().await?;
-        if let Err(error) = self.read_changes().await {
+        if let Err(error) = self.read_changes(if backlog { 1 } else { CHANGES_PAGES }).await {
             match error {
                 CallError::Wait(_) => return Err(error),
                 // What was done by hand is found by comparing members, too; the rest of this work does not wait for it.
@@ -128,6 +141,12 @@ impl Worker<'_> {
         }
         let poll = self.head.polled_at + self.deps.settings.scaled(POLL_MS);
         Ok(Next::Done([Some(poll), extract, looks, erasing].into_iter().flatten().min()))
+    }
+
+    async fn is_time_to_tell(&self, now: u64) -> Step<bool> {
+        let since = |ms: u64| now >= self.head.told_at + self.deps.settings.scaled(ms);
+        Ok(since(TELL_SCARCE_MS)
+            || (since(TELL_MS) && !budget::is_scarce(self.deps, self.munchkin, Purpose::LookUp).await?))
     }
 
     async fn save(&mut self) -> Step<()> {
@@ -219,6 +238,7 @@ impl Worker<'_> {
             }
             let now = self.deps.now();
             let (mut due, _) = self.due(&ask_pk(self.munchkin)).await?;
+            self.crowded = due.len() == MARKETO_BATCH;
             due.retain(|token| !token.value.unpropagated);
             if self.expire(&mut due, now).await? {
                 continue;
@@ -335,6 +355,9 @@ impl Worker<'_> {
             token.value.owned_by(Some(lead), known);
         }
         token.value.doubted = false;
+        if self.crowded {
+            token.value.asked = token.value.asked.max(ASKED_IN_A_CROWD);
+        }
         token.value.was_asked(self.deps.now());
         // Changed since the call: the answer is old, and Marketo is asked again.
         save_token(self.deps, self.munchkin, &token.value, Some(token.rev)).await?;
@@ -407,8 +430,9 @@ impl Worker<'_> {
         Ok(budget::learn_use(self.deps, self.munchkin, used, asked_at).await?)
     }
 
-    /// Reads on in the log of what was done to lists, by us and by others, and tells the writers.
-    async fn read_changes(&mut self) -> Result<(), CallError> {
+    /// Reads on in the log of what was done to lists, by us and by others, and tells the writers. At most so many pages:
+    /// those of a load are full of our own.
+    async fn read_changes(&mut self, pages: usize) -> Result<(), CallError> {
         let now = self.deps.now();
         if now < self.head.changes_at + self.deps.settings.scaled(CHANGES_MS) {
             return Ok(());
@@ -420,7 +444,7 @@ impl Worker<'_> {
         };
         let mut seen: BTreeMap<ListId, (LeadSet, LeadSet)> = BTreeMap::new();
         let mut more = true;
-        for _ in 0..CHANGES_PAGES {
+        for _ in 0..pages {
             let page = polling.list_changes(polling.slot().await?, &cursor).await?;
             for row in page.rows {
                 let (added, removed) = seen.entry(row.list).or_default();

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::limits::HOUR_MS;
+use domain::limits::{DAY_MS, HOUR_MS};
 use domain::{AudienceId, MunchkinId, OrgId};
 use ports::{Expect, Key, Table};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,8 @@ const EVERY_MS: u64 = 15 * 60_000;
 /// An audience is deleted once Adobe has not known it for this long, in ms. Ours: a mistake at Adobe's can be mended
 /// within it, and nobody comes back from a stop.
 const PATIENCE_MS: u64 = HOUR_MS;
+/// The same where the library shows nothing at all, in ms: rather the credential may have lost its rights.
+const PATIENCE_WITH_NOTHING_MS: u64 = DAY_MS;
 /// Time that must be left for one audience, in ms: a token and two calls, each of which may take 20 s.
 const MARGIN_MS: u64 = 60_000;
 
@@ -154,13 +156,15 @@ async fn missed(deps: &Deps, org: &OrgId, munchkin: &MunchkinId, audience: &Audi
         save(deps, Table::Syncs, key, &Absent { v: 1, since: now }, None, None).await?;
         return Ok(());
     };
-    if now < absent.value.since + deps.settings.scaled(PATIENCE_MS) {
+    let is_over = |patience| now >= absent.value.since + deps.settings.scaled(patience);
+    if !is_over(PATIENCE_MS) {
         return Ok(());
     }
     // A wrong address, or a credential that sees less than before, must not stop anything.
-    match is_listed(deps, org, audience).await {
-        Ok(false) => {}
-        Ok(true) => return Ok(()),
+    match listed(deps, org, audience).await {
+        Ok(all) if all.contains(audience) => return Ok(()),
+        Ok(all) if all.is_empty() && !is_over(PATIENCE_WITH_NOTHING_MS) => return Ok(()),
+        Ok(_) => {}
         Err(failure) => {
             tracing::warn!(audience.id = %audience, reason = %failure, "it cannot be told whether an audience is gone");
             return Ok(());
@@ -180,10 +184,10 @@ async fn missed(deps: &Deps, org: &OrgId, munchkin: &MunchkinId, audience: &Audi
     Ok(())
 }
 
-/// Whether the library's listing holds an audience.
-async fn is_listed(deps: &Deps, org: &OrgId, audience: &AudienceId) -> Step<bool> {
-    match audience.sid() {
-        Some(sid) => Ok(adobe::segments(deps).await?.iter().any(|segment| segment.sid == sid)),
-        None => Ok(adobe::audiences(deps, org).await?.iter().any(|listed| listed.id == *audience)),
-    }
+/// All audiences that the library of this one lists.
+async fn listed(deps: &Deps, org: &OrgId, audience: &AudienceId) -> Step<BTreeSet<AudienceId>> {
+    Ok(match audience.sid() {
+        Some(_) => adobe::segments(deps).await?.iter().map(|segment| AudienceId::aam(segment.sid)).collect(),
+        None => adobe::audiences(deps, org).await?.into_iter().map(|listed| listed.id).collect(),
+    })
 }

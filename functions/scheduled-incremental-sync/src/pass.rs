@@ -10,7 +10,6 @@ use domain::report::AudienceCounts;
 use domain::{AudienceId, LeadId, LeadSet, MunchkinId};
 use futures::FutureExt as _;
 use ports::{Failure, Item, Read, Table};
-use serde::{Deserialize, Serialize};
 use state::audience::{Head, Members, Pass, head_key, read_base};
 use state::bell::{BellKey, Next};
 use state::identity::{SHARDS, lead_shard, token_shard};
@@ -26,7 +25,7 @@ const RESERVE_MS: u64 = 30_000;
 const PAGE: usize = 1_000;
 
 /// What a pass has found so far, by row of the members.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Found {
     /// Tokens that were seen beside it, up to 255.
     tokens: Vec<u8>,
@@ -38,9 +37,51 @@ struct Found {
     people: Vec<(u32, LeadId)>,
 }
 
+/// Marks the objects that hold a [`Found`], and their layout.
+const MAGIC: &[u8; 4] = b"ASF1";
+const MATCHED: u8 = 1;
+const ASIDE: u8 = 2;
+/// Bytes of a person: row and lead.
+const PERSON: usize = 12;
+
 impl Found {
     fn new(members: usize) -> Self {
         Self { tokens: vec![0; members], matched: vec![false; members], aside: vec![false; members], ..Self::default() }
+    }
+
+    /// The object's bytes, big-endian: magic, count of rows (u32), tokens, flags, people. As JSON, five million members
+    /// would be a hundred megabytes a slice, and a second of our time to write and to read.
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(8 + 2 * self.tokens.len() + PERSON * self.people.len());
+        bytes.extend_from_slice(MAGIC);
+        // Rows are numbered by `u32` ([`Found::people`]).
+        bytes.extend_from_slice(&u32::try_from(self.tokens.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend_from_slice(&self.tokens);
+        let flags = |(matched, aside): (&bool, &bool)| u8::from(*matched) * MATCHED | u8::from(*aside) * ASIDE;
+        bytes.extend(self.matched.iter().zip(&self.aside).map(flags));
+        for (row, lead) in &self.people {
+            bytes.extend_from_slice(&row.to_be_bytes());
+            bytes.extend_from_slice(&lead.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// Reads what [`Found::encode`] wrote of so many members; `None`: it is something else, or of another version.
+    fn decode(bytes: &[u8], members: usize) -> Option<Self> {
+        let (magic, rest) = bytes.split_first_chunk()?;
+        let (count, rest) = rest.split_first_chunk()?;
+        if magic != MAGIC || usize::try_from(u32::from_be_bytes(*count)).ok()? != members {
+            return None;
+        }
+        let (tokens, rest) = rest.split_at_checked(members)?;
+        let (flags, people) = rest.split_at_checked(members)?;
+        let flag = |flag: u8| flags.iter().map(|flags| flags & flag != 0).collect();
+        let person = |bytes: &[u8]| {
+            let (row, lead) = bytes.split_first_chunk()?;
+            Some((u32::from_be_bytes(*row), u64::from_be_bytes(lead.try_into().ok()?)))
+        };
+        let people = people.chunks(PERSON).map(person).collect::<Option<_>>()?;
+        Some(Self { tokens: tokens.to_vec(), matched: flag(MATCHED), aside: flag(ASIDE), people })
     }
 
     fn token(&mut self, members: &Base, record: &TokenRecord) -> bool {
@@ -128,7 +169,11 @@ pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
         None => Found::new(members.len()),
         Some(key) => {
             let bytes = deps.ports.objects.get(key).await?.ok_or_else(|| Failure::retry("a pass was replaced"))?;
-            serde_json::from_slice(&bytes).map_err(|_| Failure::fail("what a pass found is damaged"))?
+            Found::decode(&bytes, members.len()).unwrap_or_else(|| {
+                // Of another version: from the beginning, over the same members.
+                (pass.shard, pass.after) = (0, None);
+                Found::new(members.len())
+            })
         }
     };
     let mut records = 0;
@@ -146,7 +191,8 @@ pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
         for item in page.items {
             if pass.shard < SHARDS {
                 let token: Doc<TokenRecord> = doc::read(item)?;
-                if found.token(&members, &token.value) {
+                let rests = token.value.parked || token.value.doubted;
+                if found.token(&members, &token.value) && rests {
                     resting.push(token);
                 }
             } else {
@@ -162,11 +208,13 @@ pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
         let late = deps.now() + deps.settings.scaled(RESERVE_MS) > deadline;
         if pass.shard < 2 * SHARDS && (records >= deps.settings.slice_records || late) {
             let key = format!("runs/found/{}", deps.fresh_id());
-            let bytes = serde_json::to_vec(&found).map_err(|_| Failure::fail("what a pass found cannot be written"))?;
-            deps.ports.objects.put(&key, Bytes::from(bytes)).await?;
-            pass.found_key = Some(key);
+            deps.ports.objects.put(&key, Bytes::from(found.encode())).await?;
+            let replaced = pass.found_key.replace(key);
             head.value.pass = Some(pass);
             checkpoint(deps, munchkin, audience, &mut head).await?;
+            if let Some(replaced) = replaced {
+                deps.ports.objects.delete(&replaced).await?;
+            }
             if unasked {
                 bell::mark(deps, &BellKey::identity(munchkin)).await?;
             }
@@ -252,4 +300,26 @@ async fn finish(
     publish(deps, munchkin, audience, want, &wanted, report, pass.number).await?;
     ring_lists(deps, munchkin, audience, true).await?;
     Ok(todos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_pass_found_is_read_as_it_was_written_and_nothing_else_is() {
+        let mut found = Found::new(5);
+        found.tokens = vec![0, 1, 255, 2, 0];
+        found.matched[1] = true;
+        (found.matched[2], found.aside[2]) = (true, true);
+        found.aside[3] = true;
+        found.people = vec![(1, 7), (4, u64::MAX)];
+        let bytes = found.encode();
+        assert_eq!(Found::decode(&bytes, 5), Some(found));
+        for cut in [0, 3, 7, 12, bytes.len() - 1] {
+            assert_eq!(Found::decode(&bytes[..cut], 5), None, "{cut}");
+        }
+        assert_eq!(Found::decode(&bytes, 4), None);
+        assert_eq!(Found::decode(br#"{"tokens":[]}"#, 5), None);
+    }
 }

@@ -12,6 +12,12 @@
 //! `cargo run --release -p bench -- beacons [--json]`: what beacons cost of DynamoDB, SQS and Lambda, per 1,000
 //! ([`beacons`]). Recorded in `beacons.jsonl`, and compared in the same way; `prices.json` makes dollars of it.
 //!
+//! `cargo run --release -p bench -- freshness [--json]`: how soon 8, 40 and 300 lists show each kind of change, around the
+//! clock ([`promise`]). A smaller one is a test of the simulation.
+//!
+//! `cargo run --release -p bench -- first-sync [--tokens N] [--people N] [--json]`: a first sync of 5 million tokens that
+//! nobody has asked about and 2 million known people. It takes half an hour or more of one core, and 4 GB.
+//!
 //! `cargo run --release -p bench -- spike [--json]`: beacons at the highest rate that this machine sustains, for a
 //! minute ([`spike`]). An error if one of them is lost that was answered 2xx, or if it is fewer than 400 a second.
 //!
@@ -21,6 +27,7 @@
 
 mod beacons;
 mod events;
+mod promise;
 mod rig;
 mod spike;
 mod writer;
@@ -41,7 +48,8 @@ const BAR: Duration = Duration::from_secs(120);
 /// Any seed would do; this one is always the same.
 const SEED: u64 = 1;
 const USAGE: &str = "usage: cargo run [--release] -p bench -- settle [--json] | writer [SCENARIO] [--json] | \
-                     beacons [--json] | spike [--json] | events [--json]";
+                     beacons [--json] | spike [--json] | events [--json] | freshness [--json] | \
+                     first-sync [--tokens N] [--people N] [--json]";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -56,6 +64,9 @@ fn main() -> ExitCode {
         }
         ["beacons"] => beacons::run().and_then(|measured| show_beacons(&measured, false)),
         ["beacons", "--json"] => beacons::run().and_then(|measured| show_beacons(&measured, true)),
+        ["freshness"] => promise::freshness(false),
+        ["freshness", "--json"] => promise::freshness(true),
+        ["first-sync", words @ ..] => promise::first_sync(words),
         ["spike"] => spike::run().and_then(|spike| show_spike(&spike, false)),
         ["spike", "--json"] => spike::run().and_then(|spike| show_spike(&spike, true)),
         ["events"] => events::run().and_then(|held| show_events(&held, false)),

@@ -3,6 +3,7 @@
 pub mod cloud;
 pub mod driver;
 pub mod fakes;
+pub mod first;
 pub mod promise;
 pub mod scenario;
 pub mod timed;

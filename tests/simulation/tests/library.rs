@@ -18,7 +18,9 @@ use world::types::{Audience, Lead, Segment};
 const MINUTE: u64 = 60_000;
 /// Longer than two looks lie apart.
 const LOOK: u64 = 16 * MINUTE;
+/// Two audiences of Experience Platform.
 const PLATFORM: &str = "11111111-2222-3333-4444-555555555555";
+const STAYS: &str = "22222222-2222-3333-4444-555555555555";
 
 /// A world in which lead n is known and owns ECID n, as Marketo says.
 fn world(seed: u64) -> Scenario {
@@ -26,8 +28,10 @@ fn world(seed: u64) -> Scenario {
         |id: u64| Lead { id, email: Some(format!("p{id}@example.com")), cookies: Vec::new(), ecids: vec![ecid(id)] };
     let data = instance((1..=4).map(lead).collect(), BTreeSet::from([4]));
     let scenario = Scenario::beside(marketo::Settings::default(), seed, SmallRng::seed_from_u64(seed), data);
-    let audience = Audience { id: PLATFORM.into(), name: "Loyal".into(), external: false };
-    assert!(scenario.driver.sim.lock().adobe.add_audience(BEGIN, audience));
+    for (id, name) in [(PLATFORM, "Loyal"), (STAYS, "Another")] {
+        let audience = Audience { id: id.into(), name: name.into(), external: false };
+        assert!(scenario.driver.sim.lock().adobe.add_audience(BEGIN, audience));
+    }
     scenario
 }
 
@@ -170,6 +174,21 @@ fn an_outage_a_refusal_and_a_wrong_address_are_no_word_about_any_audience() {
     assert!(!is_absent(&scenario, "aam:101"));
     assert_eq!(shown(&mut scenario, &id)["status"], "active");
     assert_eq!(shown(&mut scenario, &platform)["status"], "stopped_keeping", "now it is certain");
+}
+
+#[test]
+fn a_library_that_shows_nothing_at_all_is_believed_after_a_day() {
+    let mut scenario = world(6);
+    let ids = [101, 102].map(|sid| scenario.create(sid, &json!({"name": format!("List {sid}")})).expect("a sync"));
+    for sid in [101, 102, 103] {
+        assert!(scenario.driver.sim.lock().adobe.delete_segment(sid));
+    }
+    scenario.driver.run_for(23 * HOUR_MS);
+    let statuses = ids.each_ref().map(|id| shown(&mut scenario, id)["status"].clone());
+    assert_eq!(statuses, ["active", "active"], "the credential may have lost its rights");
+    scenario.driver.run_for(2 * HOUR_MS);
+    let statuses = ids.each_ref().map(|id| shown(&mut scenario, id)["status"].clone());
+    assert_eq!(statuses, ["stopped_keeping", "stopped_keeping"]);
 }
 
 #[test]

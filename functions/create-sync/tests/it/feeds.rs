@@ -163,7 +163,7 @@ fn a_feed_keeps_its_kind() {
 fn full(delivery: &str, time: u64, absent: &[(u64, u64)], snapshot: bool) -> FullDelivery {
     let absent = absent.iter().map(|(sid, count)| (AudienceId::aam(*sid), *count)).collect();
     let held = BTreeMap::from([(AudienceId::aam(101), 900), (AudienceId::aam(103), 40)]);
-    FullDelivery { delivery: delivery.into(), time, held, absent, snapshot }
+    FullDelivery { delivery: delivery.into(), version: 1, time, held, absent, snapshot }
 }
 
 #[test]
@@ -244,23 +244,8 @@ fn import(world: &World, id: &str, delivery: Option<&str>, status: ImportStatus)
 }
 
 fn delivery(world: &World, id: &str, held: Option<&str>) {
-    let delivery = Delivery {
-        v: 1,
-        munchkin: munchkin(),
-        feed: "default".into(),
-        id: id.into(),
-        time: START,
-        full: true,
-        parts: BTreeMap::new(),
-        control: None,
-        began_at: START,
-        latest_at: START,
-        version: 1,
-        taken: None,
-        held: held.map(str::to_owned),
-        decided: None,
-        look_at: None,
-    };
+    let mut delivery = Delivery::new(&munchkin(), "default", id, START);
+    delivery.held = held.map(str::to_owned);
     world.store(Table::Syncs, delivery_key(&munchkin(), "default", id), &delivery);
 }
 

@@ -89,6 +89,8 @@ fn an_audience_that_was_never_mapped_says_what_to_ask_adobe() {
     let platform = sync(&world, &format!("aep:{PLATFORM}"));
     let sentence = "no delivery has named this audience yet: activate this audience to the destination";
     assert_eq!(shown(&world, &platform)["not_delivered"]["sentence"], sentence);
+    let empty = json!({"decision": "empty"});
+    assert_eq!(world.post(&format!("/syncs/{manager}/not-delivered"), &empty).0, 409, "there is nobody to remove");
     world.post(&format!("/syncs/{manager}/stop"), &json!({}));
     assert_eq!(shown(&world, &manager)["not_delivered"], Value::Null, "it is over");
 }
@@ -98,6 +100,8 @@ fn an_audience_that_vanished_is_empty_only_if_an_operator_says_so() {
     let world = World::new();
     let id = sync(&world, "aam:101");
     let path = format!("/syncs/{id}/not-delivered");
+    let empty = json!({"decision": "empty"});
+    assert_eq!(world.post(&path, &empty).0, 409, "it is delivered");
     head(&world, 101, |head| {
         head.feeds.insert("default".into(), START);
         head.missing = Some(Missing { feed: "default".into(), since: START + 1_000 });
@@ -112,4 +116,13 @@ fn an_audience_that_vanished_is_empty_only_if_an_operator_says_so() {
         page(&world)
             .contains(&format!("data-path=\"{path}\" data-body=\"{{&quot;decision&quot;:&quot;empty&quot;}}\""))
     );
+    for wrong in [json!({}), json!({"decision": "drop"}), json!({"decision": "empty", "all": true})] {
+        assert_eq!(world.post(&path, &wrong).0, 400, "{wrong}");
+    }
+    world.rung();
+    let (status, answer) = world.post(&path, &empty);
+    assert_eq!((status, &answer["id"]), (202, &json!(id)));
+    assert!(world.rung().contains(&("audience".to_owned(), "aam:101".to_owned())));
+    assert_eq!(shown(&world, &id)["not_delivered"], Value::Null);
+    assert_eq!(world.post(&path, &empty).0, 409, "it was said");
 }

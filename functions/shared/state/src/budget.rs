@@ -24,7 +24,7 @@ pub const CALLS_AT_ONCE: f64 = 10.0;
 const SLACK_MS: u64 = 250;
 /// While the day's calls are used evenly, a quiet time is made up for by calls of this time, in ms. Ours.
 const BURST_MS: u64 = 600_000;
-/// Part of the day's calls that small writes leave for what nobody planned. Ours.
+/// Part of the day's calls that small writes leave for what nobody planned; where less is free, calls are scarce. Ours.
 const UNPLANNED: f64 = 0.01;
 /// After 606 our rate is multiplied by this. With [`RECOVERY`] it settles where one call in two hundred is refused.
 const BACK_OFF: f64 = 0.9;
@@ -388,6 +388,13 @@ pub async fn learn_use(deps: &Deps, munchkin: &MunchkinId, used: Option<(String,
         (today, ())
     })
     .await
+}
+
+/// Whether the day has hardly any calls left for this purpose at present: less than a hundredth of it.
+pub async fn is_scarce(deps: &Deps, munchkin: &MunchkinId, purpose: Purpose) -> Step<bool> {
+    let rate = read(deps, munchkin).await?;
+    let free = rate.left(deps) - rate.kept_from(deps, purpose, deps.now());
+    Ok(free < rate.allowance(deps) * UNPLANNED)
 }
 
 /// When Marketo was last asked for everybody's use of the day, in ms; 0: not today.
