@@ -61,14 +61,18 @@ pub(crate) fn streams(world: &World, url: &str) -> Vec<Value> {
     streamed(world).map(body).collect()
 }
 
-/// An audience changes in Adobe's world. `false`: there is no such audience.
+/// An audience changes in Adobe's world. It is made the opposite first: a world's files may have said what the double
+/// does not know, and what is no change is not streamed. `false`: there is no such audience.
 pub(crate) fn happen(adobe: &mut Adobe, now_ms: u64, said: &Streamed) -> bool {
     let Streamed { audience, ecid, member } = said;
     match audience.split_once(':') {
-        Some(("aam", sid)) => sid.parse().is_ok_and(|sid| adobe.set_member_at(now_ms, sid, ecid, *member)),
+        Some(("aam", sid)) => sid.parse().is_ok_and(|sid| {
+            [!*member, *member].into_iter().all(|member| adobe.set_member_at(now_ms, sid, ecid, member))
+        }),
         Some((_, id)) => {
             let profile = adobe.profiles_of(ecid).first().copied().unwrap_or_else(|| adobe.new_profile());
-            adobe.add_ecid(now_ms, profile, ecid) && adobe.set_profile(now_ms, profile, id, *member)
+            adobe.add_ecid(now_ms, profile, ecid)
+                && [!*member, *member].into_iter().all(|member| adobe.set_profile(now_ms, profile, id, member))
         }
         None => false,
     }
@@ -92,6 +96,21 @@ mod tests {
             [("default".to_owned(), json!({"snapshots": true, "completeness": "single-file"}))]
         );
         assert!(streams(&world, "http://127.0.0.1:1").is_empty() && destinations(&world).is_empty());
+    }
+
+    #[test]
+    fn who_leaves_is_streamed_though_the_double_never_saw_them_come() {
+        use doubles::adobe::{RealTime, Settings, Stream};
+        let world = world(json!({}));
+        let mut adobe = Adobe::new(Settings::default(), world.library, 1);
+        adobe.skip(&RealTime::default().destination);
+        let mut said = Streamed { audience: "aam:101".to_owned(), ecid: format!("{:038}", 1), member: false };
+        assert!(happen(&mut adobe, 2, &said));
+        let messages = adobe.events(3, &Stream::AudienceManager(RealTime::default()));
+        let body: Value = serde_json::from_slice(&messages[0].body).expect("JSON");
+        assert_eq!(body["Users"][0]["Segments"][0]["Status"], "0");
+        said.audience = "aam:999".to_owned();
+        assert!(!happen(&mut adobe, 4, &said));
     }
 
     #[test]
