@@ -57,7 +57,7 @@ impl Found {
         // Rows are numbered by `u32` ([`Found::people`]).
         bytes.extend_from_slice(&u32::try_from(self.tokens.len()).unwrap_or(u32::MAX).to_be_bytes());
         bytes.extend_from_slice(&self.tokens);
-        let flags = |(matched, aside): (&bool, &bool)| u8::from(*matched) * MATCHED | u8::from(*aside) * ASIDE;
+        let flags = |(matched, aside): (&bool, &bool)| (u8::from(*matched) * MATCHED) | (u8::from(*aside) * ASIDE);
         bytes.extend(self.matched.iter().zip(&self.aside).map(flags));
         for (row, lead) in &self.people {
             bytes.extend_from_slice(&row.to_be_bytes());
