@@ -14,7 +14,7 @@ use bytes::Bytes;
 use doubles::marketo::Marketo;
 use ports::{
     Clock, Credentials, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError, PortResult, Ports,
-    Queue, Queues, Random, Read, Secrets, Table, Tables, Vendor,
+    Queue, Queues, Random, Read, Secrets, StreamSecrets, Table, Tables, Vendor,
 };
 use rand::Rng as _;
 
@@ -242,6 +242,10 @@ impl Random for Timed {
 impl Secrets for Timed {
     async fn read(&self, vendor: Vendor) -> PortResult<Credentials> {
         self.sim.read(vendor).await
+    }
+
+    async fn streams(&self) -> PortResult<StreamSecrets> {
+        self.sim.streams().await
     }
 }
 
