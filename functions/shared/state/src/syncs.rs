@@ -133,7 +133,7 @@ pub struct Sync {
     pub munchkin: MunchkinId,
     /// The audience.
     pub audience: AudienceId,
-    /// Its name when the sync was made.
+    /// Its name, as Adobe last called it.
     pub audience_name: String,
     /// The list.
     pub list: Target,
