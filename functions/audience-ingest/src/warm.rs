@@ -8,7 +8,7 @@ use futures::future::{Either, select};
 use ports::{PortError, StreamSecrets};
 use state::feeds::{Feed, feeds};
 use state::syncs::{Subscription, subscriptions};
-use state::{Deps, Step};
+use state::{Deps, Failure, Step};
 
 /// Settings that were read are good for this long, in ms: a change is seen within a minute.
 pub(crate) const GOOD_MS: u64 = 60_000;
@@ -24,6 +24,10 @@ const SECRETS_AGAIN_MS: u64 = 60_000;
 const SECRETS_RETRY_MS: u64 = 1_000;
 /// What one reading of them may take, in ms: less than Adobe waits.
 const SECRETS_PATIENCE_MS: u64 = 800;
+
+/// How long a process that knows the feeds of before waits for those of now, in ms of real time. Ours: what is left of the 2 s
+/// that Experience Platform gives.
+const DOORS_PATIENCE_MS: u64 = 500;
 
 /// What a process remembers.
 #[derive(Debug, Default)]
@@ -56,7 +60,13 @@ impl Warm {
         {
             return Ok(doors.clone());
         }
-        match read_doors(deps).await {
+        // Whoever has none must wait for them; a table that hangs is no reason to answer nobody else.
+        let read = match &kept {
+            None => Some(read_doors(deps).await),
+            Some(_) => within(deps, DOORS_PATIENCE_MS, read_doors(deps)).await,
+        };
+        let hangs = || Failure::retry("the table of feeds does not answer");
+        match read.unwrap_or_else(|| Err(hangs())) {
             Ok(doors) => {
                 let doors = Arc::new(doors);
                 *lock(&self.doors) = Some((doors.clone(), now));

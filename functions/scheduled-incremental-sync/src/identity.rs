@@ -77,6 +77,12 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, deadline: u64) -> S
     }
 }
 
+/// Whether so many tokens wait for their first look-up that what is new comes in stages: of a full call's worth at least half
+/// was never asked about. Those that are asked about again, some each minute of a large instance for ever, are no crowd.
+const fn is_crowd(waiting: usize, never_asked: usize) -> bool {
+    waiting == MARKETO_BATCH && 2 * never_asked >= MARKETO_BATCH
+}
+
 struct Worker<'a> {
     deps: &'a Deps,
     munchkin: &'a MunchkinId,
@@ -96,7 +102,9 @@ impl Worker<'_> {
         }
         let now = self.deps.now();
         let asking = self.deps.ports.tables.due(Table::Identity, &ask_pk(self.munchkin), now, MARKETO_BATCH).await;
-        let backlog = asking.map_err(Failure::from)?.len() == MARKETO_BATCH;
+        let asking = asking.map_err(Failure::from)?;
+        let never_asked = asking.iter().filter(|item| item.doc["asked_at"].is_null()).count();
+        let backlog = is_crowd(asking.len(), never_asked);
         if !backlog || self.is_time_to_tell(now).await? {
             self.tell_audiences().await?;
             if backlog {
@@ -238,7 +246,8 @@ impl Worker<'_> {
             }
             let now = self.deps.now();
             let (mut due, _) = self.due(&ask_pk(self.munchkin)).await?;
-            self.crowded = due.len() == MARKETO_BATCH;
+            let never_asked = due.iter().filter(|token| token.value.asked_at.is_none()).count();
+            self.crowded = is_crowd(due.len(), never_asked);
             due.retain(|token| !token.value.unpropagated);
             if self.expire(&mut due, now).await? {
                 continue;

@@ -44,9 +44,14 @@ pub async fn handle(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
     }
 }
 
+/// Time that a tick keeps for its end, in ms.
+const RESERVE_MS: u64 = 15_000;
+
 /// The tick: rings what was not rung, looks at deliveries whose time has come, takes in files whose notification was lost,
 /// and asks Adobe what its audiences are called. None of these hinders another.
 pub async fn tick(deps: &Deps, deadline: u64) -> Step<()> {
+    // What stops at the deadline still has to say so.
+    let deadline = deadline.saturating_sub(deps.settings.scaled(RESERVE_MS));
     let swept = bell::sweep(deps).await;
     let looked = import::due(deps, deadline).await;
     let listed = backstop(deps, deadline).await;

@@ -15,9 +15,6 @@ use state::{Deps, Doc, Step, bell, syncs};
 /// Requests to a table that are under way at a time. Ours: one after the other, a bulk of tokens is bound by the
 /// network's latency alone.
 const AT_ONCE: usize = 16;
-/// ECIDs that are looked for one after the other. Of a large audience each is a ranged read of S3, of some 30 ms: for the
-/// 300 of a look-up, one after the other, that would be nine seconds a call, and 40 hours for five million tokens.
-const IN_A_ROW: usize = 20;
 
 /// Does independent pieces of work, some at a time, in any order. The first failure ends it.
 pub(crate) async fn many<'a, T: 'a>(work: impl Iterator<Item = BoxFuture<'a, Step<T>>>) -> Step<Vec<T>> {
@@ -34,10 +31,7 @@ pub(crate) async fn memberships(
     let mut found = BTreeMap::new();
     for audience in syncs::followed(deps, munchkin).await? {
         if let Some(members) = Members::open(deps, munchkin, &audience).await? {
-            let all: Vec<Ecid> = ecids.iter().copied().collect();
-            let parts: Vec<BTreeSet<Ecid>> = all.chunks(IN_A_ROW).map(|part| part.iter().copied().collect()).collect();
-            let inside = many(parts.iter().map(|part| members.which(part).boxed())).await?;
-            found.insert(audience, inside.into_iter().flatten().collect());
+            found.insert(audience, members.which(ecids).await?);
         }
     }
     Ok(found)

@@ -51,6 +51,7 @@ pub async fn heard(deps: &Deps, messages: &[Events], fresh: bool) -> Step<()> {
             *at = (*at).max(message.received_at);
         }
     }
+    let (mut failed, mut open) = (None, BTreeSet::new());
     for (munchkin, heard) in &all {
         match subscription(deps, munchkin).await? {
             Some(subscription) if subscription.refused().is_none() => {}
@@ -59,11 +60,19 @@ pub async fn heard(deps: &Deps, messages: &[Events], fresh: bool) -> Step<()> {
                 continue;
             }
         }
+        open.insert(munchkin);
         for (audience, said) in &heard.said {
-            take(deps, munchkin, audience, said, heard).await?;
+            // What goes wrong with one audience is no reason for the others to wait.
+            if let Err(failure) = take(deps, munchkin, audience, said, heard).await {
+                failed.get_or_insert(failure);
+            }
         }
     }
-    count(deps, messages).await
+    if let Some(failure) = failed {
+        return Err(failure);
+    }
+    let taken: Vec<&Events> = messages.iter().filter(|message| open.contains(&message.munchkin_id)).collect();
+    count(deps, &taken).await
 }
 
 async fn take(
@@ -131,7 +140,7 @@ async fn name(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, feeds: 
 }
 
 /// Writes down what each feed has brought. Last: until then the messages come again.
-async fn count(deps: &Deps, messages: &[Events]) -> Step<()> {
+async fn count(deps: &Deps, messages: &[&Events]) -> Step<()> {
     let mut feeds: BTreeMap<(&MunchkinId, &str), Vec<&Events>> = BTreeMap::new();
     for message in messages {
         feeds.entry((&message.munchkin_id, &message.feed)).or_default().push(message);

@@ -51,6 +51,19 @@ pub fn program() -> PathBuf {
     BUILT.get_or_init(build).clone()
 }
 
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("folder");
+    for entry in fs::read_dir(from).expect("the fixture") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_file() {
+            fs::copy(entry.path(), target).expect("copied");
+        } else if entry.file_name() != "out" {
+            copy(&entry.path(), &target);
+        }
+    }
+}
+
 /// A data folder of its own.
 pub struct Data {
     folder: TempDir,
@@ -63,16 +76,14 @@ impl Data {
 
     /// A copy of the fixture with five people.
     pub fn tiny() -> Self {
+        Self::fixture("tiny")
+    }
+
+    /// A copy of a fixture, without what a run is expected to write.
+    pub fn fixture(name: &str) -> Self {
         let data = Self::new();
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/tiny");
-        fs::create_dir(data.path().join("incoming")).expect("folder");
-        for file in ["library.json", "marketo.json", "matches.jsonl", "syncs.json", "later.jsonl"] {
-            fs::copy(from.join(file), data.path().join(file)).expect(file);
-        }
-        for file in fs::read_dir(from.join("incoming")).expect("the fixture") {
-            let file = file.expect("a file");
-            fs::copy(file.path(), data.path().join("incoming").join(file.file_name())).expect("copied");
-        }
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures").join(name);
+        copy(&from, data.path());
         data
     }
 

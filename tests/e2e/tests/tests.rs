@@ -30,8 +30,8 @@ fn timeless(mut reports: Value) -> Value {
     reports
 }
 
-fn fixture(file: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/tiny/out").join(file);
+fn fixture(name: &str, file: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures").join(name).join("out").join(file);
     serde_json::from_slice(&std::fs::read(path).expect(file)).expect(file)
 }
 
@@ -48,11 +48,19 @@ async fn five_people_end_as_the_readme_says_with_functions_built_by_the_run_itse
     for name in FUNCTIONS {
         assert!(bin_dir().join(name).is_file(), "{name} was not built");
     }
-    assert_eq!(data.json("out/lists.json"), fixture("lists.json"));
-    assert_eq!(timeless(data.json("out/reports.json")), timeless(fixture("reports.json")));
+    assert_eq!(data.json("out/lists.json"), fixture("tiny", "lists.json"));
+    assert_eq!(timeless(data.json("out/reports.json")), timeless(fixture("tiny", "reports.json")));
     // Standard output holds the reports and nothing else; the table went to standard error.
     assert_eq!(data.text("stdout"), data.text("out/reports.json"));
     assert!(data.text("stderr").contains("Cart abandoners"));
+    data.assert_logs_tell_nothing();
+}
+
+#[tokio::test]
+async fn split_files_exports_and_a_stream_end_as_the_readme_says() {
+    let data = Data::fixture("shapes");
+    once(&data, &[]).await;
+    assert_eq!(data.json("out/lists.json"), fixture("shapes", "lists.json"));
     data.assert_logs_tell_nothing();
 }
 
@@ -127,7 +135,7 @@ async fn bad_files_are_told_of_and_good_rows_count() {
     let rejects = rows["rejects"].as_array().expect("rejects");
     let lines: Vec<u64> = rejects.iter().map(|reject| reject["line"].as_u64().expect("line")).collect();
     assert_eq!(lines, [1, 2, 3]);
-    for (reject, word) in rejects.iter().zip(["segment", "column", "38 digits"]) {
+    for (reject, word) in rejects.iter().zip(["audience library", "column", "38 digits"]) {
         assert!(reject["reason"].as_str().is_some_and(|reason| reason.contains(word)), "{reject}");
     }
     let cut = import("1793577600002");

@@ -10,10 +10,10 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use scheduled_incremental_sync::{Arrival, arrived};
 use serde_json::{Value, json};
-use simulation::fakes::etag;
-use simulation::scenario::{BEGIN, LIST, MUNCHKIN, Scenario, ecid, instance, token};
+use simulation::fakes::{etag, run};
+use simulation::scenario::{BEGIN, LIST, MUNCHKIN, ORG, Scenario, ecid, instance, token};
 use state::feeds::{FeedState, Import, ImportStatus};
-use world::types::Lead;
+use world::types::{Audience, Lead};
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -374,4 +374,95 @@ fn a_delivery_whose_ids_meet_none_of_a_thousand_matches_is_held_until_an_operato
         assert_eq!(status(&scenario), Some(ImportStatus::Done));
         assert_eq!(members(&mut scenario), Vec::<u64>::new());
     }
+}
+
+#[test]
+fn the_first_part_of_a_split_delivery_that_was_taken_for_all_of_it_gives_back_whom_the_others_hold() {
+    let mut scenario = world(&snapshots("single-file"));
+    set(&scenario, 101, &[1, 2, 3, 4, 5]);
+    files(&scenario, BEGIN + 1, Outbound::default()).iter().for_each(|file| arrive(&mut scenario, file));
+    set(&scenario, 101, &[1, 2, 3, 4]);
+    let parts = files(&scenario, BEGIN + 2, Outbound { parts: 2, ..Outbound::default() });
+    for order in [[0, 1], [1, 0]] {
+        for index in order {
+            arrive(&mut scenario, &parts[index]);
+        }
+        assert_eq!(members(&mut scenario), [1, 2, 3, 4], "{order:?}");
+    }
+}
+
+#[test]
+fn a_delivery_whose_first_part_has_no_number_and_has_not_come_is_not_whole() {
+    let mut scenario = world(&json!({"snapshots": true, "completeness": "quiet-period", "quiet_minutes": 20}));
+    set(&scenario, 101, &[1, 2, 3, 4, 5]);
+    files(&scenario, BEGIN + 1, Outbound::default()).iter().for_each(|file| arrive(&mut scenario, file));
+    scenario.driver.run_for(25 * MINUTE);
+    set(&scenario, 101, &[1, 2, 3, 4]);
+    let parts = files(&scenario, BEGIN + 2, Outbound { parts: 3, ..Outbound::default() });
+    arrive(&mut scenario, &parts[1]);
+    arrive(&mut scenario, &parts[2]);
+    scenario.driver.run_for(2 * HOUR);
+    assert_eq!(members(&mut scenario), [1, 2, 3, 4, 5]);
+    arrive(&mut scenario, &parts[0]);
+    scenario.driver.run_for(40 * MINUTE);
+    assert_eq!(members(&mut scenario), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_full_file_of_which_many_rows_cannot_be_read_makes_nobody_leave() {
+    let mut scenario = world(&snapshots("single-file"));
+    set(&scenario, 101, &[1, 2, 3]);
+    files(&scenario, BEGIN + 1, Outbound::default()).iter().for_each(|file| arrive(&mut scenario, file));
+    // With spaces a row without removed segments is ambiguous, and with it the one who stands in it.
+    let text = format!("{}\t101\t\n{} 101\n", ecid(1), ecid(2));
+    arrive(&mut scenario, &(format!("S3_1_2_X_full_{}.sync", BEGIN + 2), text.into_bytes()));
+    assert_eq!(members(&mut scenario), [1, 2, 3]);
+    let why = imports(&scenario).pop().and_then(|import| import.why).unwrap_or_default();
+    assert!(why.contains("1 of 2 rows cannot be read") && why.contains("nobody left"), "{why}");
+}
+
+#[test]
+fn parts_that_wait_are_not_taken_in_after_their_subscription_was_closed() {
+    let mut scenario = world(&snapshots("info"));
+    set(&scenario, 101, &[1, 2]);
+    let parts = files(&scenario, BEGIN + 1, Outbound { info: Info::Strict, ..Outbound::default() });
+    arrive(&mut scenario, &parts[0]);
+    let closed = json!({"munchkin_id": MUNCHKIN, "org_id": ORG, "hipaa_ready": true});
+    let (status, answer) = scenario.request("PUT", "/subscription", &closed);
+    assert_eq!(status, 200, "{answer}");
+    scenario.driver.run_for(30 * HOUR);
+    arrive(&mut scenario, &parts[0]);
+    let status: Vec<ImportStatus> = imports(&scenario).into_iter().map(|import| import.status).collect();
+    assert_eq!(status, [ImportStatus::Refused]);
+    let named = scenario.driver.sim.lock().tables.keys().any(|(_, key)| key.sk.starts_with("feed-state/"));
+    assert!(!named, "nothing of it was read");
+}
+
+#[test]
+fn what_an_export_of_one_audience_tells_of_another_is_no_snapshot_of_that_one() {
+    let mut scenario = world(&snapshots("single-file"));
+    let export = json!({"kind": "aep-files", "full": true, "snapshots": true});
+    declare(&mut scenario, "daily", &export);
+    let [one, other] = ["11111111-2222-3333-4444-555555555555", "66666666-7777-8888-9999-000000000000"];
+    for (id, name) in [(one, "One"), (other, "Other")] {
+        let mut store = scenario.driver.sim.lock();
+        let now = store.now;
+        store.adobe.add_audience(now, Audience { id: id.into(), name: name.into(), external: false });
+    }
+    let profile = |n: u64, memberships: &[(&str, &str)]| {
+        let told: serde_json::Map<String, Value> =
+            memberships.iter().map(|(id, status)| ((*id).to_owned(), json!({"status": status}))).collect();
+        json!({"identityMap": {"ECID": [{"id": ecid(n)}]}, "segmentMembership": {"ups": told}}).to_string() + "\n"
+    };
+    let file = |id: &str, second: u64, rows: String| {
+        (format!("daily/Sample_segment{id}_202601011200{second:02}.json"), rows.into_bytes())
+    };
+    arrive(&mut scenario, &file(other, 1, (1..=3).map(|n| profile(n, &[(other, "realized")])).collect()));
+    // Nothing of the audience that the file is of can be read; the profiles tell of the other one, too.
+    arrive(&mut scenario, &file(one, 2, profile(1, &[(one, "nonsense"), (other, "realized")])));
+    scenario.driver.settle(HOUR).expect("rest");
+    let deps = scenario.driver.deps();
+    let (munchkin, audience) = (MunchkinId::parse(MUNCHKIN).expect("an id"), AudienceId::aep(other).expect("a UUID"));
+    let members = run(state::audience::Members::open(&deps, &munchkin, &audience)).expect("tables").expect("delivered");
+    assert_eq!(run(members.effective()).expect("objects").len(), 3);
 }

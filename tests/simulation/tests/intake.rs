@@ -18,7 +18,7 @@ use rand::rngs::SmallRng;
 use serde_json::{Value, json};
 use simulation::fakes::run;
 use simulation::scenario::{FileOf, LIST, MUNCHKIN, ORG, PAGE, Scenario, beacon, ecid, instance, token};
-use state::identity::{Intake, hints_of_ecid, intake_key, save_token, token_key, tokens, wanted_looks};
+use state::identity::{Intake, ask_pk, hints_of_ecid, intake_key, save_token, token_key, tokens, wanted_looks};
 use state::{Deps, Doc, load};
 use world::types::Lead;
 
@@ -799,4 +799,28 @@ fn a_hint_brings_the_look_up_forward() {
     assert_eq!(wanted.iter().map(|(lead, _)| *lead).collect::<Vec<_>>(), [7]);
     settle(&mut scenario);
     assert!(run(wanted_looks(&deps, &munchkin(), 10)).expect("a table").is_empty());
+}
+
+#[test]
+fn whoever_is_new_or_hinted_at_is_asked_about_before_a_backlog() {
+    let scenario = world(1);
+    let deps = scenario.driver.deps();
+    let now = deps.now();
+    let munchkin = MunchkinId::parse(MUNCHKIN).expect("an id");
+    let record = |n: u64, seen_at: u64| {
+        let mut record = TokenRecord::new(Token::parse(&token(n)).expect("a token"));
+        record.sight(Ecid::parse(&ecid(n)).expect("an ECID"), seen_at);
+        record
+    };
+    // Thousands that were seen last week wait since a sync was made; one is seen now; a form names one of the old ones.
+    let mut hinted = record(2_000, now - 7 * DAY_MS);
+    hinted.hinted = true;
+    let mut all: Vec<TokenRecord> = (1..=1_000).map(|n| record(n, now - 7 * DAY_MS - n)).collect();
+    all.extend([record(3_000, now - 1_000), hinted]);
+    for record in &all {
+        assert!(run(save_token(&deps, &munchkin, record, None)).expect("a table"));
+    }
+    let due = run(deps.ports.tables.due(Table::Identity, &ask_pk(&munchkin), now, 2)).expect("a table");
+    let first: BTreeSet<String> = due.into_iter().map(|item| item.key.sk).collect();
+    assert_eq!(first, BTreeSet::from([token(2_000), token(3_000)]));
 }

@@ -208,7 +208,7 @@ fn what_one_tick_has_no_time_for_the_next_one_does() {
         assert!(renamed.len() < 10, "{renamed:?}");
         let deps = scenario.driver.deps();
         // A minute is kept for each audience: there is time for about one.
-        run(tick(&deps, deps.now() + MINUTE + 120)).expect("a tick");
+        run(tick(&deps, deps.now() + MINUTE + 15_000 + 120)).expect("a tick");
         scenario.driver.run_for(MINUTE);
         let names = ids.iter().map(|id| shown(&mut scenario, id)["audience_name"].clone());
         renamed.push(names.filter(|name| name == "Renamed").count());

@@ -69,6 +69,7 @@ pub(super) struct Taking<'a> {
     segments: BTreeSet<u64>,
     record: &'a mut Import,
     content: Content,
+    unknown: u64,
 }
 
 impl<'a> Taking<'a> {
@@ -79,13 +80,13 @@ impl<'a> Taking<'a> {
         record.rejects.clear();
         record.rejected_by.clear();
         let segments = library.into_iter().flatten().filter_map(AudienceId::sid).collect();
-        Self { library, segments, record, content: Content::default() }
+        Self { library, segments, record, content: Content::default(), unknown: 0 }
     }
 
-    /// What was taken; the record then says how many.
-    pub(super) fn end(self) -> Content {
+    /// What was taken, and how many rows and entries could not be read; the record then says how many.
+    pub(super) fn end(self) -> (Content, u64) {
         self.record.taken = self.content.counts();
-        self.content
+        (self.content, self.record.rejected - self.unknown)
     }
 
     fn unknown(&mut self, line: u64, audience: AudienceId) {
@@ -93,6 +94,7 @@ impl<'a> Taking<'a> {
         if counted < UNKNOWN_COUNTED || self.record.rejected_by.contains_key(&audience) {
             *self.record.rejected_by.entry(audience).or_default() += 1;
         }
+        self.unknown += 1;
         self.reject(line, "an audience that the audience library does not hold");
     }
 }

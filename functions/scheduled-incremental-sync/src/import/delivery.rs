@@ -9,9 +9,10 @@ use domain::{AudienceId, MunchkinId};
 use ports::{Key, Table};
 use state::feeds::{
     Completeness, DEFAULT_FEED, DELIVERIES_DUE, Delivery, Feed, FullDelivery, Import, ImportStatus, Kind, Part,
-    change_delivery, change_feed_state, delivery_key, feed_state, import_key,
+    change_delivery, change_feed_state, delivery_key, feed_state, import_key, save_import,
 };
-use state::{Deps, Step, audience, doc, load, syncs, update};
+use state::syncs::Subscription;
+use state::{Deps, Step, audience, doc, load, syncs};
 
 use super::apply::{When, absent, facts, snapshots};
 use super::audience_of;
@@ -20,8 +21,12 @@ use super::ids::{Suspicion, suspicion};
 
 /// A delivery that is not whole after this time is not waited for any longer, in ms: the next one comes each day.
 const PATIENCE_MS: u64 = 24 * HOUR_MS;
-/// A delivery that could not be taken in is looked at again after this time, in ms.
-const FAILED_MS: u64 = 15 * 60_000;
+/// A delivery that could not be taken in is looked at again after this time, in ms: longer than an invocation lasts.
+const FAILED_MS: u64 = 3 * 60_000;
+/// A delivery that waits is looked at so often all the same, in ms: its feed's settings may have changed.
+const LOOK_MS: u64 = 15 * 60_000;
+/// Of so many rows of a snapshot one may be unreadable. Whoever stands in a row that cannot be read would leave. Ours.
+const READABLE: u64 = 100;
 /// Deliveries that one tick looks at.
 const DUE: usize = 20;
 
@@ -39,13 +44,17 @@ enum Turn {
 pub(crate) async fn due(deps: &Deps, deadline: u64) -> Step<()> {
     let mut failed = None;
     for item in deps.ports.tables.due(Table::Syncs, DELIVERIES_DUE, deps.now(), DUE).await? {
+        if deps.now() > deadline {
+            break;
+        }
         let delivery: Delivery = doc::read(item)?.value;
         let key = delivery_key(&delivery.munchkin, &delivery.feed, &delivery.id);
+        // Before anything else: one that fails, or kills this process, does not stand first for ever, and the next tick does
+        // not begin what this one is about.
+        let later = deps.now().saturating_add(deps.settings.scaled(FAILED_MS));
+        rest(deps, &key, delivery.version, Some(later)).await?;
         if let Err(failure) = settle(deps, &key, deadline).await {
             tracing::warn!(reason = %failure, "a delivery cannot be taken in now");
-            // The others come first until then.
-            let later = deps.now().saturating_add(deps.settings.scaled(FAILED_MS));
-            rest(deps, &key, delivery.version, Some(later)).await?;
             failed.get_or_insert(failure);
         }
     }
@@ -73,10 +82,16 @@ pub(super) async fn settle(deps: &Deps, key: &Key, deadline: u64) -> Step<()> {
         }
         let feed = state::feeds::feed(deps, &delivery.munchkin, &delivery.feed).await?;
         let feed = feed.unwrap_or_else(|| Feed::new(DEFAULT_FEED, Kind::AamFiles));
+        if let Some(why) = closed(deps, &delivery.munchkin).await? {
+            mark(deps, &delivery, ImportStatus::Refused, &why).await?;
+            taken(deps, key, version).await?;
+            continue;
+        }
         let turn = turn(deps, &feed, &delivery);
         if let Turn::Waits(what, until) = &turn {
             mark(deps, &delivery, ImportStatus::Waiting, what).await?;
-            return rest(deps, key, version, Some(*until)).await;
+            let look = deps.now().saturating_add(deps.settings.scaled(LOOK_MS));
+            return rest(deps, key, version, Some(look.min(*until))).await;
         }
         if let Some(why) = take(deps, &feed, &delivery, &turn, deadline).await? {
             change_delivery(deps, key, |found| {
@@ -104,7 +119,7 @@ async fn rest(deps: &Deps, key: &Key, version: u64, until: Option<u64>) -> Step<
 /// A version was taken in; what comes after it is another turn.
 async fn taken(deps: &Deps, key: &Key, version: u64) -> Step<()> {
     change_delivery(deps, key, |found| {
-        let Some(found) = found else { return (false, ()) };
+        let Some(found) = found.as_mut().filter(|found| found.version == version) else { return (false, ()) };
         found.taken = Some(version);
         found.held = None;
         found.decided = None;
@@ -112,6 +127,12 @@ async fn taken(deps: &Deps, key: &Key, version: u64) -> Step<()> {
         (true, ())
     })
     .await
+}
+
+/// Why nothing may be taken in for a subscription, if so.
+async fn closed(deps: &Deps, munchkin: &MunchkinId) -> Step<Option<String>> {
+    let subscription = syncs::subscription(deps, munchkin).await?;
+    Ok(subscription.as_ref().and_then(Subscription::refused).map(str::to_owned))
 }
 
 fn turn(deps: &Deps, feed: &Feed, delivery: &Delivery) -> Turn {
@@ -122,8 +143,9 @@ fn turn(deps: &Deps, feed: &Feed, delivery: &Delivery) -> Turn {
     let patience = delivery.latest_at.saturating_add(deps.settings.scaled(PATIENCE_MS));
     let what = match feed.completeness {
         Completeness::SingleFile => {
-            let first = |part: &Part| part.number.is_none() || (feed.kind == Kind::AepFiles && part.number == Some(1));
-            if delivery.parts.len() == 1 && delivery.parts.values().all(first) {
+            // The first part of several looks like the only one. When a second one comes, what both hold is the snapshot:
+            // whoever left on account of the first comes back.
+            if delivery.parts.values().any(|part| is_first(feed, part)) {
                 return Turn::Whole;
             }
             return Turn::Parts(Some(
@@ -140,10 +162,7 @@ fn turn(deps: &Deps, feed: &Feed, delivery: &Delivery) -> Turn {
         },
         Completeness::QuietPeriod => {
             let quiet = delivery.latest_at.saturating_add(deps.settings.scaled(feed.quiet_minutes * 60_000));
-            let numbers: BTreeSet<u64> = delivery.parts.values().map(|part| part.number.unwrap_or(0)).collect();
-            let gap = numbers.last().copied().unwrap_or(0) + 1 - numbers.first().copied().unwrap_or(0);
-            // Numbers begin with 1, or with 0 or none for the first file.
-            let gap = gap - numbers.len() as u64 + numbers.first().copied().unwrap_or(0).saturating_sub(1);
+            let gap = gap(feed, delivery);
             if gap > 0 {
                 format!("{gap} part(s) before the last one have not come")
             } else if now >= quiet {
@@ -159,8 +178,29 @@ fn turn(deps: &Deps, feed: &Feed, delivery: &Delivery) -> Turn {
     Turn::Parts(Some("the delivery never became whole: its rows were taken, and nobody left on its account"))
 }
 
+/// Whether a part can be the only one of its delivery.
+fn is_first(feed: &Feed, part: &Part) -> bool {
+    part.number.is_none() || (feed.kind == Kind::AepFiles && part.number == Some(1))
+}
+
+/// How many parts are missing before the last one. Experience Platform counts from 1. Audience Manager's first file has no
+/// number, or 000; only where numbers are set off by a hyphen, as a sample of Adobe's has it, 1 is the first.
+fn gap(feed: &Feed, delivery: &Delivery) -> u64 {
+    let hyphens = delivery.parts.iter().all(|(name, part)| {
+        let set_off = |number: u64| name.contains(&format!("-{number}.")) || name.contains(&format!("-{number:03}."));
+        part.number.is_some_and(set_off)
+    });
+    let from_one = feed.kind == Kind::AepFiles || hyphens;
+    let numbers: BTreeSet<u64> = delivery.parts.values().map(|part| part.number.unwrap_or(0)).collect();
+    let last = numbers.last().copied().unwrap_or(0);
+    (last + u64::from(!from_one || numbers.contains(&0))).saturating_sub(numbers.len() as u64)
+}
+
 /// How many files a control file names that have not come.
 fn missing(control: &Control, delivery: &Delivery) -> u64 {
+    if control.files.is_empty() && control.total_files.is_none() {
+        return 1;
+    }
     let come = |name: &String| delivery.parts.keys().any(|part| part.eq_ignore_ascii_case(name));
     let named = control.files.keys().filter(|name| !come(name)).count() as u64;
     let counted = control.total_files.unwrap_or(0).saturating_sub(delivery.parts.len() as u64);
@@ -175,6 +215,8 @@ struct Taken {
     fault: Option<&'static str>,
     /// Why nothing of it could be taken.
     refused: Option<String>,
+    /// Rows and entries that could not be read; those of audiences that the library does not hold are not among them.
+    unreadable: u64,
 }
 
 /// Takes in a delivery. Returns why it is held, if it is.
@@ -182,8 +224,17 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
     let munchkin = &delivery.munchkin;
     let library = library(deps, feed, munchkin).await?;
     let (mut all, mut lines) = (Vec::new(), 0);
+    let mut lost = false;
     for (name, part) in &delivery.parts {
-        let Some(record) = import(deps, munchkin, part).await? else { continue };
+        let Some(record) = import(deps, munchkin, part).await? else {
+            lost = true;
+            continue;
+        };
+        if !is_named(feed, delivery, name) {
+            let why = Some("its delivery's control file does not name it".to_owned());
+            finish(deps, munchkin, record, ImportStatus::Refused, why).await?;
+            continue;
+        }
         let over = matches!(record.status, ImportStatus::Done | ImportStatus::Refused);
         if over && matches!(turn, Turn::Parts(_)) {
             continue;
@@ -199,20 +250,18 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
     let content = content.by_audience();
     let why = match turn {
         Turn::Parts(why) => why.map(str::to_owned),
+        _ if lost => Some(not_whole("the record of a part is gone")),
         _ => doubt(delivery, &all, lines),
     };
     let whole = matches!(turn, Turn::Whole) && why.is_none();
 
     let state = feed_state(deps, munchkin, &feed.id).await?;
     let mut met_at = None;
-    if delivery.decided != Some(true) {
+    let believed = delivery.decided == Some(true);
+    if !believed {
         match suspicion(deps, munchkin, feed.kind, &state, &content).await? {
-            Suspicion::Held(why) => {
-                for taken in all {
-                    finish(deps, munchkin, taken.record, ImportStatus::Held, Some(why.clone())).await?;
-                }
-                return Ok(Some(why));
-            }
+            // The imports are marked once the delivery says so.
+            Suspicion::Held(why) => return Ok(Some(why)),
             Suspicion::Met => met_at = Some(deps.now()),
             Suspicion::Nothing => {}
         }
@@ -226,6 +275,7 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
             state.remember(full.clone());
         }
         state.met_at = met_at.or(state.met_at);
+        state.believed |= believed;
     })
     .await?;
     let mut not_named = Vec::new();
@@ -262,10 +312,14 @@ fn own(
     delivery: &Delivery,
     mut content: BTreeMap<AudienceId, Sides>,
 ) -> (BTreeMap<AudienceId, Sides>, BTreeMap<AudienceId, Sides>) {
-    if feed.kind != Kind::AepFiles || content.len() < 2 {
+    if feed.kind != Kind::AepFiles {
         return (content, BTreeMap::new());
     }
     let told: BTreeSet<AudienceId> = delivery.parts.values().filter_map(|part| audience_of(feed, &part.key)).collect();
+    // Only its header tells the audience.
+    if told.is_empty() && content.len() == 1 {
+        return (content, BTreeMap::new());
+    }
     let others = content.extract_if(.., |audience, _| !told.contains(audience)).collect();
     (content, others)
 }
@@ -281,6 +335,11 @@ fn doubt(delivery: &Delivery, all: &[Taken], lines: u64) -> Option<String> {
     }
     if all.iter().any(|taken| taken.refused.is_some()) {
         return Some(not_whole("a part of it cannot be read"));
+    }
+    let rows: u64 = all.iter().map(|taken| taken.record.rows).sum();
+    let unreadable: u64 = all.iter().map(|taken| taken.unreadable).sum();
+    if unreadable * READABLE > rows {
+        return Some(not_whole(&format!("{unreadable} of {rows} rows cannot be read")));
     }
     let told = delivery.control.as_ref().and_then(|control| control.total_lines).filter(|told| *told != lines)?;
     Some(not_whole(&format!("its control file tells of {told} lines, and the files have {lines}")))
@@ -331,6 +390,14 @@ async fn library(deps: &Deps, feed: &Feed, munchkin: &MunchkinId) -> Step<Option
     Ok(Some(adobe::segments(deps).await?.into_iter().map(|segment| AudienceId::aam(segment.sid)).collect()))
 }
 
+/// Whether a part belongs to its delivery: one that a control file does not name may be left from an earlier one of the same
+/// name.
+fn is_named(feed: &Feed, delivery: &Delivery, name: &str) -> bool {
+    let by_control = matches!(feed.completeness, Completeness::Info | Completeness::Manifest);
+    let control = delivery.control.as_ref().filter(|control| by_control && !control.files.is_empty());
+    control.is_none_or(|control| control.files.keys().any(|file| file.eq_ignore_ascii_case(name)))
+}
+
 /// Reads a part. Returns its lines beside it.
 async fn read(
     deps: &Deps,
@@ -343,7 +410,7 @@ async fn read(
 ) -> Step<(Taken, u64)> {
     let Some(bytes) = deps.ports.objects.get(&part.key).await? else {
         let refused = Some("the file was gone before it was read".to_owned());
-        return Ok((Taken { record, content: Content::default(), fault: None, refused }, 0));
+        return Ok((Taken { record, content: Content::default(), fault: None, refused, unreadable: 0 }, 0));
     };
     let mut taking = Taking::new(library, &mut record);
     let source = feeds::gz::open(&bytes);
@@ -364,7 +431,7 @@ async fn read(
         }
         _ => Ok(feeds::aam::read(source, if delivery.full { Mode::Full } else { Mode::Iter }, &mut taking)),
     };
-    let content = taking.end();
+    let (content, unreadable) = taking.end();
     let (read, refused) = match read {
         Ok(read) => (read, None),
         Err(why) => (feeds::Read::default(), Some(why)),
@@ -379,7 +446,7 @@ async fn read(
     } else {
         None
     };
-    Ok((Taken { record, content, fault, refused }, read.lines))
+    Ok((Taken { record, content, fault, refused, unreadable }, read.lines))
 }
 
 async fn import(deps: &Deps, munchkin: &MunchkinId, part: &Part) -> Step<Option<Import>> {
@@ -397,8 +464,7 @@ async fn finish(
     record.ended_at = matches!(status, ImportStatus::Done | ImportStatus::Refused).then(|| deps.now());
     record.status = status;
     record.why = why;
-    let key = import_key(munchkin, &record.id);
-    update(deps, Table::Syncs, &key, |_: Option<Import>| Ok((Some(record.clone()), ())), |_| None).await
+    save_import(deps, munchkin, &record).await
 }
 
 /// Writes down how the parts of a delivery stand that are not over.

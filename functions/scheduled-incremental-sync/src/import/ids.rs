@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::identity::TokenRecord;
 use domain::limits::{DAY_MS, SIGHT_GRAIN_MS};
 use domain::{AudienceId, Ecid, MunchkinId};
+use futures::FutureExt as _;
 use ports::{Read, Table};
 use state::feeds::{FeedState, Kind};
 use state::identity::{SHARDS, hints_of_ecid, token_shard};
 use state::{Deps, Step, doc};
 
 use super::content::Sides;
+use crate::propagate::many;
 
 /// Recent matches without which nothing can be said (issue 5).
 const MATCHES: usize = 1_000;
@@ -18,8 +20,10 @@ const MATCHES: usize = 1_000;
 const RECENT_MS: u64 = 14 * DAY_MS + SIGHT_GRAIN_MS;
 /// Token records of one read.
 const PAGE: usize = 500;
-/// Ids of the file that are looked up one by one before it is held.
+/// Ids of a delivery that are looked up, at most.
 const LOOKED_UP: usize = 1_000;
+/// Ids that are looked up before it is asked whether one has met: most deliveries meet with the first of them.
+const AT_ONCE: usize = 32;
 
 /// Why a delivery is to be held, if so: its ids meet none of the subscription's recent matches.
 pub(super) async fn suspicion(
@@ -29,12 +33,41 @@ pub(super) async fn suspicion(
     state: &FeedState,
     content: &BTreeMap<AudienceId, Sides>,
 ) -> Step<Suspicion> {
-    let ids: BTreeSet<Ecid> =
-        content.values().flat_map(|sides| sides.inside.iter().chain(&sides.outside)).copied().collect();
+    let count: usize = content.values().map(|sides| sides.inside.len() + sides.outside.len()).sum();
     // A small file may meet nobody by chance: once the feed has shown that it brings ECIDs, it is believed.
-    if ids.is_empty() || (state.met_at.is_some() && ids.len() < MATCHES) {
+    if count == 0 || state.believed || (state.met_at.is_some() && count < MATCHES) {
         return Ok(Suspicion::Nothing);
     }
+    // Evenly spread over the delivery; of a small one these are all.
+    let all = content.values().flat_map(|sides| sides.inside.iter().chain(&sides.outside)).copied();
+    let some: BTreeSet<Ecid> = all.step_by(count.div_ceil(LOOKED_UP).max(1)).collect();
+    let some: Vec<Ecid> = some.into_iter().collect();
+    for ecids in some.chunks(AT_ONCE) {
+        let hints = many(ecids.iter().map(|ecid| hints_of_ecid(deps, munchkin, *ecid).boxed())).await?;
+        if hints.iter().any(|hints| !hints.tokens.is_empty() || !hints.leads.is_empty()) {
+            return Ok(Suspicion::Met);
+        }
+    }
+    if !has_matches(deps, munchkin).await? {
+        return Ok(Suspicion::Nothing);
+    }
+    let ask = match kind {
+        Kind::AepFiles | Kind::AepStream => {
+            "Ask whoever set the destination up to map the identity namespace ECID to the column of ids"
+        }
+        Kind::AamFiles | Kind::AamStream => {
+            "Ask Adobe to key the destination's files by MCID (the Experience Cloud ID) and not by UUID"
+        }
+    };
+    let looked = some.len();
+    Ok(Suspicion::Held(format!(
+        "these look like Audience Manager UUIDs and not ECIDs: of {looked} of the delivery's ids none meets any of at least \
+         {MATCHES} recent matches of this subscription. {ask}, then drop this delivery. If they are ECIDs, apply it"
+    )))
+}
+
+/// Whether the subscription has so many recent matches that something can be said.
+async fn has_matches(deps: &Deps, munchkin: &MunchkinId) -> Step<bool> {
     let since = deps.now().saturating_sub(RECENT_MS);
     let mut matches = 0;
     for shard in 0..SHARDS {
@@ -45,46 +78,18 @@ pub(super) async fn suspicion(
                 deps.ports.tables.query(Table::Identity, &pk, "", after.as_deref(), PAGE, Read::Eventual).await?;
             for item in page.items {
                 let record: TokenRecord = doc::read(item)?.value;
-                for (ecid, seen) in &record.ecids {
-                    if ids.contains(ecid) {
-                        return Ok(Suspicion::Met);
-                    }
-                    matches += usize::from(seen.last >= since);
-                }
+                matches += record.ecids.values().filter(|seen| seen.last >= since).count();
+            }
+            if matches >= MATCHES {
+                return Ok(true);
             }
             after = page.next;
-            if after.is_none() || matches >= MATCHES {
+            if after.is_none() {
                 break;
             }
         }
-        if matches >= MATCHES {
-            break;
-        }
     }
-    if matches < MATCHES {
-        return Ok(Suspicion::Nothing);
-    }
-    // The matches that were read are some of many: ask for those of the file's ids, evenly spread.
-    let step = ids.len().div_ceil(LOOKED_UP).max(1);
-    for ecid in ids.iter().step_by(step) {
-        let hints = hints_of_ecid(deps, munchkin, *ecid).await?;
-        if !hints.tokens.is_empty() || !hints.leads.is_empty() {
-            return Ok(Suspicion::Met);
-        }
-    }
-    let ask = match kind {
-        Kind::AepFiles | Kind::AepStream => {
-            "Ask whoever set the destination up to map the identity namespace ECID to the column of ids"
-        }
-        Kind::AamFiles | Kind::AamStream => {
-            "Ask Adobe to key the destination's files by MCID (the Experience Cloud ID) and not by UUID"
-        }
-    };
-    let count = ids.len();
-    Ok(Suspicion::Held(format!(
-        "these look like Audience Manager UUIDs and not ECIDs: the delivery's {count} ids meet none of at least \
-         {MATCHES} recent matches of this subscription. {ask}, then drop this delivery. If they are ECIDs, apply it"
-    )))
+    Ok(false)
 }
 
 /// What became of the look at a delivery's ids.

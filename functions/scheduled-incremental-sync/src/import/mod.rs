@@ -5,18 +5,19 @@ mod content;
 mod delivery;
 mod ids;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use domain::AudienceId;
 use domain::feed::Control;
-use ports::Table;
+use ports::{Read, Table};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use state::feeds::{
     DEFAULT_FEED, Delivery, Feed, Import, ImportStatus, Kind, Part, change_delivery, delivery_key, import_key,
+    save_import,
 };
 use state::syncs::Subscription;
-use state::{Deps, Step, load, syncs, update};
+use state::{Deps, Step, doc, load, syncs, update};
 
 pub(crate) use delivery::due;
 
@@ -79,28 +80,59 @@ pub async fn backstop(deps: &Deps, deadline: u64) -> Step<()> {
     if !due {
         return Ok(());
     }
-    let mut after: Option<String> = None;
+    let known = Known::read(deps).await?;
+    let (mut after, mut failed) = (None::<String>, None);
     loop {
         let objects = deps.ports.objects.list(INCOMING, after.as_deref()).await?;
-        let Some(last) = objects.last() else { return Ok(()) };
+        let Some(last) = objects.last() else { return failed.map_or(Ok(()), Err) };
         after = Some(last.key.clone());
-        for object in objects {
-            arrived(deps, &Arrival { key: object.key, etag: object.etag }, deadline).await?;
+        let arrivals = objects.into_iter().map(|object| Arrival { key: object.key, etag: object.etag });
+        for arrival in open(deps, &known, arrivals.collect()).await? {
+            if deps.now() > deadline {
+                return Ok(());
+            }
+            // One that cannot be taken in does not hinder those after it.
+            if let Err(failure) = arrived(deps, &arrival, deadline).await {
+                failed.get_or_insert(failure);
+            }
         }
     }
 }
 
+/// Those of the files that have no record, or one that is not over. Files stay for weeks: most were taken in long ago, and
+/// cost half a read each.
+async fn open(deps: &Deps, known: &Known, arrivals: Vec<Arrival>) -> Step<Vec<Arrival>> {
+    let mut keys: HashMap<ports::Key, Arrival> = HashMap::new();
+    for arrival in arrivals {
+        if let Some(place) = known.place(&arrival.key) {
+            let id = place.import(&arrival);
+            keys.insert(import_key(&place.subscription.munchkin_id, &id), arrival);
+        }
+    }
+    let wanted: Vec<ports::Key> = keys.keys().cloned().collect();
+    for item in deps.ports.tables.batch_get(Table::Syncs, &wanted, Read::Eventual).await? {
+        let key = item.key.clone();
+        let record: Import = doc::read(item)?.value;
+        if !matches!(record.status, ImportStatus::Running | ImportStatus::Waiting) {
+            keys.remove(&key);
+        }
+    }
+    let mut open: Vec<Arrival> = keys.into_values().collect();
+    open.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(open)
+}
+
 /// Takes in one file. A second time it changes nothing.
 pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> {
-    let Some(place) = place(deps, &arrival.key).await? else { return Ok(()) };
+    let Some(place) = Known::read(deps).await?.place(&arrival.key) else { return Ok(()) };
+    let id = place.import(arrival);
     let Place { subscription, feed, path } = &place;
     let munchkin = &subscription.munchkin_id;
-    let id = format!("{path}.{}", arrival.etag);
     let key = import_key(munchkin, &id);
     let known: Option<state::Doc<Import>> = load(deps, Table::Syncs, &key).await?;
     if let Some(known) = &known {
         match (known.value.status, &known.value.delivery) {
-            (ImportStatus::Waiting, Some(delivery)) => {
+            (ImportStatus::Waiting | ImportStatus::Held, Some(delivery)) => {
                 return delivery::settle(deps, &delivery_key(munchkin, &feed.id, delivery), deadline).await;
             }
             (ImportStatus::Running, _) => {}
@@ -124,7 +156,7 @@ pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> 
         rejected_by: BTreeMap::new(),
         not_named: Vec::new(),
     };
-    store(deps, &key, &record).await?;
+    save_import(deps, munchkin, &record).await?;
     let comes = match subscription.refused() {
         Some(why) => Comes::Refused(why.to_owned()),
         None => what(deps, feed, arrival, path).await?,
@@ -135,7 +167,7 @@ pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> 
             record.status = ImportStatus::Refused;
             record.why = Some(why);
             record.ended_at = Some(now);
-            store(deps, &key, &record).await
+            save_import(deps, munchkin, &record).await
         }
         Comes::Control(controls) => {
             for (id, control) in controls {
@@ -154,11 +186,11 @@ pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> 
             }
             record.status = ImportStatus::Done;
             record.ended_at = Some(deps.now());
-            store(deps, &key, &record).await
+            save_import(deps, munchkin, &record).await
         }
         Comes::Part { delivery, time, full, number } => {
             record.delivery = Some(delivery.clone());
-            store(deps, &key, &record).await?;
+            save_import(deps, munchkin, &record).await?;
             let part = Part { key: arrival.key.clone(), etag: arrival.etag.clone(), number, import: id };
             let name = name_of(path);
             let key = delivery_key(munchkin, &feed.id, &delivery);
@@ -179,10 +211,6 @@ pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> 
     }
 }
 
-async fn store(deps: &Deps, key: &ports::Key, record: &Import) -> Step<()> {
-    update(deps, Table::Syncs, key, |_: Option<Import>| Ok((Some(record.clone()), ())), |_| None).await
-}
-
 /// Where a file belongs.
 struct Place {
     subscription: Subscription,
@@ -191,34 +219,47 @@ struct Place {
     path: String,
 }
 
-/// The subscription and the feed that a file is for. With one subscription every file is its own; with several, files lie
-/// in `incoming/<munchkin id>/`. Below that, the first folder says the feed, if one of its name was declared.
-async fn place(deps: &Deps, key: &str) -> Step<Option<Place>> {
-    let Some(path) = key.strip_prefix(INCOMING).filter(|path| !path.is_empty() && !path.ends_with('/')) else {
-        return Ok(None);
-    };
-    let mut subscriptions = syncs::subscriptions(deps).await?;
-    let (first, rest) = path.split_once('/').unwrap_or(("", path));
-    let named = |subscription: &Subscription| subscription.munchkin_id.as_str() == first;
-    let (subscription, path) = match subscriptions.iter().position(named) {
-        Some(index) => (subscriptions.swap_remove(index), rest),
-        None if subscriptions.len() == 1 => (subscriptions.swap_remove(0), path),
-        None => {
-            // Kept in the bucket, and found by the backstop once its subscription exists.
-            tracing::warn!("a file arrived that is for no subscription");
-            return Ok(None);
+impl Place {
+    /// The id of an arrival's record.
+    fn import(&self, arrival: &Arrival) -> String {
+        format!("{}.{}", self.path, arrival.etag)
+    }
+}
+
+/// Every subscription with its declared feeds.
+struct Known(Vec<(Subscription, Vec<Feed>)>);
+
+impl Known {
+    async fn read(deps: &Deps) -> Step<Self> {
+        let mut known = Vec::new();
+        for subscription in syncs::subscriptions(deps).await? {
+            let feeds = state::feeds::feeds(deps, &subscription.munchkin_id).await?;
+            known.push((subscription, feeds));
         }
-    };
-    let munchkin = &subscription.munchkin_id;
-    let mut feed = None;
-    if let Some((folder, _)) = path.split_once('/') {
-        feed = state::feeds::feed(deps, munchkin, folder).await?;
+        Ok(Self(known))
     }
-    if feed.is_none() {
-        feed = state::feeds::feed(deps, munchkin, DEFAULT_FEED).await?;
+
+    /// The subscription and the feed that a file is for. With one subscription every file is its own; with several, files
+    /// lie in `incoming/<munchkin id>/`. Below that, the first folder says the feed, if one of its name was declared.
+    fn place(&self, key: &str) -> Option<Place> {
+        let path = key.strip_prefix(INCOMING).filter(|path| !path.is_empty() && !path.ends_with('/'))?;
+        let (first, rest) = path.split_once('/').unwrap_or(("", path));
+        let named = self.0.iter().find(|(subscription, _)| subscription.munchkin_id.as_str() == first);
+        let ((subscription, feeds), path) = match (named, self.0.as_slice()) {
+            (Some(named), _) => (named, rest),
+            (None, [only]) => (only, path),
+            (None, _) => {
+                // Kept in the bucket, and found by the backstop once its subscription exists.
+                tracing::warn!("a file arrived that is for no subscription");
+                return None;
+            }
+        };
+        let declared = |id: &str| feeds.iter().find(|feed| feed.id == id);
+        let folder = path.split_once('/').map(|(folder, _)| folder);
+        let feed = folder.and_then(declared).or_else(|| declared(DEFAULT_FEED)).cloned();
+        let feed = feed.unwrap_or_else(|| Feed::new(DEFAULT_FEED, Kind::AamFiles));
+        Some(Place { subscription: subscription.clone(), feed, path: path.to_owned() })
     }
-    let feed = feed.unwrap_or_else(|| Feed::new(DEFAULT_FEED, Kind::AamFiles));
-    Ok(Some(Place { path: path.to_owned(), subscription, feed }))
 }
 
 fn name_of(path: &str) -> &str {

@@ -7,6 +7,9 @@ use bytes::Bytes;
 use domain::base::{Base, Fences, block_holds, fences_at};
 use domain::fact::{Fact, Streamed, Told, inside};
 use domain::{AudienceId, Ecid, LeadId, MunchkinId};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use ports::{Failure, Key, Read, Table};
 use serde::{Deserialize, Serialize};
 
@@ -207,6 +210,9 @@ enum Source {
 /// Bases up to this many members are read whole (8 MB) and remembered; larger ones by blocks.
 const WHOLE_UP_TO: u64 = 500_000;
 
+/// Blocks of a base that are read at a time. Ours: one after the other, they are bound by the network's latency alone.
+const READS_AT_ONCE: usize = 16;
+
 /// Reads a whole base object.
 pub async fn read_base(deps: &Deps, key: &str) -> Step<Arc<Base>> {
     if let Some(base) = deps.cached_base(key) {
@@ -249,13 +255,9 @@ impl<'a> Members<'a> {
     pub async fn which(&self, ecids: &BTreeSet<Ecid>) -> Step<HashSet<Ecid>> {
         let overlay = self.overlay(ecids).await?;
         let as_of = self.head.base.as_ref().map(|base| base.as_of);
-        let mut found = HashSet::new();
-        for &ecid in ecids {
-            if inside(self.in_base(ecid).await?, as_of, overlay.get(&ecid).copied()) {
-                found.insert(ecid);
-            }
-        }
-        Ok(found)
+        let in_base = self.which_in_base(ecids).await?;
+        let found = ecids.iter().filter(|ecid| inside(in_base.contains(ecid), as_of, overlay.get(ecid).copied()));
+        Ok(found.copied().collect())
     }
 
     /// Those of the ECIDs that are in the audience, or were when somebody last looked: whoever left may not have been looked at
@@ -268,13 +270,11 @@ impl<'a> Members<'a> {
 
     /// Those of the ECIDs that the snapshot holds, whatever was said since.
     pub async fn which_in_base(&self, ecids: &BTreeSet<Ecid>) -> Step<HashSet<Ecid>> {
-        let mut found = HashSet::new();
-        for &ecid in ecids {
-            if self.in_base(ecid).await? {
-                found.insert(ecid);
-            }
-        }
-        Ok(found)
+        // Of a large base each is a ranged read: some at a time.
+        let looked: Vec<BoxFuture<'_, Step<(Ecid, bool)>>> =
+            ecids.iter().map(|&ecid| async move { Ok((ecid, self.in_base(ecid).await?)) }.boxed()).collect();
+        let found: Vec<(Ecid, bool)> = stream::iter(looked).buffer_unordered(READS_AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().filter(|(_, inside)| *inside).map(|(ecid, _)| ecid).collect())
     }
 
     async fn in_base(&self, ecid: Ecid) -> Step<bool> {

@@ -84,6 +84,25 @@ where
     update_item(deps, table, key, change, |_, item| item.expires_at = Some(until / 1_000)).await
 }
 
+/// The same for a row that also wants to be looked at.
+pub async fn update_due_until<T, R>(
+    deps: &Deps,
+    table: Table,
+    key: &Key,
+    change: impl FnMut(Option<T>) -> Step<(Option<T>, R)>,
+    due: impl Fn(&T) -> Option<Due>,
+    until: u64,
+) -> Step<R>
+where
+    T: Serialize + DeserializeOwned,
+{
+    let finish = |value: &T, item: &mut Item| {
+        item.due = due(value);
+        item.expires_at = Some(until / 1_000);
+    };
+    update_item(deps, table, key, change, finish).await
+}
+
 async fn update_item<T, R>(
     deps: &Deps,
     table: Table,

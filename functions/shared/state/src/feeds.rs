@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::feed::Control;
-use domain::limits::HOUR_MS;
+use domain::limits::{DAY_MS, HOUR_MS};
 use domain::{AudienceId, Ecid, MunchkinId};
 use ports::{Due, Key, Table};
 use serde::{Deserialize, Serialize};
@@ -226,6 +226,9 @@ pub struct FeedState {
     pub named: BTreeMap<AudienceId, u64>,
     /// When one of its ids was found among the matches, in ms: they are ECIDs.
     pub met_at: Option<u64>,
+    /// An operator applied a delivery whose ids met nobody: its ids are ECIDs.
+    #[serde(default)]
+    pub believed: bool,
     /// Its last full deliveries, the newest last: of each audience the last two, where it has one file each.
     pub full: Vec<FullDelivery>,
     /// When its stream last sent anything that was taken, in ms.
@@ -240,10 +243,11 @@ pub struct FeedState {
     pub rejects: Vec<Reject>,
 }
 
-/// Audiences that one feed may have named and are remembered. Ours: a row has at most 400 KB.
-const NAMED_KEPT: usize = 8_000;
-/// Full deliveries that are remembered, at most. Ours, likewise.
-const FULL_KEPT: usize = 60;
+/// What the names of audiences that one feed named may take, in bytes; the oldest are forgotten. Ours: a row of DynamoDB has
+/// at most 400 KB.
+const NAMED_BYTES: usize = 180_000;
+/// What full deliveries that are remembered may take, in bytes. Ours, likewise.
+const FULL_BYTES: usize = 150_000;
 /// Audiences of one full delivery that are remembered: those from which most people are absent. Ours, likewise.
 const AUDIENCES_KEPT: usize = 500;
 
@@ -254,7 +258,7 @@ impl FeedState {
             let last = self.named.entry(audience.clone()).or_default();
             *last = time.max(*last);
         }
-        while self.named.len() > NAMED_KEPT {
+        while self.named.keys().map(entry_bytes).sum::<usize>() > NAMED_BYTES {
             let oldest = self.named.iter().min_by_key(|(_, time)| **time).map(|(audience, _)| audience.clone());
             let Some(oldest) = oldest else { break };
             self.named.remove(&oldest);
@@ -277,11 +281,12 @@ impl FeedState {
         }
         self.full.push(full);
         self.full.sort_by_key(|known| known.time);
-        let mut newer: BTreeMap<AudienceId, usize> = BTreeMap::new();
+        let (mut newer, mut bytes) = (BTreeMap::<AudienceId, usize>::new(), 0);
         let mut kept = Vec::new();
         while let Some(known) = self.full.pop() {
             let needed = known.held.keys().any(|audience| newer.get(audience).is_none_or(|count| *count < 2));
-            if (needed || kept.len() < 2) && kept.len() < FULL_KEPT {
+            bytes += 2 * known.held.keys().map(entry_bytes).sum::<usize>() + 200;
+            if kept.len() < 2 || (needed && bytes <= FULL_BYTES) {
                 for audience in known.held.keys() {
                     *newer.entry(audience.clone()).or_default() += 1;
                 }
@@ -291,6 +296,11 @@ impl FeedState {
         kept.reverse();
         self.full = kept;
     }
+}
+
+/// What an entry of a map by audience takes in JSON, in bytes: the id, a time or a number, and what is between them.
+fn entry_bytes(audience: &AudienceId) -> usize {
+    audience.as_str().len() + 18
 }
 
 /// A full delivery, and who is absent from it.
@@ -515,7 +525,19 @@ pub async fn change_delivery<R>(
         Ok((found.filter(|_| changed), answer))
     };
     let due = |delivery: &Delivery| delivery.look_at.map(|at| Due { pk: DELIVERIES_DUE.into(), at });
-    update(deps, Table::Syncs, key, changed, due).await
+    // Nobody looks at it any more after the files themselves are gone.
+    let until = deps.now().saturating_add(RECORDS_MS);
+    doc::update_due_until(deps, Table::Syncs, key, changed, due, until).await
+}
+
+/// How long the records of files and deliveries are kept, in ms (issue 6: runs of the last 90 days).
+const RECORDS_MS: u64 = 90 * DAY_MS;
+
+/// Writes the record of a file.
+pub async fn save_import(deps: &Deps, munchkin: &MunchkinId, record: &Import) -> Step<()> {
+    let until = record.started_at.saturating_add(RECORDS_MS);
+    let key = import_key(munchkin, &record.id);
+    doc::update_until(deps, Table::Syncs, &key, |_: Option<Import>| Ok((Some(record.clone()), ())), until).await
 }
 
 /// What came by a stream, as it waits in the queue `events`: verified, with every entry a fact of its own.

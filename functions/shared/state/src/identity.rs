@@ -125,14 +125,23 @@ pub fn ask_pk(munchkin: &MunchkinId) -> String {
 /// audiences, has long been there by then (design §5: 30 days).
 const BROOM_MS: u64 = 30 * DAY_MS;
 
+/// A token that was first seen so long ago, in ms, and never asked about is asked about before those that have waited for
+/// longer. Ours: with a backlog, the promise of ten minutes is for what is new.
+const FRESH_MS: u64 = 2 * 3_600_000;
+/// How much earlier than it is due such a token stands in the index, in ms: before all others.
+const FIRST_MS: u64 = 3_650 * DAY_MS;
+
 /// The item of a token's record, over revision `rev`.
 pub fn token_item(deps: &Deps, munchkin: &MunchkinId, record: &TokenRecord, rev: Option<u64>) -> Step<Item> {
     let now = deps.now();
     let lifetime = deps.settings.match_lifetime_ms;
     // Intervals are the design's durations on this deployment's clock; the life of a match is a setting.
+    // Behind the millions of a first sync nobody waits who has just been seen, or of whom somebody says to look now.
+    let seen_now = |first: u64| now < first.saturating_add(deps.settings.scaled(FRESH_MS));
+    let first = record.hinted || (record.asked_at.is_none() && record.ecids.values().any(|seen| seen_now(seen.first)));
     let look = record.due(now).map(|at| {
         if at <= now {
-            at
+            if first { at.saturating_sub(FIRST_MS) } else { at }
         } else {
             record.asked_at.map_or(at, |asked| asked + deps.settings.scaled(at.saturating_sub(asked)))
         }
