@@ -58,7 +58,9 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
         return Ok(Next::Done(None));
     }
     let mut open = OpenList::open(deps, munchkin, list).await?;
-    let (no_ecids, looked_until) = learn_departures(deps, &mut open).await?;
+    let identity = learn_departures(deps, &mut open).await?;
+    let no_ecids = identity.extract.no_ecids;
+    let looked_until = staged_until(deps, &identity, &open, &syncs).await?;
     let notes = notes::read(deps, munchkin, list).await?;
     let (wishes, wants) = read_wishes(deps, munchkin, &syncs).await?;
     let ours = syncs.iter().any(|sync| sync.list.ours);
@@ -259,13 +261,33 @@ async fn close(deps: &Deps, open: &mut OpenList, wishes: &Wishes, looked_until: 
 /// After the audiences were last told of some of many look-ups, the rest is told and written within this time, in ms.
 /// Ours: twice as long as the audiences wait where the day's calls are scarce, an hour.
 const STAGE_MS: u64 = 2 * HOUR_MS;
+/// A list whose audience is still being worked out after that is looked at again so soon, in ms.
+const LAST_STAGE_MS: u64 = 60_000;
 
-/// Applies merges and deletions. Returns whether the instance lacks the field `ecids`, and until when (ms) a first load
-/// comes in stages.
-async fn learn_departures(deps: &Deps, open: &mut OpenList) -> Step<(bool, u64)> {
+/// Until when (ms) the first load of a list comes in stages: while many tokens wait for their first look-up, and then until
+/// its audiences have been worked out once more. 0: it does not.
+async fn staged_until(deps: &Deps, identity: &IdentityHead, open: &OpenList, syncs: &[Sync]) -> Step<u64> {
+    let stage = deps.settings.scaled(STAGE_MS);
+    if identity.told_at != 0 {
+        return Ok(identity.told_at + stage);
+    }
+    let now = deps.now();
+    if identity.calm_at != 0 && now < identity.calm_at + stage {
+        for sync in syncs.iter().filter(|sync| sync.follows() && !open.state.loaded.contains(&sync.id)) {
+            let bell = bell::look(deps, &bell::BellKey::audience(&open.munchkin, &sync.audience)).await?;
+            if bell.dirty_since.is_some() || bell.done < bell.version {
+                return Ok(now + deps.settings.scaled(LAST_STAGE_MS));
+            }
+        }
+    }
+    Ok(0)
+}
+
+/// Applies merges and deletions. Returns what the identity work remembers.
+async fn learn_departures(deps: &Deps, open: &mut OpenList) -> Step<IdentityHead> {
     let head: Option<state::Doc<IdentityHead>> = load(deps, Table::Syncs, &syncs::identity_key(&open.munchkin)).await?;
     let head = head.map(|head| head.value).unwrap_or_default();
-    let (upto, no_ecids) = (head.departures, head.extract.no_ecids);
+    let upto = head.departures;
     // What happened before a list was first written concerns nobody whom we know of.
     let seen = if open.head.state_key.is_none() { upto } else { open.state.merges_seen };
     for line in departures(deps, &open.munchkin, seen, upto).await? {
@@ -275,8 +297,7 @@ async fn learn_departures(deps: &Deps, open: &mut OpenList) -> Step<(bool, u64)>
         }
     }
     open.state.merges_seen = open.state.merges_seen.max(upto);
-    let looked_until = if head.told_at == 0 { 0 } else { head.told_at + deps.settings.scaled(STAGE_MS) };
-    Ok((no_ecids, looked_until))
+    Ok(head)
 }
 
 /// Reads the members of an adopted list: who was there before us, and who of them is tied to an ECID. `false`: there is

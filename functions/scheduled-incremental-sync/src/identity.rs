@@ -110,6 +110,11 @@ impl Worker<'_> {
             if backlog {
                 self.head.told_at = self.deps.now();
                 self.save().await?;
+            } else if self.head.told_at != 0 && !self.late() {
+                // Everybody has been told of the last of them.
+                self.head.told_at = 0;
+                self.head.calm_at = self.deps.now();
+                self.save().await?;
             }
         }
         if self.head.cursor.is_none() {

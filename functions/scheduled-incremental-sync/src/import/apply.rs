@@ -6,7 +6,7 @@ use domain::base::Base;
 use domain::fact::{Fact, RANK_FILE};
 use domain::{AudienceId, Ecid, MunchkinId};
 use futures::FutureExt as _;
-use ports::{Failure, Table};
+use ports::Table;
 use state::audience::{Head, Members, Said, add_todo, head_key, replace_base, take_said, want_pass};
 use state::bell::BellKey;
 use state::feeds::Feed;
@@ -18,6 +18,8 @@ use crate::propagate::many;
 
 /// Facts that are written before the deadline is looked at.
 const CHUNK: usize = 256;
+/// Time that is kept to write down how far it came, in ms.
+const RESERVE_MS: u64 = 10_000;
 
 /// A delivery's time, and what it stands for.
 #[derive(Debug, Clone, Copy)]
@@ -74,16 +76,25 @@ pub(super) async fn snapshots(
     Ok(())
 }
 
-/// Every row is a fact of its own; absence says nothing.
+/// Every row is a fact of its own; absence says nothing. `done`: so many of them, in this order, were written before.
+/// Returns how many are written now if the time was too short; `None`: all.
 pub(super) async fn facts(
     deps: &Deps,
     munchkin: &MunchkinId,
     feed: &str,
     when: When,
     content: BTreeMap<AudienceId, Sides>,
+    done: u64,
     deadline: u64,
-) -> Step<()> {
+) -> Step<Option<u64>> {
+    let deadline = deadline.saturating_sub(deps.settings.scaled(RESERVE_MS));
+    let mut written = 0;
     for (audience, sides) in content {
+        let count = sides.len();
+        if written + count <= done {
+            written += count;
+            continue;
+        }
         let now = deps.now();
         // First the head: whoever reads it from here on looks at the overlay.
         update(
@@ -105,16 +116,18 @@ pub(super) async fn facts(
             .map(|ecid| (*ecid, true))
             .chain(sides.outside.iter().map(|ecid| (*ecid, false)))
             .collect();
-        for chunk in all.chunks(CHUNK) {
-            let written = chunk.iter().map(|&(ecid, inside)| {
+        let skip = usize::try_from(done.saturating_sub(written)).unwrap_or(usize::MAX);
+        for (index, chunk) in all.chunks(CHUNK).enumerate().skip(skip / CHUNK) {
+            if deps.now() > deadline {
+                return Ok(Some(written + (index * CHUNK) as u64));
+            }
+            let facts = chunk.iter().map(|&(ecid, inside)| {
                 let fact = Fact { time: when.as_of, rank: RANK_FILE, inside };
                 take_said(deps, munchkin, &audience, ecid, Said::File(fact)).boxed()
             });
-            many(written).await?;
-            if deps.now() > deadline {
-                return Err(Failure::retry("an import takes longer than one invocation"));
-            }
+            many(facts).await?;
         }
+        written += count;
         if !followed(deps, munchkin).await?.contains(&audience) {
             continue;
         }
@@ -129,5 +142,5 @@ pub(super) async fn facts(
         }
         bell::mark(deps, &BellKey::audience(munchkin, &audience)).await?;
     }
-    Ok(())
+    Ok(None)
 }

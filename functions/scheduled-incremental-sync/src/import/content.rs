@@ -26,7 +26,7 @@ pub(super) struct Sides {
 }
 
 impl Sides {
-    fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         (self.inside.len() + self.outside.len()) as u64
     }
 

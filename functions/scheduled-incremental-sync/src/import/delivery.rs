@@ -93,18 +93,46 @@ pub(super) async fn settle(deps: &Deps, key: &Key, deadline: u64) -> Step<()> {
             let look = deps.now().saturating_add(deps.settings.scaled(LOOK_MS));
             return rest(deps, key, version, Some(look.min(*until))).await;
         }
-        if let Some(why) = take(deps, &feed, &delivery, &turn, deadline).await? {
-            change_delivery(deps, key, |found| {
-                let Some(found) = found.as_mut().filter(|found| found.version == version) else { return (false, ()) };
-                found.held = Some(why.clone());
-                found.look_at = None;
-                (true, ())
-            })
-            .await?;
-            continue;
+        match take(deps, &feed, &delivery, &turn, deadline).await? {
+            Outcome::Taken => {}
+            Outcome::Held(why) => {
+                change(deps, key, version, |found| {
+                    found.held = Some(why.clone());
+                    found.look_at = None;
+                })
+                .await?;
+                continue;
+            }
+            // The next tick goes on.
+            Outcome::More(progress) => {
+                let now = deps.now();
+                return change(deps, key, version, |found| {
+                    found.progress = progress;
+                    found.look_at = Some(now);
+                })
+                .await;
+            }
         }
         taken(deps, key, version).await?;
     }
+}
+
+/// What became of a delivery.
+enum Outcome {
+    Taken,
+    /// It waits for an operator, and why.
+    Held(String),
+    /// Facts that are written; the time was too short for the rest.
+    More(u64),
+}
+
+/// Changes a delivery, unless something came meanwhile.
+async fn change(deps: &Deps, key: &Key, version: u64, mut change: impl FnMut(&mut Delivery)) -> Step<()> {
+    change_delivery(deps, key, |found| {
+        let found = found.as_mut().filter(|found| found.version == version);
+        (found.map(&mut change).is_some(), ())
+    })
+    .await
 }
 
 /// Leaves a delivery until a time (ms), or until something comes.
@@ -118,13 +146,11 @@ async fn rest(deps: &Deps, key: &Key, version: u64, until: Option<u64>) -> Step<
 
 /// A version was taken in; what comes after it is another turn.
 async fn taken(deps: &Deps, key: &Key, version: u64) -> Step<()> {
-    change_delivery(deps, key, |found| {
-        let Some(found) = found.as_mut().filter(|found| found.version == version) else { return (false, ()) };
+    change(deps, key, version, |found| {
         found.taken = Some(version);
         found.held = None;
         found.decided = None;
         found.look_at = None;
-        (true, ())
     })
     .await
 }
@@ -219,8 +245,8 @@ struct Taken {
     unreadable: u64,
 }
 
-/// Takes in a delivery. Returns why it is held, if it is.
-async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadline: u64) -> Step<Option<String>> {
+/// Takes in a delivery.
+async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadline: u64) -> Step<Outcome> {
     let munchkin = &delivery.munchkin;
     let library = library(deps, feed, munchkin).await?;
     let (mut all, mut lines) = (Vec::new(), 0);
@@ -261,7 +287,7 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
     if !believed {
         match suspicion(deps, munchkin, feed.kind, &state, &content).await? {
             // The imports are marked once the delivery says so.
-            Suspicion::Held(why) => return Ok(Some(why)),
+            Suspicion::Held(why) => return Ok(Outcome::Held(why)),
             Suspicion::Met => met_at = Some(deps.now()),
             Suspicion::Nothing => {}
         }
@@ -281,7 +307,9 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
     let mut not_named = Vec::new();
     let (own, others) = if whole && feed.snapshots { own(feed, delivery, content) } else { (BTreeMap::new(), content) };
     snapshots(deps, munchkin, &feed.id, when, own).await?;
-    facts(deps, munchkin, &feed.id, when, others, deadline).await?;
+    if let Some(more) = facts(deps, munchkin, &feed.id, when, others, delivery.progress, deadline).await? {
+        return Ok(Outcome::More(more));
+    }
     if whole {
         not_named = unnamed(feed, delivery, &state.named, &named, when.time);
         for audience in &not_named {
@@ -302,7 +330,7 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
         };
         finish(deps, munchkin, taken.record, status, why).await?;
     }
-    Ok(None)
+    Ok(Outcome::Taken)
 }
 
 /// The audiences of which a whole delivery is a snapshot, and the others. An export of Experience Platform is of one audience;

@@ -446,6 +446,9 @@ pub struct Delivery {
     pub version: u64,
     /// The version that was taken in; `None`: none yet.
     pub taken: Option<u64>,
+    /// Facts of this version that are written already, where one invocation was too short for all.
+    #[serde(default)]
+    pub progress: u64,
     /// Why it waits for an operator, if it does.
     pub held: Option<String>,
     /// What the operator said: to be applied (`true`) or dropped.
@@ -471,6 +474,7 @@ impl Delivery {
             latest_at: now,
             version: 0,
             taken: None,
+            progress: 0,
             held: None,
             decided: None,
             look_at: None,
@@ -480,6 +484,7 @@ impl Delivery {
     /// Something came, at a time (ms): what was taken or held before is looked at anew.
     pub fn came(&mut self, now: u64) {
         self.version += 1;
+        self.progress = 0;
         self.latest_at = now;
         self.held = None;
         self.decided = None;

@@ -243,9 +243,12 @@ pub struct IdentityHead {
     pub cursor: Option<String>,
     /// When activities were last polled to their end, in ms.
     pub polled_at: u64,
-    /// When the audiences were last told of everything, in ms.
+    /// When the audiences were last told while many tokens wait for a first look-up, in ms; 0: there are not many.
     #[serde(default)]
     pub told_at: u64,
+    /// When the audiences had been told of the last of many tokens that waited for a first look-up, in ms.
+    #[serde(default)]
+    pub calm_at: u64,
     /// When leads were last read because somebody asked to, in ms.
     #[serde(default)]
     pub looked_at: u64,
