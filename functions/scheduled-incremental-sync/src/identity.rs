@@ -115,6 +115,8 @@ impl Worker<'_> {
                 self.head.told_at = 0;
                 self.head.calm_at = self.deps.now();
                 self.save().await?;
+                // Their loads are over with what the audiences make of that.
+                self.ring_lists().await?;
             }
         }
         if self.head.cursor.is_none() {

@@ -181,5 +181,6 @@ fn alarms_watch_what_is_counted() {
         assert!(sources.map(|entry| entry.expect("a file").path()).any(|path| counts(&path)), "{function}: {metric}");
     }
     let dead = ("AWS/SQS", "ApproximateNumberOfMessagesVisible");
-    assert_eq!(watched, BTreeSet::from([("AWS/ApiGateway", "4xx"), ("audience-sync", "pairs_sampled_out"), dead]));
+    let old = ("AWS/SQS", "ApproximateAgeOfOldestMessage");
+    assert_eq!(watched, BTreeSet::from([("AWS/ApiGateway", "4xx"), ("audience-sync", "pairs_sampled_out"), dead, old]));
 }
