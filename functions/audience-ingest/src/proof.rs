@@ -42,7 +42,7 @@ impl Proof {
                 feed.signature_header
             ),
             Self::Bearer => {
-                "expected a token of this feed in the header authorization: Bearer and the token".to_owned()
+                "expected a token of this feed in the header authorization, by the scheme \"Bearer\"".to_owned()
             }
         }
     }
