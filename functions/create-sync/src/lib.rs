@@ -4,16 +4,26 @@
 //! Everything runs over the ports; a request and a response are plain values, so that Lambda, the local stack, the
 //! simulation and the tests call the same [`handle`].
 
+mod access;
+mod audit;
+mod compare;
+mod console;
 mod control;
 mod create;
+mod download;
+mod explain;
+mod export;
 mod feeds;
 mod library;
 mod lists;
 mod orders;
 mod page;
 mod people;
+mod preview;
 mod problem;
 mod routes;
+mod runs;
+mod setup;
 mod sources;
 mod view;
 

@@ -8,7 +8,10 @@ use state::syncs::{Subscription, subscriptions};
 use state::{Deps, Doc, load, syncs};
 
 use crate::problem::{Answer, Problem};
-use crate::{control, create, feeds, library, lists, orders, page, people, view};
+use crate::{
+    access, audit, compare, console, control, create, download, explain, export, feeds, library, lists, orders, page,
+    people, preview, runs, setup, view,
+};
 
 /// A request, as the HTTP API hands it on.
 #[derive(Debug, Clone, Default)]
@@ -76,7 +79,7 @@ impl Response {
 pub const BODY_BYTES: usize = 64 * 1024;
 
 /// Every route: method and path, `*` for one segment.
-const ROUTES: [(&str, &str); 28] = [
+const ROUTES: [(&str, &str); 45] = [
     ("GET", "/"),
     ("GET", "/status"),
     ("GET", "/imports"),
@@ -105,6 +108,23 @@ const ROUTES: [(&str, &str); 28] = [
     ("POST", "/syncs/*/put-back"),
     ("POST", "/syncs/*/verify"),
     ("POST", "/syncs/*/not-delivered"),
+    ("POST", "/syncs/preview"),
+    ("GET", "/previews/*"),
+    ("GET", "/syncs/*/rejects"),
+    ("GET", "/syncs/*/runs"),
+    ("GET", "/syncs/*/history"),
+    ("POST", "/explain"),
+    ("POST", "/syncs/*/compare"),
+    ("GET", "/comparisons/*"),
+    ("POST", "/syncs/*/download"),
+    ("GET", "/downloads/*"),
+    ("GET", "/setup"),
+    ("GET", "/audit"),
+    ("GET", "/export"),
+    ("POST", "/import"),
+    ("GET", "/console/*"),
+    ("GET", "/me"),
+    ("GET", "/openapi.json"),
 ];
 
 /// Answers one request. `deadline` (ms): calls to Marketo wait for their turn no longer.
@@ -188,6 +208,23 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
         ("POST", ["syncs", id, "not-delivered"]) => {
             orders::not_delivered(deps, find(deps, id).await?, request).await.map(noted)
         }
+        ("POST", ["syncs", "preview"]) => preview::post(deps, &chosen(deps, request).await?, request, deadline).await,
+        ("GET", ["previews", id]) => preview::get(deps, &chosen(deps, request).await?, id, deadline).await.map(ok),
+        ("GET", ["syncs", id, "rejects"]) => runs::rejects(deps, &find(deps, id).await?, request).await,
+        ("GET", ["syncs", id, "runs"]) => runs::runs(deps, &find(deps, id).await?, request).await,
+        ("GET", ["syncs", id, "history"]) => runs::history(deps, &find(deps, id).await?, request).await,
+        ("POST", ["explain"]) => explain::explain(deps, &chosen(deps, request).await?, request, deadline).await.map(ok),
+        ("POST", ["syncs", id, "compare"]) => compare::post(deps, &find(deps, id).await?, request, deadline).await,
+        ("GET", ["comparisons", id]) => compare::get(deps, &chosen(deps, request).await?, id).await.map(ok),
+        ("POST", ["syncs", id, "download"]) => download::post(deps, &find(deps, id).await?).await,
+        ("GET", ["downloads", id]) => download::get(deps, &chosen(deps, request).await?, id).await.map(ok),
+        ("GET", ["setup"]) => setup::check(deps, maybe(deps, request).await?.as_ref(), deadline).await.map(ok),
+        ("GET", ["audit"]) => audit::audit(deps, request).await,
+        ("GET", ["export"]) => export::export(deps, &chosen(deps, request).await?).await.map(ok),
+        ("POST", ["import"]) => export::import(deps, request, deadline).await.map(ok),
+        ("GET", ["console", file]) => console::file(request, file),
+        ("GET", ["me"]) => access::me(request).map(ok),
+        ("GET", ["openapi.json"]) => console::contract(request),
         _ => Err(no_route(&parts)),
     }
 }
