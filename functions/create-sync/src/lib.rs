@@ -10,6 +10,7 @@ mod compare;
 mod console;
 mod control;
 mod create;
+mod csv;
 mod download;
 mod explain;
 mod export;
