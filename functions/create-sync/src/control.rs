@@ -154,7 +154,7 @@ pub(crate) async fn put_subscription(deps: &Deps, request: &Request) -> Answer<R
     Ok(Response::json(if new { 201 } else { 200 }, &body))
 }
 
-fn read_subscription(body: &Value) -> Answer<Subscription> {
+pub(crate) fn read_subscription(body: &Value) -> Answer<Subscription> {
     let mut errors: Vec<(String, String)> = Vec::new();
     let munchkin_id = body["munchkin_id"].as_str().and_then(MunchkinId::parse);
     if munchkin_id.is_none() {

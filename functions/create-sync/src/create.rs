@@ -110,6 +110,11 @@ impl WantedList {
     }
 }
 
+/// Whether a body has the shape that `POST /syncs` takes.
+pub(crate) fn checked(body: &Value) -> Answer<()> {
+    Wanted::read(body).map(drop)
+}
+
 /// One of the words of an enumeration; absent or null is its default.
 fn choice<T: Default + serde::de::DeserializeOwned>(
     body: &Value,

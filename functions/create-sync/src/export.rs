@@ -1,18 +1,324 @@
-//! All that an operator has set up, to be set up elsewhere.
+//! All that an operator has set up, to be set up elsewhere: the subscription, its feeds and its syncs. No member, no
+//! match and no secret is in it.
 
-use serde_json::Value;
-use state::Deps;
-use state::syncs::Subscription;
+use std::collections::BTreeMap;
+
+use domain::{ListId, MunchkinId};
+use serde_json::{Map, Value, json};
+use state::feeds::feeds as declared;
+use state::syncs::{Start, Status, Subscription, Sync};
+use state::{Deps, syncs};
 
 use crate::problem::{Answer, Problem};
-use crate::routes::Request;
+use crate::routes::{Request, Response};
+use crate::{control, create, feeds, orders, view};
 
-/// `GET /export`.
-pub(crate) async fn export(_deps: &Deps, _subscription: &Subscription) -> Answer<Value> {
-    Err(Problem::new(501, "this route is not there yet"))
+/// Version of what is exported.
+const VERSION: u64 = 1;
+/// An import begins nothing that it may not end before its time is over, in ms.
+const RESERVE_MS: u64 = 8_000;
+/// Fields of an exported sync beside those of `POST /syncs`.
+const PAUSED: &str = "paused";
+
+/// `GET /export`. Stopped syncs are over, and stay behind.
+pub(crate) async fn export(deps: &Deps, subscription: &Subscription) -> Answer<Value> {
+    let munchkin = &subscription.munchkin_id;
+    let feeds: BTreeMap<String, Value> =
+        declared(deps, munchkin).await?.into_iter().map(|feed| (feed.id.clone(), feeds::declaration(&feed))).collect();
+    let syncs = view::in_order(deps, munchkin).await?;
+    let syncs: Vec<Value> = syncs.iter().filter(|sync| is_live(sync)).map(of_sync).collect();
+    Ok(json!({"version": VERSION, "subscription": settings(subscription), "feeds": feeds, "syncs": syncs}))
 }
 
-/// `POST /import`.
-pub(crate) async fn import(_deps: &Deps, _request: &Request, _deadline: u64) -> Answer<Value> {
-    Err(Problem::new(501, "this route is not there yet"))
+const fn is_live(sync: &Sync) -> bool {
+    matches!(sync.status, Status::Creating | Status::Active | Status::Paused)
+}
+
+/// The body of `PUT /subscription` that makes it again.
+fn settings(subscription: &Subscription) -> Value {
+    let mut all = json!(subscription);
+    if let Some(all) = all.as_object_mut() {
+        all.remove("v");
+    }
+    all
+}
+
+/// The body of `POST /syncs` that makes it again, its list both by id and by name, and whether it is paused.
+fn of_sync(sync: &Sync) -> Value {
+    json!({
+        "audience_id": sync.audience,
+        "list": {"id": sync.list.id, "name": sync.list.name, "folder_id": sync.list.folder_id},
+        "leaving": sync.leaving,
+        "members_before": sync.members_before,
+        "start": sync.start,
+        "guard": sync.guard,
+        PAUSED: sync.status == Status::Paused,
+    })
+}
+
+/// One thing that an import is about, and what would become of it.
+struct Change {
+    what: &'static str,
+    name: String,
+    change: &'static str,
+    fields: Vec<String>,
+    why: Option<String>,
+    done: Option<bool>,
+}
+
+impl Change {
+    fn new(what: &'static str, name: impl Into<String>, change: &'static str) -> Self {
+        Self { what, name: name.into(), change, fields: Vec::new(), why: None, done: None }
+    }
+
+    fn cannot(what: &'static str, name: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { why: Some(why.into()), ..Self::new(what, name, "cannot") }
+    }
+
+    /// Adds, changes or leaves what stands there.
+    fn of(what: &'static str, name: impl Into<String>, stands: Option<&Value>, wanted: &Value) -> Self {
+        let Some(stands) = stands else { return Self::new(what, name, "add") };
+        let fields = differences(stands, wanted);
+        Self { fields: fields.clone(), ..Self::new(what, name, if fields.is_empty() { "same" } else { "change" }) }
+    }
+
+    fn json(&self) -> Value {
+        let Self { what, name, change, fields, why, done } = self;
+        let mut row = json!({"what": what, "name": name, "change": change, "fields": fields, "why": why});
+        if let Some(done) = done {
+            row["done"] = json!(done);
+        }
+        row
+    }
+
+    /// Notes how it went.
+    fn ended(&mut self, outcome: Answer<()>) {
+        self.done = Some(outcome.is_ok());
+        if let Err(problem) = outcome {
+            self.why = Some(problem.detail().to_owned());
+        }
+    }
+}
+
+/// Members in which two objects differ.
+fn differences(stands: &Value, wanted: &Value) -> Vec<String> {
+    let empty = Map::new();
+    let (stands, wanted) = (stands.as_object().unwrap_or(&empty), wanted.as_object().unwrap_or(&empty));
+    let differs = |name: &&String| wanted.get(*name) != stands.get(*name);
+    wanted.keys().filter(differs).cloned().collect()
+}
+
+/// `POST /import`: says what would change, and with `"apply": true` changes it. What only Marketo or Adobe can tell (a name
+/// that is taken, an audience that is gone) shows when it is applied. It may be sent again, also after it has stopped
+/// half-way: what stands already is left alone.
+pub(crate) async fn import(deps: &Deps, request: &Request, deadline: u64) -> Answer<Value> {
+    let body = request.json()?;
+    let mut errors = orders::unknown(&body, &["export", "apply", "munchkin_id"], "");
+    let apply = match &body["apply"] {
+        Value::Null => false,
+        Value::Bool(apply) => *apply,
+        _ => {
+            errors.push(("/apply".into(), "expected true or false".into()));
+            false
+        }
+    };
+    let export = &body["export"];
+    if export["version"] != VERSION {
+        errors.push(("/export/version".into(), format!("expected {VERSION}: what GET /export answers")));
+    }
+    let other = &body["munchkin_id"];
+    let target = other.as_str().and_then(MunchkinId::parse);
+    if target.is_none() && !other.is_null() {
+        errors.push(("/munchkin_id".into(), format!("expected {}, or nothing", MunchkinId::EXPECTED)));
+    }
+    if !errors.is_empty() {
+        return Err(Problem::fields(errors));
+    }
+    let exported = control::read_subscription(&export["subscription"])
+        .map_err(|problem| problem.within("/export/subscription"))?;
+    let feeds = entries(&export["feeds"])?;
+    let syncs = match &export["syncs"] {
+        Value::Null => Vec::new(),
+        Value::Array(syncs) => syncs.clone(),
+        _ => return Err(Problem::fields(vec![("/export/syncs".into(), "expected a list".into())])),
+    };
+    let munchkin = target.unwrap_or_else(|| exported.munchkin_id.clone());
+    let same_instance = munchkin == exported.munchkin_id;
+
+    let mut changes = Vec::new();
+    let stands = syncs::subscription(deps, &munchkin).await?;
+    let wanted = Subscription { munchkin_id: munchkin.clone(), ..exported };
+    let mut change =
+        Change::of("subscription", munchkin.as_str(), stands.as_ref().map(settings).as_ref(), &settings(&wanted));
+    if apply && matches!(change.change, "add" | "change") {
+        let request = with_body("PUT", &settings(&wanted));
+        change.ended(control::put_subscription(deps, &request).await.map(drop));
+    }
+    changes.push(change);
+
+    let standing = declared(deps, &munchkin).await?;
+    for (id, wanted) in feeds {
+        let stands = standing.iter().find(|feed| feed.id == id).map(feeds::declaration);
+        let mut change = match feeds::checked(&id, &wanted) {
+            Ok(feed) => Change::of("feed", &id, stands.as_ref(), &feeds::declaration(&feed)),
+            Err(problem) => Change::cannot("feed", &id, problem.detail()),
+        };
+        if stands.is_some_and(|stands| stands["kind"] != wanted["kind"]) {
+            change = Change::cannot("feed", &id, "a feed keeps its kind: give the other one another id");
+        }
+        if apply && matches!(change.change, "add" | "change") {
+            change.ended(feeds::put(deps, &munchkin, &id, &with_body("PUT", &wanted)).await.map(drop));
+        }
+        changes.push(change);
+    }
+
+    let standing = view::in_order(deps, &munchkin).await?;
+    let standing: Vec<&Sync> = standing.iter().filter(|sync| is_live(sync)).collect();
+    for (place, wanted) in syncs.iter().enumerate() {
+        let name = format!("{} → {}", text(&wanted["audience_id"]), text(&wanted["list"]["name"]));
+        let body = body_of(wanted, same_instance);
+        let stands = standing.iter().find(|sync| feeds_same(sync, &body, wanted)).copied();
+        let mut change = sync_change(&name, place, &body, wanted, stands);
+        if apply && matches!(change.change, "add" | "change") {
+            if deps.now() + deps.settings.scaled(RESERVE_MS) > deadline {
+                change.done = Some(false);
+                change.why =
+                    Some("the time of this request is over: send it again, and it goes on from here".to_owned());
+            } else {
+                let outcome = set_up(deps, &munchkin, &body, wanted, stands, deadline).await;
+                change.ended(outcome);
+            }
+        }
+        changes.push(change);
+    }
+    let changes: Vec<Value> = changes.iter().map(Change::json).collect();
+    Ok(json!({"munchkin_id": munchkin, "changes": changes}))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("?")
+}
+
+fn entries(feeds: &Value) -> Answer<Vec<(String, Value)>> {
+    match feeds {
+        Value::Null => Ok(Vec::new()),
+        Value::Object(feeds) => Ok(feeds.iter().map(|(id, feed)| (id.clone(), feed.clone())).collect()),
+        _ => {
+            Err(Problem::fields(vec![("/export/feeds".into(), "expected an object: settings by the feed's id".into())]))
+        }
+    }
+}
+
+fn with_body(method: &str, body: &Value) -> Request {
+    Request { method: method.to_owned(), body: body.to_string().into_bytes(), ..Request::default() }
+}
+
+/// The body of `POST /syncs`. In the instance that it comes from a list goes by its id; in another one by its name, for
+/// ids are of one instance.
+fn body_of(wanted: &Value, same_instance: bool) -> Value {
+    let mut body = wanted.clone();
+    if let Some(fields) = body.as_object_mut() {
+        fields.remove(PAUSED);
+    }
+    let list = &wanted["list"];
+    body["list"] = match list["id"].as_u64().filter(|_| same_instance) {
+        Some(id) => json!({"id": id}),
+        // Folders have other ids there.
+        None if !same_instance => json!({"name": list["name"]}),
+        None => json!({"name": list["name"], "folder_id": list["folder_id"]}),
+    };
+    body
+}
+
+/// Whether a sync feeds the same list from the same audience.
+fn feeds_same(sync: &Sync, body: &Value, wanted: &Value) -> bool {
+    let start = if wanted["start"].is_null() { json!(Start::default()) } else { wanted["start"].clone() };
+    let list = match body["list"]["id"].as_u64() {
+        Some(id) => sync.list.id == Some(id as ListId),
+        None => body["list"]["name"] == json!(sync.list.name),
+    };
+    json!(sync.audience) == body["audience_id"] && list && json!(sync.start) == start
+}
+
+fn sync_change(name: &str, place: usize, body: &Value, wanted: &Value, stands: Option<&Sync>) -> Change {
+    if !wanted[PAUSED].is_boolean() && !wanted[PAUSED].is_null() {
+        return Change::cannot("sync", name, format!("/export/syncs/{place}/{PAUSED}: expected true or false"));
+    }
+    if let Err(problem) = create::checked(body) {
+        return Change::cannot("sync", name, problem.within(&format!("/export/syncs/{place}")).detail());
+    }
+    let Some(stands) = stands else { return Change::new("sync", name, "add") };
+    let (mut have, mut want) = (of_sync(stands), wanted.clone());
+    for side in [&mut have, &mut want] {
+        if let Some(fields) = side.as_object_mut() {
+            fields.remove("list");
+            // What is not said is left as it stands.
+            fields.retain(|_, value| !value.is_null());
+        }
+    }
+    let change = Change::of("sync", name, Some(&have), &want);
+    let fixed: Vec<&str> = change
+        .fields
+        .iter()
+        .map(String::as_str)
+        .filter(|field| matches!(*field, "leaving" | "members_before"))
+        .collect();
+    if fixed.is_empty() {
+        return change;
+    }
+    let why = format!("{} of a sync cannot be changed: stop it and make a new one", fixed.join(" and "));
+    Change { fields: change.fields.clone(), ..Change::cannot("sync", name, why) }
+}
+
+/// Makes or changes one sync.
+async fn set_up(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    body: &Value,
+    wanted: &Value,
+    stands: Option<&Sync>,
+    deadline: u64,
+) -> Answer<()> {
+    let id = match stands {
+        Some(sync) => {
+            orders::guard(deps, sync.clone(), &with_body("POST", &wanted["guard"])).await?;
+            sync.id.clone()
+        }
+        None => {
+            let subscription = syncs::subscription(deps, munchkin).await?;
+            let subscription = subscription.ok_or_else(|| Problem::new(404, "the subscription could not be set up"))?;
+            made(deps, &subscription, body, deadline).await?
+        }
+    };
+    let sync = crate::routes::load_sync(deps, munchkin, &id).await?.map(|found| found.value);
+    match (sync, wanted[PAUSED].as_bool()) {
+        (Some(sync), Some(true)) if sync.status == Status::Active => control::pause(deps, sync).await.map(drop),
+        (Some(sync), Some(false)) if sync.status == Status::Paused => {
+            control::resume(deps, sync, deadline).await.map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes a sync; a name that exactly one list has already means that list. Returns its id.
+async fn made(deps: &Deps, subscription: &Subscription, body: &Value, deadline: u64) -> Answer<String> {
+    let answer = create::post(deps, subscription, &with_body("POST", body), deadline).await;
+    let answer = answer.unwrap_or_else(|problem| problem.response());
+    let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let existing = said["existing_lists"].as_array().map(Vec::as_slice);
+    if let (409, Some([only])) = (answer.status, existing) {
+        let mut by_id = body.clone();
+        by_id["list"] = json!({"id": only["id"]});
+        let request = with_body("POST", &by_id);
+        return id_of(&create::post(deps, subscription, &request, deadline).await?);
+    }
+    id_of(&answer)
+}
+
+fn id_of(answer: &Response) -> Answer<String> {
+    let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    match (answer.status, said["id"].as_str()) {
+        (200..=299, Some(id)) => Ok(id.to_owned()),
+        (status, _) => Err(Problem::new(status, text(&said["detail"]))),
+    }
 }

@@ -266,13 +266,25 @@ pub(crate) async fn feeds(deps: &Deps, munchkin: &MunchkinId) -> Answer<Value> {
     Ok(Value::Array(rows))
 }
 
-/// `PUT /feeds/{id}`.
-pub(crate) async fn put(deps: &Deps, munchkin: &MunchkinId, id: &str, request: &Request) -> Answer<Value> {
+/// A feed as a body declares it, if it may be declared so.
+pub(crate) fn checked(id: &str, body: &Value) -> Answer<Feed> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if id.is_empty() || id.len() > FEED_BYTES || !id.bytes().all(plain) {
         return Err(Problem::new(400, "a feed's id takes 1 to 64 letters, digits, dots, hyphens and underscores"));
     }
-    let feed = read(id, &request.json()?)?;
+    read(id, body)
+}
+
+/// The body of `PUT /feeds/{id}` that declares a feed again.
+pub(crate) fn declaration(feed: &Feed) -> Value {
+    let all = json!(feed);
+    let settings = settings(feed.kind).into_iter().map(|name| (name.to_owned(), all[name].clone()));
+    settings.chain([("kind".to_owned(), json!(feed.kind))]).collect()
+}
+
+/// `PUT /feeds/{id}`.
+pub(crate) async fn put(deps: &Deps, munchkin: &MunchkinId, id: &str, request: &Request) -> Answer<Value> {
+    let feed = checked(id, &request.json()?)?;
     let before = update(
         deps,
         Table::Syncs,

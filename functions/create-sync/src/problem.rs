@@ -51,6 +51,17 @@ impl Problem {
         self
     }
 
+    /// The same, where what was read stands deeper in the body.
+    pub(crate) fn within(mut self, prefix: &str) -> Self {
+        for (pointer, _) in &mut self.errors {
+            pointer.insert_str(0, prefix);
+        }
+        if let [(pointer, detail)] = self.errors.as_slice() {
+            self.detail = format!("{pointer}: {detail}");
+        }
+        self
+    }
+
     pub(crate) fn detail(&self) -> &str {
         &self.detail
     }
