@@ -12,8 +12,8 @@ use bytes::Bytes;
 use doubles::adobe::Adobe;
 use doubles::marketo::Marketo;
 use ports::{
-    Clock, Credentials, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError, PortResult, Ports,
-    Queue, Queues, Random, Read, Secrets, StreamSecrets, Table, Tables, Vendor,
+    Announcement, Bus, Clock, Credentials, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError,
+    PortResult, Ports, Queue, Queues, Random, Read, Secrets, StreamSecrets, Table, Tables, Vendor,
 };
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -101,6 +101,14 @@ pub struct Store {
     pub streams: Option<StreamSecrets>,
     /// How often those were read.
     pub streams_read: u64,
+    /// Everything that was announced on the bus, in order.
+    pub announced: Vec<Announcement>,
+    /// Bodies that the webhook took, in order, with its path.
+    pub hooked: Vec<(String, serde_json::Value)>,
+    /// The webhook answers 503.
+    pub hook_is_down: bool,
+    /// Messages in dead-letter queues, by queue.
+    pub dead_letters: BTreeMap<String, u64>,
     /// Port calls so far.
     pub calls: u64,
     /// Virtual time that a port call takes, in ms; 0 where somebody else turns the clock.
@@ -134,6 +142,10 @@ impl Sim {
             late: Vec::new(),
             streams: None,
             streams_read: 0,
+            announced: Vec::new(),
+            hooked: Vec::new(),
+            hook_is_down: false,
+            dead_letters: BTreeMap::new(),
             calls: 0,
             port_ms: 2,
         })))
@@ -153,6 +165,7 @@ impl Sim {
             objects: sim.clone(),
             queues: sim.clone(),
             http: sim.clone(),
+            bus: sim.clone(),
             secrets: sim.clone(),
             clock: sim.clone(),
             random: sim,
@@ -430,7 +443,24 @@ impl Queues for Sim {
         }
         if lost { Err(unknown("SQS")) } else { Ok(()) }
     }
+
+    async fn dead_letters(&self) -> PortResult<BTreeMap<String, u64>> {
+        self.enter("SQS", false).await?;
+        Ok(self.lock().dead_letters.clone())
+    }
 }
+
+#[async_trait]
+impl Bus for Sim {
+    async fn announce(&self, announcements: Vec<Announcement>) -> PortResult<()> {
+        let lost = self.enter("EventBridge", true).await?;
+        self.lock().announced.extend(announcements);
+        if lost { Err(unknown("EventBridge")) } else { Ok(()) }
+    }
+}
+
+/// The host of the webhook of somebody who wants to know.
+pub const HOOK: &str = "hook.test";
 
 /// Whether an address is one of Adobe's interfaces.
 #[must_use]
@@ -451,6 +481,15 @@ impl Http for Sim {
             return Err(PortError::Unavailable { service: "HTTP", reason: "connection refused".into() });
         }
         let path = request.uri().path();
+        if request.uri().host() == Some(HOOK) {
+            if store.hook_is_down {
+                return Ok(http::Response::builder().status(503).body(Vec::new()).unwrap_or_default());
+            }
+            let body = serde_json::from_slice(request.body()).unwrap_or_default();
+            let path = path.to_owned();
+            store.hooked.push((path, body));
+            return Ok(http::Response::new(Vec::new()));
+        }
         if is_adobes(path) {
             return Ok(store.adobe.handle(now, &request));
         }

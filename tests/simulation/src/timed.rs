@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use doubles::marketo::Marketo;
 use ports::{
-    Clock, Credentials, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError, PortResult, Ports,
-    Queue, Queues, Random, Read, Secrets, StreamSecrets, Table, Tables, Vendor,
+    Announcement, Bus, Clock, Credentials, Expect, Http, Item, Key, ObjectInfo, Objects, Outgoing, Page, PortError,
+    PortResult, Ports, Queue, Queues, Random, Read, Secrets, StreamSecrets, Table, Tables, Vendor,
 };
 use rand::Rng as _;
 
@@ -74,6 +74,7 @@ impl Timed {
             objects: ports.clone(),
             queues: ports.clone(),
             http: ports.clone(),
+            bus: ports.clone(),
             secrets: ports.clone(),
             clock: ports.clone(),
             random: ports,
@@ -354,5 +355,18 @@ impl Queues for Timed {
         let sent = Queues::send(&self.sim, queue, messages).await;
         self.tell();
         sent
+    }
+
+    async fn dead_letters(&self) -> PortResult<BTreeMap<String, u64>> {
+        self.take(QUEUES).await;
+        Queues::dead_letters(&self.sim).await
+    }
+}
+
+#[async_trait]
+impl Bus for Timed {
+    async fn announce(&self, announcements: Vec<Announcement>) -> PortResult<()> {
+        self.take(QUEUES).await;
+        self.sim.announce(announcements).await
     }
 }

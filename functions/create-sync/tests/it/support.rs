@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use create_sync::{Request, Response, handle};
+use create_sync::{Caller, Request, Response, handle};
 use domain::report::{AudienceCounts, MemberCounts, PeopleCounts};
 use domain::{AudienceId, LeadSet, MunchkinId};
 use doubles::adobe::{self, Adobe, Lifecycle};
@@ -341,6 +341,7 @@ impl World {
             objects: outside.clone(),
             queues: outside.clone(),
             http: outside.clone(),
+            bus: Arc::new(ports::NoBus),
             secrets: outside.clone(),
             clock: outside.clone(),
             random: outside.clone(),
@@ -382,6 +383,8 @@ impl World {
             query: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             body: body.to_vec(),
+            caller: Some(Caller::local()),
+            sign_in: None,
         };
         block_on(handle(&self.deps, request, self.deps.now() + 30_000))
     }

@@ -89,6 +89,7 @@ pub async fn connect(
         objects: Arc::new(objects),
         queues: queues.clone(),
         http: Arc::new(ReqwestHttp::new()?),
+            bus: Arc::new(ports::NoBus),
         secrets: Arc::new(KeptSecrets::new(secrets_client(&sdk), sources, streams)),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),

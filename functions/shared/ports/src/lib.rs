@@ -7,6 +7,7 @@
 mod credentials;
 mod failure;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -270,9 +271,42 @@ pub trait Objects: Send + Sync {
 pub trait Queues: Send + Sync {
     /// Sends all messages, split as the queue demands. An error means that some may have been sent.
     async fn send(&self, queue: Queue, messages: Vec<Outgoing>) -> PortResult<()>;
+
+    /// How many messages lie in each dead-letter queue, by its name; about as many, and only those that are not empty.
+    /// Where the function is given none, there are none.
+    async fn dead_letters(&self) -> PortResult<BTreeMap<String, u64>> {
+        Ok(BTreeMap::new())
+    }
 }
 
-/// HTTP to Marketo and Adobe.
+/// Something that happened and that others may act upon: an event of the deployment's event bus.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Announcement {
+    /// What kind of thing, such as `Incident began`: the event's detail type.
+    pub kind: &'static str,
+    /// The event: a JSON object without anything personal, at most 200 KB.
+    pub detail: serde_json::Value,
+}
+
+/// The event bus.
+#[async_trait]
+pub trait Bus: Send + Sync {
+    /// Announces all of them. An error means that some may have been announced.
+    async fn announce(&self, announcements: Vec<Announcement>) -> PortResult<()>;
+}
+
+/// The bus of a deployment that has none: nobody hears anything.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoBus;
+
+#[async_trait]
+impl Bus for NoBus {
+    async fn announce(&self, _: Vec<Announcement>) -> PortResult<()> {
+        Ok(())
+    }
+}
+
+/// HTTP to Marketo and Adobe, and to the webhooks that an operator names.
 #[async_trait]
 pub trait Http: Send + Sync {
     /// Sends one request and reads the whole answer, at most `timeout_ms`. [`PortError::Unavailable`] only if
@@ -318,8 +352,10 @@ pub struct Ports {
     pub objects: Arc<dyn Objects>,
     /// Queues.
     pub queues: Arc<dyn Queues>,
-    /// HTTP to Marketo and Adobe.
+    /// HTTP to Marketo and Adobe, and to webhooks.
     pub http: Arc<dyn Http>,
+    /// The event bus.
+    pub bus: Arc<dyn Bus>,
     /// The vendors' credentials, and the secrets of streams.
     pub secrets: Arc<dyn Secrets>,
     /// Time.

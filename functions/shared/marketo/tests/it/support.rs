@@ -256,6 +256,7 @@ impl World {
             objects: outside.clone(),
             queues: outside.clone(),
             http: outside.clone(),
+            bus: Arc::new(ports::NoBus),
             secrets: outside.clone(),
             clock: outside.clone(),
             random: outside.clone(),
