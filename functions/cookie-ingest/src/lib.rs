@@ -26,4 +26,5 @@ pub const USES: lambda::Uses = lambda::Uses {
     marketo: false,
     adobe: false,
     streams: false,
+    access: false,
 };

@@ -1,5 +1,5 @@
 //! The control plane: browses audiences and lists, makes, shows, pauses, resumes, runs and stops syncs, answers
-//! their reports, takes what operators decide about a list, and serves the page. It never writes the members of a list.
+//! their reports, takes what operators decide about a list, and serves the console. It never writes the members of a list.
 //!
 //! Everything runs over the ports; a request and a response are plain values, so that Lambda, the local stack, the
 //! simulation and the tests call the same [`handle`].
@@ -18,7 +18,6 @@ mod feeds;
 mod library;
 mod lists;
 mod orders;
-mod page;
 mod people;
 mod preview;
 mod problem;
@@ -28,8 +27,9 @@ mod setup;
 mod sources;
 mod view;
 
+pub use access::{Caller, Needs, Role, SignIn};
 pub use create::resume;
-pub use routes::{BODY_BYTES, Request, Response, handle};
+pub use routes::{BODY_BYTES, ROUTES, Request, Response, handle};
 
 /// What the function reads from its environment.
 pub const USES: lambda::Uses = lambda::Uses {
@@ -40,4 +40,5 @@ pub const USES: lambda::Uses = lambda::Uses {
     marketo: true,
     adobe: true,
     streams: false,
+    access: true,
 };

@@ -1,6 +1,6 @@
 //! The Lambda function `create-sync`: wiring only.
 
-use create_sync::{Request, USES, handle, resume};
+use create_sync::{Caller, Request, SignIn, USES, handle, resume};
 use lambda::{HttpEvent, http_answer};
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 async fn main() -> anyhow::Result<()> {
     let app = lambda::start("create-sync", &USES).await?;
     let deps = lambda::deps(&app).await;
-    lambda::run(app, move |_, invocation| {
+    lambda::run(app, move |app, invocation| {
         let deps = deps.clone();
         async move {
             let Some(event) = HttpEvent::read(&invocation.event) else {
@@ -16,8 +16,10 @@ async fn main() -> anyhow::Result<()> {
                 return Ok(Value::Null);
             };
             let query = form_urlencoded::parse(event.query.as_bytes()).into_owned().collect();
+            let access = app.config.access.as_ref();
+            let (caller, sign_in) = (Caller::of(access, event.claims.as_ref()), SignIn::of(access));
             let HttpEvent { method, path, headers, body, .. } = event;
-            let request = Request { method, path, query, headers, body };
+            let request = Request { method, path, query, headers, body, caller, sign_in };
             let answer = handle(&deps, request, invocation.deadline_ms).await;
             Ok(http_answer(answer.status, answer.content_type, &answer.headers, &answer.body))
         }

@@ -7,10 +7,11 @@ use state::budget::Purpose;
 use state::syncs::{Subscription, subscriptions};
 use state::{Deps, Doc, load, syncs};
 
+use crate::access::{Caller, Needs, Role, SignIn};
 use crate::problem::{Answer, Problem};
 use crate::{
-    access, audit, compare, console, control, create, download, explain, export, feeds, library, lists, orders, page,
-    people, preview, runs, setup, view,
+    access, audit, compare, console, control, create, download, explain, export, feeds, library, lists, orders, people,
+    preview, runs, setup, view,
 };
 
 /// A request, as the HTTP API hands it on.
@@ -26,9 +27,18 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// The body, decoded.
     pub body: Vec<u8>,
+    /// Who calls; `None`: nobody has said so, and only public routes answer.
+    pub caller: Option<Caller>,
+    /// Where the console signs people in; `None`: nobody signs in.
+    pub sign_in: Option<SignIn>,
 }
 
 impl Request {
+    /// Who calls. A route that needs somebody is not reached without.
+    pub(crate) fn caller(&self) -> Caller {
+        self.caller.clone().unwrap_or_else(|| Caller { name: "nobody".to_owned(), role: Role::Nobody })
+    }
+
     /// The first query parameter with this name.
     pub(crate) fn param(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
@@ -78,53 +88,59 @@ impl Response {
 /// Largest body of a request, in bytes. Ours: the largest that makes sense is a few hundred.
 pub const BODY_BYTES: usize = 64 * 1024;
 
-/// Every route: method and path, `*` for one segment.
-const ROUTES: [(&str, &str); 45] = [
-    ("GET", "/"),
-    ("GET", "/status"),
-    ("GET", "/imports"),
-    ("POST", "/imports/decide"),
-    ("GET", "/subscription"),
-    ("PUT", "/subscription"),
-    ("POST", "/subscription/hint-secrets"),
-    ("POST", "/people/erase"),
-    ("GET", "/people/erase/*"),
-    ("GET", "/feeds"),
-    ("PUT", "/feeds/*"),
-    ("GET", "/folders"),
-    ("GET", "/folders/*/audiences"),
-    ("GET", "/lists"),
-    ("GET", "/list-folders"),
-    ("GET", "/syncs"),
-    ("POST", "/syncs"),
-    ("GET", "/syncs/*"),
-    ("GET", "/syncs/*/report"),
-    ("POST", "/syncs/*/pause"),
-    ("POST", "/syncs/*/resume"),
-    ("POST", "/syncs/*/stop"),
-    ("POST", "/syncs/*/run"),
-    ("POST", "/syncs/*/guard"),
-    ("POST", "/syncs/*/held"),
-    ("POST", "/syncs/*/put-back"),
-    ("POST", "/syncs/*/verify"),
-    ("POST", "/syncs/*/not-delivered"),
-    ("POST", "/syncs/preview"),
-    ("GET", "/previews/*"),
-    ("GET", "/syncs/*/rejects"),
-    ("GET", "/syncs/*/runs"),
-    ("GET", "/syncs/*/history"),
-    ("POST", "/explain"),
-    ("POST", "/syncs/*/compare"),
-    ("GET", "/comparisons/*"),
-    ("POST", "/syncs/*/download"),
-    ("GET", "/downloads/*"),
-    ("GET", "/setup"),
-    ("GET", "/audit"),
-    ("GET", "/export"),
-    ("POST", "/import"),
-    ("GET", "/console/*"),
-    ("GET", "/me"),
-    ("GET", "/openapi.json"),
+/// Every route: method, path (`*` for one segment), and what it asks of its caller.
+pub const ROUTES: [(&str, &str, Needs); 46] = [
+    ("GET", "/", Needs::Nothing),
+    ("GET", "/status", Needs::Viewer),
+    ("GET", "/imports", Needs::Viewer),
+    ("POST", "/imports/decide", Needs::Operator),
+    ("GET", "/subscription", Needs::Viewer),
+    ("PUT", "/subscription", Needs::Operator),
+    ("POST", "/subscription/hint-secrets", Needs::Operator),
+    ("POST", "/people/erase", Needs::Operator),
+    ("GET", "/people/erase/*", Needs::Viewer),
+    ("GET", "/feeds", Needs::Viewer),
+    ("PUT", "/feeds/*", Needs::Operator),
+    ("GET", "/folders", Needs::Viewer),
+    ("GET", "/folders/*/audiences", Needs::Viewer),
+    ("GET", "/lists", Needs::Viewer),
+    ("GET", "/list-folders", Needs::Viewer),
+    ("GET", "/syncs", Needs::Viewer),
+    ("POST", "/syncs", Needs::Operator),
+    ("GET", "/syncs/*", Needs::Viewer),
+    ("GET", "/syncs/*/report", Needs::Viewer),
+    ("POST", "/syncs/*/pause", Needs::Operator),
+    ("POST", "/syncs/*/resume", Needs::Operator),
+    ("POST", "/syncs/*/stop", Needs::Operator),
+    ("POST", "/syncs/*/run", Needs::Operator),
+    ("POST", "/syncs/*/guard", Needs::Operator),
+    ("POST", "/syncs/*/held", Needs::Operator),
+    ("POST", "/syncs/*/put-back", Needs::Operator),
+    ("POST", "/syncs/*/verify", Needs::Operator),
+    ("POST", "/syncs/*/not-delivered", Needs::Operator),
+    // Writes nothing but its own job, and spends at most twenty calls.
+    ("POST", "/syncs/preview", Needs::Viewer),
+    ("GET", "/previews/*", Needs::Viewer),
+    ("GET", "/syncs/*/rejects", Needs::Viewer),
+    ("GET", "/syncs/*/runs", Needs::Viewer),
+    ("GET", "/syncs/*/history", Needs::Viewer),
+    // A viewer may: it changes nothing, it answers with Marketo ids alone, and it is what somebody is asked who looks after
+    // a list. Whoever knows an email and an ECID knows more than the answer says.
+    ("POST", "/explain", Needs::Viewer),
+    // May cost a call for every 300 members of another list.
+    ("POST", "/syncs/*/compare", Needs::Operator),
+    ("GET", "/comparisons/*", Needs::Viewer),
+    // What the list in Marketo shows as well.
+    ("POST", "/syncs/*/download", Needs::Viewer),
+    ("GET", "/downloads/*", Needs::Viewer),
+    ("GET", "/setup", Needs::Viewer),
+    ("GET", "/audit", Needs::Viewer),
+    ("GET", "/export", Needs::Viewer),
+    ("POST", "/import", Needs::Operator),
+    ("GET", "/console/config", Needs::Nothing),
+    ("GET", "/console/*", Needs::Nothing),
+    ("GET", "/me", Needs::Viewer),
+    ("GET", "/openapi.json", Needs::Nothing),
 ];
 
 /// Answers one request. `deadline` (ms): calls to Marketo wait for their turn no longer.
@@ -148,11 +164,13 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
     }
     let path = request.path.trim_end_matches('/');
     let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let Some(needs) = access::needs(&request.method, &parts) else { return Err(no_route(&parts)) };
+    access::check(request, needs)?;
     let ok = |value: Value| Response::json(200, &value);
     // The writer of the list will read it.
     let noted = |value: Value| Response::json(202, &value);
     match (request.method.as_str(), parts.as_slice()) {
-        ("GET", []) => page::page(deps, request).await,
+        ("GET", []) => console::file(request, console::INDEX),
         ("GET", ["status"]) => view::status(deps, maybe(deps, request).await?.as_ref()).await.map(ok),
         ("GET", ["imports"]) => view::imports(deps, &chosen(deps, request).await?.munchkin_id).await.map(ok),
         ("POST", ["imports", "decide"]) => {
@@ -222,20 +240,23 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
         ("GET", ["audit"]) => audit::audit(deps, request).await,
         ("GET", ["export"]) => export::export(deps, &chosen(deps, request).await?).await.map(ok),
         ("POST", ["import"]) => export::import(deps, request, deadline).await.map(ok),
+        ("GET", ["console", "config"]) => Ok(access::config(request)),
         ("GET", ["console", file]) => console::file(request, file),
-        ("GET", ["me"]) => access::me(request).map(ok),
+        ("GET", ["me"]) => Ok(ok(access::me(request))),
         ("GET", ["openapi.json"]) => console::contract(request),
         _ => Err(no_route(&parts)),
     }
 }
 
+/// Whether a path fits a pattern of [`ROUTES`].
+pub(crate) fn fits(pattern: &str, parts: &[&str]) -> bool {
+    let pattern: Vec<&str> = pattern.trim_end_matches('/').split('/').skip(1).collect();
+    pattern.len() == parts.len() && pattern.iter().zip(parts).all(|(want, have)| *want == "*" || want == have)
+}
+
 /// 405 where the path exists with another method, else 404.
 fn no_route(parts: &[&str]) -> Problem {
-    let fits = |pattern: &str| {
-        let pattern: Vec<&str> = pattern.trim_end_matches('/').split('/').skip(1).collect();
-        pattern.len() == parts.len() && pattern.iter().zip(parts).all(|(want, have)| *want == "*" || want == have)
-    };
-    let methods: Vec<&str> = ROUTES.iter().filter(|(_, pattern)| fits(pattern)).map(|(method, _)| *method).collect();
+    let methods: Vec<&str> = ROUTES.iter().filter(|(_, pattern, _)| fits(pattern, parts)).map(|(method, ..)| *method).collect();
     if methods.is_empty() {
         return Problem::new(404, "there is no such route");
     }
@@ -265,7 +286,8 @@ pub(crate) async fn maybe(deps: &Deps, request: &Request) -> Answer<Option<Subsc
         return Err(Problem::new(
             400,
             format!("there are several subscriptions: say which with ?munchkin_id=, one of {known}"),
-        ));
+        )
+        .with("munchkin_ids", all.iter().map(|one| json!(one.munchkin_id)).collect()));
     }
     Ok(all.pop())
 }

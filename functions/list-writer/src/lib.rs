@@ -34,6 +34,7 @@ pub const USES: lambda::Uses = lambda::Uses {
     marketo: true,
     adobe: false,
     streams: false,
+    access: false,
 };
 
 /// Handles one ring of a list. Replay is harmless: the work is recomputed from state.

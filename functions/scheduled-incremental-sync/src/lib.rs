@@ -27,6 +27,7 @@ pub const USES: lambda::Uses = lambda::Uses {
     marketo: true,
     adobe: true,
     streams: false,
+    access: false,
 };
 
 /// Handles one ring of identity work or of an audience. Replay is harmless: the work is recomputed from state.

@@ -261,6 +261,8 @@ impl<'a> Local<'a> {
         let (share, per_day) = if args.no_limits { ("1", UNLIMITED_PER_DAY) } else { ("0.5", "50000") };
         let parameters = [
             ("TimeScale", TIME_SCALE.to_string()),
+            // The ports are bound to the loopback address.
+            ("Auth", "none".to_owned()),
             ("MarketoBaseUrl", marketo_url.clone()),
             ("MarketoClientId", CLIENT_ID.to_owned()),
             ("MarketoClientSecret", CLIENT_SECRET.to_owned()),

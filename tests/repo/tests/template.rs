@@ -12,9 +12,11 @@ const LATE_EFFECT_S: u64 = 180;
 /// Fourteen days, in seconds: the longest that SQS keeps a message.
 const RETENTION: &str = "1209600";
 
-fn template() -> Template {
-    stack::template::read(&root().join("infra/template.yaml"), &BTreeMap::new(), "http://127.0.0.1:1")
-        .expect("the template is readable without parameters")
+pub fn template() -> Template {
+    // The one parameter that has a default for AWS only.
+    let parameters = BTreeMap::from([("Auth".to_owned(), "none".to_owned())]);
+    stack::template::read(&root().join("infra/template.yaml"), &parameters, "http://127.0.0.1:1")
+        .expect("the template is readable without any other parameter")
 }
 
 /// Each function of the template, with what its code says that it uses.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cookie_ingest::{Answer, Counts, HttpEvent, Ingest};
-use create_sync::{Request, handle};
+use create_sync::{Caller, Request, handle};
 use domain::limits::FUNCTION_MS;
 use domain::list::GuardSettings;
 use domain::{AudienceId, ListId, MunchkinId};
@@ -272,6 +272,8 @@ impl Scenario {
                 query: Vec::new(),
                 headers: vec![("idempotency-key".into(), format!("k{}", self.requests))],
                 body: body.to_string().into_bytes(),
+                caller: Some(Caller::local()),
+                sign_in: None,
             };
             let deps = self.driver.deps();
             let answered = answer.clone();

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use cookie_ingest::Counts;
-use create_sync::Request;
+use create_sync::{Caller, Request};
 use domain::MunchkinId;
 use domain::limits::FUNCTION_MS;
 use domain::planted::{Guard, take_out};
@@ -224,6 +224,8 @@ fn l_a_list_is_made_and_its_maker_dies() {
                 query: Vec::new(),
                 headers: vec![("idempotency-key".into(), "once".into())],
                 body: json!({"audience_id": "aam:101", "list": {"name": "New"}}).to_string().into_bytes(),
+                caller: Some(Caller::local()),
+                sign_in: None,
             };
             let send = |scenario: &Scenario| {
                 let deps = scenario.driver.deps();

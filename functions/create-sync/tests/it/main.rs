@@ -1,7 +1,10 @@
 //! The control plane over the doubles of Marketo and Adobe.
 
+mod console;
+mod access;
 mod control;
 mod create;
+mod export;
 mod feeds;
 mod library;
 mod lists;

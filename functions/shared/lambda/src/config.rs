@@ -94,6 +94,36 @@ const STREAM_SECRETS: Variable = optional(
      taken.",
     "",
 );
+const AUTH: Variable = optional(
+    "AUTH",
+    "`jwt`: a control route needs a token that the API's authorizer has verified. `none`: it needs none, and whoever calls \
+     is an operator; for the local stack, whose ports nobody else reaches.",
+    "jwt",
+);
+const AUTH_AUTHORITY: Variable =
+    optional("AUTH_AUTHORITY", "Issuer of the tokens, where the console signs in; required with `jwt`.", "");
+const AUTH_AUDIENCE: Variable =
+    optional("AUTH_AUDIENCE", "Audience that the authorizer asks of a token; required with `jwt`.", "");
+const AUTH_CLIENT_ID: Variable = optional(
+    "AUTH_CLIENT_ID",
+    "Client id of the console at the issuer; empty: it is the audience, as with Cognito.",
+    "",
+);
+const AUTH_SCOPE: Variable =
+    optional("AUTH_SCOPE", "Scopes that the console asks for, separated by blanks.", "openid profile");
+const AUTH_TOKEN_ORIGIN: Variable = optional(
+    "AUTH_TOKEN_ORIGIN",
+    "Origin of the issuer's token endpoint, where it is not the issuer's own: with Cognito that of its domain.",
+    "",
+);
+const AUTH_CLAIM: Variable = optional(
+    "AUTH_CLAIM",
+    "Claim that says what a caller may do: a text or a list. Its values must not hold blanks.",
+    "cognito:groups",
+);
+const AUTH_OPERATOR: Variable =
+    optional("AUTH_OPERATOR", "Value of that claim of whoever may do everything.", "operator");
+const AUTH_VIEWER: Variable = optional("AUTH_VIEWER", "Value of that claim of whoever may look.", "viewer");
 
 /// What a function uses: each function declares one as a constant.
 #[derive(Debug, Clone, Copy)]
@@ -112,12 +142,22 @@ pub struct Uses {
     pub adobe: bool,
     /// Whether it takes streams.
     pub streams: bool,
+    /// Whether it asks who calls.
+    pub access: bool,
 }
 
 impl Uses {
     /// Nothing but what every function has.
-    pub const NOTHING: Self =
-        Self { tables: &[], queues: &[], bucket: false, matches: false, marketo: false, adobe: false, streams: false };
+    pub const NOTHING: Self = Self {
+        tables: &[],
+        queues: &[],
+        bucket: false,
+        matches: false,
+        marketo: false,
+        adobe: false,
+        streams: false,
+        access: false,
+    };
 
     /// The variables that such a function reads, in the order of the documentation.
     #[must_use]
@@ -143,6 +183,10 @@ impl Uses {
         }
         if self.streams {
             all.extend([STREAM_SECRET_ARN, STREAM_SECRETS]);
+        }
+        if self.access {
+            all.extend([AUTH, AUTH_AUTHORITY, AUTH_AUDIENCE, AUTH_CLIENT_ID, AUTH_SCOPE, AUTH_TOKEN_ORIGIN]);
+            all.extend([AUTH_CLAIM, AUTH_OPERATOR, AUTH_VIEWER]);
         }
         all
     }
@@ -184,6 +228,7 @@ impl Uses {
             marketo: if self.marketo { Some(Marketo::load(&env)?) } else { None },
             adobe: if self.adobe { Some(Adobe::load(&env)?) } else { None },
             streams: if self.streams { Some(streams(&env)?) } else { None },
+            access: if self.access { Access::load(&env)? } else { None },
         })
     }
 }
@@ -223,6 +268,8 @@ pub struct Config {
     pub adobe: Option<Adobe>,
     /// Where the secrets of streams are; `None`: the function takes none.
     pub streams: Option<Source<StreamSecrets>>,
+    /// Whose tokens are asked for; `None`: nobody's, or the function does not declare it.
+    pub access: Option<Access>,
 }
 
 impl Config {
@@ -312,6 +359,58 @@ impl Adobe {
             credentials: ADOBE.load(env)?,
             scopes: env.text(&ADOBE_SCOPES)?,
         })
+    }
+}
+
+/// Whose tokens callers show, and what their claims mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// The issuer, without a slash at its end.
+    pub authority: String,
+    /// What a token must name as its audience, or as its client.
+    pub audience: String,
+    /// The console's client id at the issuer.
+    pub client_id: String,
+    /// What the console asks for.
+    pub scope: String,
+    /// Origin of the token endpoint; empty: the issuer's.
+    pub token_origin: String,
+    /// The claim that says what a caller may do.
+    pub claim: String,
+    /// Its value of operators.
+    pub operator: String,
+    /// Its value of viewers.
+    pub viewer: String,
+}
+
+impl Access {
+    fn load<F: Fn(&str) -> Option<String>>(env: &Env<F>) -> Result<Option<Self>, ConfigError> {
+        let tokens = env.parse(&AUTH, "jwt or none", |text| match text {
+            "jwt" => Some(true),
+            "none" => Some(false),
+            _ => None,
+        })?;
+        if !tokens {
+            return Ok(None);
+        }
+        let set = |variable: &Variable| {
+            let text = env.text(variable)?;
+            let missing = ConfigError { name: variable.name, expected: "a value, since AUTH is not none" };
+            if text.is_empty() { Err(missing) } else { Ok(text) }
+        };
+        let audience = set(&AUTH_AUDIENCE)?;
+        set(&AUTH_AUTHORITY)?;
+        let client_id = Some(env.text(&AUTH_CLIENT_ID)?).filter(|id| !id.is_empty());
+        Ok(Some(Self {
+            authority: env.url(&AUTH_AUTHORITY)?,
+            client_id: client_id.unwrap_or_else(|| audience.clone()),
+            audience,
+            scope: env.text(&AUTH_SCOPE)?,
+            token_origin: env.url(&AUTH_TOKEN_ORIGIN)?,
+            claim: env.text(&AUTH_CLAIM)?,
+            operator: env.text(&AUTH_OPERATOR)?,
+            viewer: env.text(&AUTH_VIEWER)?,
+        }))
     }
 }
 
@@ -421,6 +520,7 @@ mod tests {
         marketo: true,
         adobe: true,
         streams: true,
+        access: true,
     };
 
     fn complete() -> BTreeMap<&'static str, String> {
@@ -429,7 +529,9 @@ mod tests {
             .filter(|variable| variable.default.is_none())
             .map(|variable| variable.name)
             .chain(["MARKETO_CLIENT_ID", "MARKETO_CLIENT_SECRET", "ADOBE_CLIENT_ID", "ADOBE_CLIENT_SECRET"])
+            .chain(["AUTH_AUDIENCE"])
             .map(|name| (name, "canary".to_owned()))
+            .chain([("AUTH_AUTHORITY", "https://canary.example".to_owned())])
             .collect()
     }
 
@@ -506,6 +608,25 @@ mod tests {
     }
 
     #[test]
+    fn tokens_are_asked_for_unless_the_environment_says_otherwise() {
+        let access = load(&complete()).expect("complete").access.expect("by default");
+        assert_eq!((access.audience.as_str(), access.client_id.as_str()), ("canary", "canary"));
+        assert_eq!((access.claim.as_str(), access.operator.as_str()), ("cognito:groups", "operator"));
+        for name in ["AUTH_AUTHORITY", "AUTH_AUDIENCE"] {
+            let mut env = complete();
+            env.remove(name);
+            assert_eq!(load(&env).expect_err("missing").name, name);
+            env.insert("AUTH", "none".to_owned());
+            assert_eq!(load(&env).expect("nobody is asked").access, None);
+        }
+        let mut env = complete();
+        env.insert("AUTH", "canary".to_owned());
+        assert_eq!(load(&env).expect_err("neither").name, "AUTH");
+        env.insert("AUTH", String::new());
+        assert!(load(&env).expect("empty is the default").access.is_some());
+    }
+
+    #[test]
     fn every_required_variable_is_named_when_it_is_missing_or_empty() {
         for variable in ALL.variables().into_iter().filter(|variable| variable.default.is_none()) {
             let mut env = complete();
@@ -563,6 +684,7 @@ mod tests {
             marketo: None,
             adobe: None,
             streams: None,
+            access: None,
         };
         assert_eq!(config(1.0).scaled_ms(1_500), 1_500);
         assert_eq!(config(0.1).scaled_ms(1_505), 151);

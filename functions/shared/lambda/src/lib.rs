@@ -20,7 +20,7 @@ mod runtime;
 mod telemetry;
 
 pub use batch::{Message, RESERVE_MS, Response, SqsEvent, SqsRecord, Visibility, run_batch, run_together, run_whole};
-pub use config::{Adobe, Config, ConfigError, Marketo, Quota, Uses, Variable};
+pub use config::{Access, Adobe, Config, ConfigError, Marketo, Quota, Uses, Variable};
 pub use deps::deps;
 pub use http_event::{HttpEvent, http_answer};
 pub use ports::Failure;
