@@ -16,8 +16,8 @@ pub(crate) struct Source {
     feed: Feed,
     /// When it last did, in ms; of streams to the hour.
     last: u64,
-    pub(crate) lateness: Option<String>,
-    pub(crate) overdue: Option<String>,
+    lateness: Option<String>,
+    overdue: Option<String>,
 }
 
 impl Source {
@@ -25,16 +25,6 @@ impl Source {
         let Self { feed, last, lateness, overdue } = self;
         let last = time(*last);
         json!({"feed": feed.id, "kind": feed.kind, "last_at": last, "lateness": lateness, "overdue": overdue})
-    }
-
-    /// The source in one line.
-    pub(crate) fn line(&self) -> String {
-        let (id, last) = (&self.feed.id, time(self.last));
-        match (&self.lateness, self.feed.kind.is_stream()) {
-            (_, true) => format!("Stream \"{id}\": last word about this audience {last}, to the hour"),
-            (Some(lateness), false) => format!("Feed \"{id}\", last delivery {last}: {lateness}"),
-            (None, false) => format!("Feed \"{id}\", last delivery {last}: corrects what the stream lost"),
-        }
     }
 }
 
@@ -67,15 +57,10 @@ pub(crate) fn sources(head: Option<&Head>, feeds: &[Feed], now: u64) -> Vec<Sour
 #[derive(Debug)]
 pub(crate) struct NotDelivered {
     missing: Option<Missing>,
-    pub(crate) sentence: String,
+    sentence: String,
 }
 
 impl NotDelivered {
-    /// Whether it was delivered before, so that an operator may say that it is empty.
-    pub(crate) const fn may_be_empty(&self) -> bool {
-        self.missing.is_some()
-    }
-
     pub(crate) fn json(&self) -> Value {
         let missing = self.missing.as_ref();
         json!({

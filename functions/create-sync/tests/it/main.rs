@@ -1,7 +1,7 @@
 //! The control plane over the doubles of Marketo and Adobe.
 
-mod console;
 mod access;
+mod console;
 mod control;
 mod create;
 mod export;

@@ -131,7 +131,7 @@ fn pages_that_may_send_matches_are_named_by_their_origin() {
 fn what_was_not_taken_in_is_shown() {
     let world = World::new();
     let today =
-        Intake { v: 1, new_public: 1_200, over_day_cap: 200, sampled_out: 180, token_over_cap: 3, ecid_over_cap: 4 };
+        Intake { v: 1, new_public: 1_200, over_day_cap: 200, sampled_out: 180, token_over_cap: 3, ecid_over_cap: 4, last_at: None };
     world.store(ports::Table::Identity, intake_key(&munchkin(), START), &today);
     let (_, status) = world.get("/status");
     assert_eq!(
@@ -141,7 +141,4 @@ fn what_was_not_taken_in_is_shown() {
             "not_stored_cookie_over_cap": 3, "not_stored_browser_over_cap": 4,
         })
     );
-    let page = String::from_utf8(world.ask("GET", "/", &[], b"").body).expect("text");
-    assert!(page.contains("first time today: 1200 · 7 not stored"), "{page}");
-    assert!(page.contains("of 200 beyond it 180 were not kept"), "{page}");
 }

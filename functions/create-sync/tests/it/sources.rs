@@ -1,4 +1,4 @@
-//! What a sync's page says about where its members come from.
+//! What a sync says about where its members come from.
 
 use domain::AudienceId;
 use domain::limits::HOUR_MS;
@@ -20,10 +20,6 @@ fn shown(world: &World, id: &str) -> Value {
     world.get(&format!("/syncs/{id}")).1
 }
 
-fn page(world: &World) -> String {
-    String::from_utf8(world.ask("GET", "/", &[], b"").body).expect("text")
-}
-
 fn head(world: &World, sid: u64, change: impl Fn(&mut Head)) {
     let audience = AudienceId::aam(sid);
     let mut head = Head::new(audience.clone(), START);
@@ -33,13 +29,12 @@ fn head(world: &World, sid: u64, change: impl Fn(&mut Head)) {
 }
 
 #[test]
-fn the_page_says_how_late_a_list_can_be() {
+fn a_sync_says_how_late_its_list_can_be() {
     let world = World::new();
     let id = sync(&world, "aam:101");
     let late = "this feed is delivered once a day; the list can be up to 26 hours behind Adobe";
     let source = json!({"feed": "default", "kind": "aam-files", "last_at": FIRST, "lateness": late, "overdue": null});
     assert_eq!(shown(&world, &id)["sources"], json!([source]), "a head of before feeds were told apart");
-    assert!(page(&world).contains(late));
 
     world.put("/feeds/hourly", &json!({"snapshots": false, "every_hours": 1, "lag_minutes": 90}));
     head(&world, 101, |head| head.feeds.extend([("default".into(), START), ("hourly".into(), START + HOUR_MS)]));
@@ -56,8 +51,7 @@ fn a_feed_that_is_silent_for_twice_its_rhythm_is_overdue() {
     assert_eq!(shown(&world, &id)["sources"][0]["overdue"], Value::Null);
     world.wait(1);
     let overdue = shown(&world, &id)["sources"][0]["overdue"].as_str().expect("words").to_owned();
-    assert!(overdue.contains(FIRST) && overdue.contains("ask Adobe"), "{overdue}");
-    assert!(page(&world).contains("ask Adobe whether it still is"));
+    assert!(overdue.contains(FIRST) && overdue.contains("ask Adobe whether it still is"), "{overdue}");
 }
 
 #[test]
@@ -71,9 +65,7 @@ fn what_a_stream_fills_is_as_late_as_the_stream() {
     let lateness: Vec<&Value> = sources.as_array().expect("sources").iter().map(|source| &source["lateness"]).collect();
     assert_eq!(lateness, [&Value::Null, &Value::Null]);
     assert_eq!((&sources[1]["kind"], &sources[1]["overdue"]), (&json!("aam-stream"), &Value::Null));
-    let html = page(&world);
-    assert!(html.contains("Stream &quot;live&quot;: last word about this audience 2026-11-20T00:00:00Z"), "{html}");
-    assert!(html.contains("corrects what the stream lost") && !html.contains("26 hours"));
+    assert_eq!(sources[1]["last_at"], FIRST);
 }
 
 #[test]
@@ -84,8 +76,6 @@ fn an_audience_that_was_never_mapped_says_what_to_ask_adobe() {
     let not = shown(&world, &manager);
     assert_eq!(not["not_delivered"], json!({"feed": null, "since": null, "sentence": sentence}));
     assert_eq!(not["sources"], json!([]));
-    let html = page(&world);
-    assert!(html.contains(sentence) && !html.contains("It is really empty"));
     let platform = sync(&world, &format!("aep:{PLATFORM}"));
     let sentence = "no delivery has named this audience yet: activate this audience to the destination";
     assert_eq!(shown(&world, &platform)["not_delivered"]["sentence"], sentence);
@@ -112,10 +102,6 @@ fn an_audience_that_vanished_is_empty_only_if_an_operator_says_so() {
     for words in ["nobody was removed on its account", "map segment 101 to the destination again", &path] {
         assert!(sentence.contains(words), "{sentence}");
     }
-    assert!(
-        page(&world)
-            .contains(&format!("data-path=\"{path}\" data-body=\"{{&quot;decision&quot;:&quot;empty&quot;}}\""))
-    );
     for wrong in [json!({}), json!({"decision": "drop"}), json!({"decision": "empty", "all": true})] {
         assert_eq!(world.post(&path, &wrong).0, 400, "{wrong}");
     }
