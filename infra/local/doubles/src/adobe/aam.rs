@@ -66,6 +66,12 @@ impl Adobe {
         true
     }
 
+    /// From now on every call of Audience Manager's library answers 403, as to a technical account in no group; `false`:
+    /// no more.
+    pub fn refuse_manager(&mut self, refuse: bool) {
+        self.manager_refuses = refuse;
+    }
+
     /// When an ECID last came into a segment or left it, in ms.
     pub(super) fn turned_at(&self, sid: u64, ecid: &str) -> u64 {
         let turned = self.state.turned.get(ecid).and_then(|sids| sids.get(&sid));

@@ -43,6 +43,11 @@ impl Adobe {
         self.tokens.clear();
     }
 
+    /// Gives the credential another secret. Tokens that were given stay good.
+    pub fn set_secret(&mut self, secret: &str) {
+        secret.clone_into(&mut self.settings.client_secret);
+    }
+
     /// The answer to a call without the right key and token.
     pub(super) fn refusal(&self, now_ms: u64, request: &Request<Vec<u8>>) -> Option<Response<Vec<u8>>> {
         let key = request.headers().get("x-api-key").and_then(|value| value.to_str().ok());

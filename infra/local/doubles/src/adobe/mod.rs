@@ -127,6 +127,8 @@ pub struct Adobe {
     issued: u64,
     /// The code with which Experience Platform refuses every call.
     platform_refuses: Option<String>,
+    /// Audience Manager refuses every call.
+    manager_refuses: bool,
 }
 
 impl Adobe {
@@ -143,7 +145,7 @@ impl Adobe {
         for sid in state.members.values().flatten() {
             *counts.entry(*sid).or_default() += 1;
         }
-        Self { settings, state, counts, tokens: Vec::new(), issued: 0, platform_refuses: None }
+        Self { settings, state, counts, tokens: Vec::new(), issued: 0, platform_refuses: None, manager_refuses: false }
     }
 
     /// What to keep for the next run.
@@ -220,6 +222,7 @@ impl Adobe {
         }
         let params = Params::of_query(request.uri().query());
         match path.strip_prefix("/v1/") {
+            Some(_) if self.manager_refuses => error(StatusCode::FORBIDDEN, "403", "Access is denied"),
             Some(path) => self.audience_manager(path, &params),
             None => self.platform(request, &params),
         }

@@ -8,6 +8,7 @@ mod imports;
 mod leads;
 mod lists;
 mod quota;
+mod role;
 mod routes;
 mod world;
 
@@ -22,11 +23,13 @@ pub use exports::Export;
 pub use faults::{Commit, Fault, FaultAnswer, Which};
 pub use imports::Import;
 pub use quota::{OTHER_USER, OUR_USER, QuotaDay};
+pub use role::Permission;
 pub use routes::Kind;
 
 use crate::wire::Params;
 use faults::Injected;
 use quota::Day;
+use role::Doors;
 use routes::{Target, target_of};
 
 /// Rate limit of an instance: calls in a rolling window (Marketo's best practices).
@@ -236,6 +239,7 @@ pub struct Marketo {
     faults: Vec<Injected>,
     /// Leads that are skipped, and with which code.
     refused: HashMap<u64, u16>,
+    doors: Doors,
     random: u64,
     calls: Vec<Call>,
     requests: u64,
@@ -370,6 +374,7 @@ impl Marketo {
             late: Vec::new(),
             faults: Vec::new(),
             refused: HashMap::new(),
+            doors: Doors::default(),
             calls: Vec::new(),
             requests: 0,
         };
@@ -597,7 +602,7 @@ impl Marketo {
         self.plan_jobs();
     }
 
-    /// What stands before every endpoint: size, token, quota, rate, concurrency, in this order.
+    /// What stands before every endpoint: size, token, quota, rate, concurrency, address, permission, in this order.
     fn admit(&mut self, now: u64, target: Target, request: &Request<Vec<u8>>) -> Result<(), Answer> {
         let path = request.uri().path();
         let uri = path.len() + request.uri().query().map_or(0, |query| query.len() + 1);
@@ -620,7 +625,7 @@ impl Marketo {
             }
             Some(_) => {}
         }
-        self.take_place(now).map_err(|no| self.refuse(&no))
+        self.take_place(now).and_then(|()| self.allow(target.kind)).map_err(|no| self.refuse(&no))
     }
 
     fn execute(&mut self, now: u64, target: Target, request: &Request<Vec<u8>>) -> Outcome {

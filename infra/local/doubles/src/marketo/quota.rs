@@ -89,6 +89,13 @@ impl Marketo {
         refused == 0
     }
 
+    /// Other tools have made so many calls more today, at some other time than now.
+    pub fn others_used(&mut self, now_ms: u64, calls: u32) {
+        self.advance(now_ms);
+        let today = &mut self.state.today;
+        today.others = today.others.saturating_add(calls);
+    }
+
     /// A place within the daily quota, the rate and the concurrency, in this order.
     pub(super) fn take_place(&mut self, now: u64) -> Result<(), Refusal> {
         let window = self.scaled(RATE_WINDOW_MS);

@@ -48,6 +48,7 @@ pub fn adobe_router(double: Arc<Shared<Adobe>>, deliver: Deliver) -> Router {
         .route("/_control/streams/send", post(send))
         .route("/_control/streams/faults", post(faults))
         .route("/_control/expire-tokens", post(expire_tokens))
+        .route("/_control/doors", post(doors))
         .layer(axum::middleware::from_fn(same_origin));
     Router::new().fallback(answer).merge(control).with_state(Double {
         shared: double,
@@ -230,6 +231,30 @@ async fn faults(State(double): State<Double>, Json(faults): Json<Faults>) -> Res
 
 async fn expire_tokens(State(double): State<Double>) -> Response {
     double.shared.lock().expire_tokens();
+    done(true)
+}
+
+/// What the organisation's administrator changes; what is not named stays as it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Doors {
+    client_secret: Option<String>,
+    refuse_manager: Option<bool>,
+    /// The code with which Experience Platform refuses; empty: it does not.
+    refuse_platform: Option<String>,
+}
+
+async fn doors(State(double): State<Double>, Json(doors): Json<Doors>) -> Response {
+    let mut core = double.shared.lock();
+    if let Some(secret) = doors.client_secret {
+        core.set_secret(&secret);
+    }
+    if let Some(refuse) = doors.refuse_manager {
+        core.refuse_manager(refuse);
+    }
+    if let Some(code) = doors.refuse_platform {
+        core.refuse_platform(Some(code.as_str()).filter(|code| !code.is_empty()));
+    }
     done(true)
 }
 

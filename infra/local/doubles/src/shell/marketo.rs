@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::page::{back, escape, grouped, page};
 use super::{Dropped, Shared, done, same_origin, sent, whole};
-use crate::marketo::{Fault, LeadState, Marketo};
+use crate::marketo::{Fault, LeadState, Marketo, Permission};
 
 type Double = Arc<Shared<Marketo>>;
 
@@ -44,6 +44,7 @@ pub fn marketo_router(double: Arc<Shared<Marketo>>) -> Router {
         .route("/_control/expire-token", post(expire_token))
         .route("/_control/token-edge", post(token_edge))
         .route("/_control/other-calls", post(other_calls))
+        .route("/_control/doors", post(doors))
         .route("/_control/make-list", post(make_list))
         .route("/_control/latency", post(latency))
         .layer(axum::extract::DefaultBodyLimit::max(super::BODY_BYTES))
@@ -104,6 +105,18 @@ struct OtherCalls {
     calls: u32,
     #[serde(default)]
     latency_ms: u64,
+}
+
+/// What the instance's administrator changes; what is not named stays as it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Doors {
+    missing_permissions: Option<Vec<Permission>>,
+    allowlisted: Option<bool>,
+    client_secret: Option<String>,
+    ecids_field: Option<bool>,
+    /// Calls that other tools have made today, besides those of before.
+    others_used: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -195,6 +208,27 @@ async fn other_calls(State(double): State<Double>, Json(other): Json<OtherCalls>
     let mut core = double.lock();
     let taken = (0..other.calls).filter(|_| core.other_call(now, other.latency_ms)).count();
     Json(json!({"done": true, "taken": taken})).into_response()
+}
+
+async fn doors(State(double): State<Double>, Json(doors): Json<Doors>) -> Response {
+    let now = double.now_ms();
+    let mut core = double.lock();
+    if let Some(missing) = doors.missing_permissions {
+        core.set_missing(missing);
+    }
+    if let Some(listed) = doors.allowlisted {
+        core.set_allowlisted(listed);
+    }
+    if let Some(secret) = doors.client_secret {
+        core.set_secret(&secret);
+    }
+    if let Some(there) = doors.ecids_field {
+        core.set_ecids_field(there);
+    }
+    if let Some(calls) = doors.others_used {
+        core.others_used(now, calls);
+    }
+    done(true)
 }
 
 async fn make_list(State(double): State<Double>, Json(list): Json<NewList>) -> Response {

@@ -131,6 +131,26 @@ async fn the_control_api_makes_lists_refuses_leads_and_calls_for_others() {
 }
 
 #[tokio::test]
+async fn the_control_api_closes_doors_and_opens_them_again() {
+    let (base, access, shared) = marketo(Settings::default()).await;
+    let doors = |json: Value| {
+        let url = format!("{base}/_control/doors");
+        async move { post(url, &json).await.status().is_success() }
+    };
+    assert!(doors(json!({"missing_permissions": ["read_lead"], "others_used": 7})).await);
+    let leads = format!("{base}/rest/v1/leads.json?filterType=id&filterValues=1");
+    assert_eq!(get(leads.clone(), &access).await["errors"][0]["code"], "603");
+    assert_eq!(shared.lock().used_today(), 8);
+    assert!(doors(json!({"missing_permissions": [], "client_secret": "another", "ecids_field": false})).await);
+    assert_eq!(get(leads.clone(), &access).await["success"], true);
+    assert_eq!(get(format!("{leads}&fields=ecids"), &access).await["errors"][0]["code"], "1006");
+    assert_eq!(shared.lock().settings().client_secret, "another");
+    assert!(doors(json!({"allowlisted": false})).await);
+    assert_eq!(get(leads, &access).await["errors"][0]["code"], "603");
+    assert!(!doors(json!({"nothing": 1})).await);
+}
+
+#[tokio::test]
 async fn eleven_calls_at_once_are_one_too_many() {
     // On a clock that stands still no call ends before the last has begun, however slow the machine.
     let settings = Settings { latency_ms: 1, ..Settings::default() };

@@ -1,7 +1,7 @@
 //! Token, rate, concurrency, quota, sizes.
 
 use ::http::Method;
-use doubles::marketo::{Kind, Marketo, Settings};
+use doubles::marketo::{Kind, Marketo, Permission, Settings};
 
 use crate::rig::{Rig, START, code, data};
 
@@ -189,4 +189,62 @@ fn the_state_survives_a_restart() {
     assert_eq!(again.state(), rig.core.state());
     assert_eq!(again.owner_of(&crate::rig::token(11)), Some(1));
     assert_ne!(again.data(), data());
+}
+
+#[test]
+fn a_role_without_a_permission_is_refused_as_an_address_outside_is_and_both_count() {
+    let calls = [
+        ("/rest/v1/leads.json?filterType=id&filterValues=1", Permission::ReadLead),
+        ("/rest/v1/lists/1001/leads/ismember.json?id=1", Permission::ReadWriteLead),
+        ("/rest/v1/activities/pagingtoken.json?sinceDatetime=2026-11-19T00:00:00Z", Permission::ReadActivity),
+        ("/rest/asset/v1/folders.json?maxReturn=200", Permission::ReadAsset),
+    ];
+    let mut rig = Rig::plain();
+    for (uri, permission) in calls {
+        rig.core.set_missing([permission]);
+        assert_eq!(code(&rig.get(uri)), "603", "{uri}");
+        // Any role may ask how much was used.
+        assert_eq!(code(&rig.get("/rest/v1/stats/usage.json")), "", "{uri}");
+        rig.core.set_missing([]);
+        assert_eq!(code(&rig.get(uri)), "", "{uri}");
+    }
+    rig.core.set_missing([Permission::ReadWriteAsset]);
+    let form = "folder=%7B%22id%22%3A12%2C%22type%22%3A%22Folder%22%7D&name=New";
+    assert_eq!(code(&rig.form("/rest/asset/v1/staticLists.json", form)), "603");
+    rig.core.set_missing([]);
+    let used = rig.core.used_today();
+    rig.core.set_allowlisted(false);
+    assert_eq!(code(&rig.get("/rest/v1/stats/usage.json")), "603");
+    assert_eq!(rig.core.used_today(), used + 1);
+    assert!(rig.sign_in() > 0, "a token is given to everybody");
+    rig.core.set_allowlisted(true);
+    assert_eq!(rig.probe(), "");
+}
+
+#[test]
+fn what_other_tools_used_counts_towards_the_day_and_stands_in_the_usage() {
+    let mut rig = Rig::plain();
+    rig.core.others_used(rig.now, 49_998);
+    let usage = rig.get("/rest/v1/stats/usage.json");
+    assert_eq!(usage["result"][0]["users"][1]["count"], 49_998);
+    rig.probe();
+    assert_eq!(rig.probe(), "607");
+}
+
+#[test]
+fn another_secret_and_a_field_that_goes_are_the_administrators_to_choose() {
+    let mut rig = Rig::plain();
+    let form = "grant_type=client_credentials&client_id=sample-client&client_secret=sample-secret";
+    rig.core.set_secret("another");
+    let urlencoded = Some("application/x-www-form-urlencoded");
+    let (status, body) = rig.call(Method::POST, "/identity/oauth/token", urlencoded, form);
+    assert_eq!((status, body["error"].as_str()), (401, Some("invalid_client")));
+    assert_eq!(rig.probe(), "", "a token that was given stays good");
+    rig.core.set_secret("sample-secret");
+    assert!(rig.form("/identity/oauth/token", form)["access_token"].is_string());
+    let uri = "/rest/v1/leads.json?filterType=id&filterValues=1&fields=id,ecids";
+    rig.core.set_ecids_field(false);
+    assert_eq!(code(&rig.get(uri)), "1006");
+    rig.core.set_ecids_field(true);
+    assert_eq!(code(&rig.get(uri)), "");
 }

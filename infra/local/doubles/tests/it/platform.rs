@@ -114,7 +114,11 @@ fn a_call_names_key_organisation_and_sandbox() {
     assert_eq!((status, &refused["error_code"]), (403, &json!("UPAPI-113740")));
     assert_eq!(call(&mut core, "/v1/segments/101", &[]).0, 200, "Audience Manager has other rights");
     core.refuse_platform(None);
+    core.refuse_manager(true);
+    assert_eq!(call(&mut core, "/v1/folders/segments/", &[]).0, 403);
     assert_eq!(call(&mut core, uri, &HEADERS).0, 200);
+    core.refuse_manager(false);
+    assert_eq!(call(&mut core, "/v1/folders/segments/", &[]).0, 200);
 }
 
 #[test]
