@@ -15,16 +15,31 @@ use state::lists::{AudienceReport, Want, read_leads, want_key, write_leads};
 use state::syncs::Start;
 use state::{Deps, Doc, Step, bell, load, save, syncs};
 
-use crate::pass;
 use crate::propagate::many;
+use crate::{pass, preview};
 
 pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, deadline: u64) -> Step<Next> {
-    if !syncs::followed(deps, munchkin).await?.contains(audience) {
+    let followed = syncs::followed(deps, munchkin).await?.contains(audience);
+    if !followed {
         // Nobody tells an audience that nobody follows of changes: what a pass has found goes stale.
         pass::abandon(deps, munchkin, audience).await?;
-        return Ok(Next::Done(None));
     }
     let Some(members) = Members::open(deps, munchkin, audience).await? else { return Ok(Next::Done(None)) };
+    let next = if followed { follow(deps, munchkin, audience, &members, deadline).await? } else { Next::Done(None) };
+    if next == Next::Done(None) && !members.head().previews.is_empty() {
+        // Behind what the lists wait for.
+        return preview::slice(deps, munchkin, audience, &members, deadline).await;
+    }
+    Ok(next)
+}
+
+async fn follow(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    audience: &AudienceId,
+    members: &Members<'_>,
+    deadline: u64,
+) -> Step<Next> {
     let head = members.head();
     if head.pass.is_some() || head.pass_wanted > head.pass_done {
         return pass::slice(deps, munchkin, audience, deadline).await;
@@ -41,7 +56,7 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &Audience
     }
     let mut wanted = read_leads(deps, &want.value.key).await?;
     let before = wanted.clone();
-    apply(deps, munchkin, &members, &todos, &mut wanted).await?;
+    apply(deps, munchkin, members, &todos, &mut wanted).await?;
     if wanted != before {
         let (report, pass) = (want.value.report.clone(), want.value.pass);
         publish(deps, munchkin, audience, Some(want), &wanted, report, pass).await?;

@@ -1,6 +1,8 @@
 //! A pass over an audience: reads every token and lead of the subscription once, in slices, and counts what became
 //! of every ECID. What changes meanwhile stands in rows of work, which are applied before the pass publishes.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use domain::base::Base;
 use domain::identity::{LeadRecord, TokenRecord};
@@ -10,7 +12,7 @@ use domain::report::AudienceCounts;
 use domain::{AudienceId, LeadId, LeadSet, MunchkinId};
 use futures::FutureExt as _;
 use ports::{Failure, Item, Read, Table};
-use state::audience::{Head, Members, Pass, head_key, read_base};
+use state::audience::{Head, Members, Pass, Waiting, head_key, read_base};
 use state::bell::{BellKey, Next};
 use state::identity::{SHARDS, lead_shard, token_shard};
 use state::lists::{AudienceReport, Want, want_key, write_leads};
@@ -26,39 +28,49 @@ const PAGE: usize = 1_000;
 
 /// What a pass has found so far, by row of the members.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Found {
+pub(crate) struct Found {
     /// Tokens that were seen beside it, up to 255.
     tokens: Vec<u8>,
     /// It has an edge that counts.
     matched: Vec<bool>,
     /// It has an edge that is set aside.
     aside: Vec<bool>,
+    /// It was seen beside a token, not set aside, about which Marketo was never asked.
+    unasked: Vec<bool>,
     /// Known leads, by row.
     people: Vec<(u32, LeadId)>,
+    /// Tokens that were seen beside any, and that somebody who follows the audience asks about at once.
+    to_look_up: u64,
 }
 
 /// Marks the objects that hold a [`Found`], and their layout.
-const MAGIC: &[u8; 4] = b"ASF1";
+const MAGIC: &[u8; 4] = b"ASF2";
 const MATCHED: u8 = 1;
 const ASIDE: u8 = 2;
+const UNASKED: u8 = 4;
 /// Bytes of a person: row and lead.
 const PERSON: usize = 12;
 
 impl Found {
     fn new(members: usize) -> Self {
-        Self { tokens: vec![0; members], matched: vec![false; members], aside: vec![false; members], ..Self::default() }
+        let none = vec![false; members];
+        Self { tokens: vec![0; members], matched: none.clone(), aside: none.clone(), unasked: none, ..Self::default() }
     }
 
-    /// The object's bytes, big-endian: magic, count of rows (u32), tokens, flags, people. As JSON, five million members
+    /// The object's bytes, big-endian: magic, count of rows (u32), tokens to look up (u64), tokens, flags, people. As JSON, five million members
     /// would be a hundred megabytes a slice, and a second of our time to write and to read.
     fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(8 + 2 * self.tokens.len() + PERSON * self.people.len());
+        let mut bytes = Vec::with_capacity(16 + 2 * self.tokens.len() + PERSON * self.people.len());
         bytes.extend_from_slice(MAGIC);
         // Rows are numbered by `u32` ([`Found::people`]).
         bytes.extend_from_slice(&u32::try_from(self.tokens.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend_from_slice(&self.to_look_up.to_be_bytes());
         bytes.extend_from_slice(&self.tokens);
-        let flags = |(matched, aside): (&bool, &bool)| (u8::from(*matched) * MATCHED) | (u8::from(*aside) * ASIDE);
-        bytes.extend(self.matched.iter().zip(&self.aside).map(flags));
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        let flags = |row: usize| {
+            flag(self.matched[row], MATCHED) | flag(self.aside[row], ASIDE) | flag(self.unasked[row], UNASKED)
+        };
+        bytes.extend((0..self.tokens.len()).map(flags));
         for (row, lead) in &self.people {
             bytes.extend_from_slice(&row.to_be_bytes());
             bytes.extend_from_slice(&lead.to_be_bytes());
@@ -70,6 +82,7 @@ impl Found {
     fn decode(bytes: &[u8], members: usize) -> Option<Self> {
         let (magic, rest) = bytes.split_first_chunk()?;
         let (count, rest) = rest.split_first_chunk()?;
+        let (to_look_up, rest) = rest.split_first_chunk()?;
         if magic != MAGIC || usize::try_from(u32::from_be_bytes(*count)).ok()? != members {
             return None;
         }
@@ -81,7 +94,14 @@ impl Found {
             Some((u32::from_be_bytes(*row), u64::from_be_bytes(lead.try_into().ok()?)))
         };
         let people = people.chunks(PERSON).map(person).collect::<Option<_>>()?;
-        Some(Self { tokens: tokens.to_vec(), matched: flag(MATCHED), aside: flag(ASIDE), people })
+        Some(Self {
+            tokens: tokens.to_vec(),
+            matched: flag(MATCHED),
+            aside: flag(ASIDE),
+            unasked: flag(UNASKED),
+            people,
+            to_look_up: u64::from_be_bytes(*to_look_up),
+        })
     }
 
     fn token(&mut self, members: &Base, record: &TokenRecord) -> bool {
@@ -96,6 +116,7 @@ impl Found {
                 continue;
             }
             self.matched[row] = true;
+            self.unasked[row] |= record.asked_at.is_none();
             if let (Some(lead), Ok(row)) = (person, u32::try_from(row)) {
                 self.people.push((row, lead));
             }
@@ -115,7 +136,8 @@ impl Found {
         }
     }
 
-    fn count(&self) -> (AudienceCounts, LeadSet) {
+    /// What became of every ECID, and the known people.
+    pub(crate) fn count(&self) -> (AudienceCounts, LeadSet) {
         let over = |row: usize| usize::from(self.tokens[row]) > TOKENS_PER_ECID;
         let mut known = vec![false; self.tokens.len()];
         let mut people = LeadSet::new();
@@ -143,29 +165,45 @@ impl Found {
         }
         (counts, people)
     }
+
+    /// ECIDs with a match, of nobody known, of whose tokens Marketo was never asked about at least one.
+    pub(crate) fn not_asked(&self) -> u64 {
+        let mut asked: Vec<bool> = self.unasked.iter().map(|unasked| !unasked).collect();
+        for (row, _) in &self.people {
+            asked[*row as usize] = true;
+        }
+        let over = |row: usize| usize::from(self.tokens[row]) > TOKENS_PER_ECID;
+        asked.iter().enumerate().filter(|(row, asked)| !**asked && !over(*row)).count() as u64
+    }
+
+    /// Tokens that somebody who follows the audience asks about at once.
+    pub(crate) const fn to_look_up(&self) -> u64 {
+        self.to_look_up
+    }
 }
 
-/// Does one slice of a pass: begins it, reads on, or publishes it.
-pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, deadline: u64) -> Step<Next> {
-    let key = head_key(munchkin, audience);
-    let Some(mut head) = load::<Head>(deps, Table::Audiences, &key).await? else { return Ok(Next::Done(None)) };
-    let mut pass = match head.value.pass.take() {
-        Some(pass) => pass,
-        None => {
-            let Some(members) = Members::open(deps, munchkin, audience).await? else { return Ok(Next::Done(None)) };
-            let members_key = format!("runs/members/{}", deps.fresh_id());
-            let bytes = members.effective().await?.encode();
-            deps.ports.objects.put(&members_key, Bytes::from(bytes)).await?;
-            let number = head.value.pass_wanted.max(head.value.pass_done + 1);
-            Pass { number, as_of: deps.now(), members_key, found_key: None, shard: 0, after: None }
-        }
-    };
-    // Published before the first record is read, so that whoever asks for a pass from here on gets another one.
-    head.value.pass = Some(pass.clone());
-    checkpoint(deps, munchkin, audience, &mut head).await?;
+/// Whether a token is asked about as soon as an audience with it is followed: it never was, or its time has come while it
+/// rested.
+fn is_asked_at_once(deps: &Deps, record: &TokenRecord, now: u64) -> bool {
+    let Some(asked) = record.asked_at else { return true };
+    let mut awake = record.clone();
+    awake.is_wanted();
+    awake.unpropagated = false;
+    awake.due(now).is_some_and(|at| at <= now || asked + deps.settings.scaled(at.saturating_sub(asked)) <= now)
+}
 
+/// Begins to read: writes down the members that are counted.
+pub(crate) async fn begin(deps: &Deps, members: &Members<'_>, number: u64) -> Step<Pass> {
+    let members_key = format!("runs/members/{}", deps.fresh_id());
+    let bytes = members.effective().await?.encode();
+    deps.ports.objects.put(&members_key, Bytes::from(bytes)).await?;
+    Ok(Pass { number, as_of: deps.now(), members_key, found_key: None, shard: 0, after: None })
+}
+
+/// What was found so far.
+pub(crate) async fn take_up(deps: &Deps, pass: &mut Pass) -> Step<(Arc<Base>, Found)> {
     let members = read_base(deps, &pass.members_key).await?;
-    let mut found = match &pass.found_key {
+    let found = match &pass.found_key {
         None => Found::new(members.len()),
         Some(key) => {
             let bytes = deps.ports.objects.get(key).await?.ok_or_else(|| Failure::retry("a pass was replaced"))?;
@@ -176,8 +214,37 @@ pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
             })
         }
     };
+    Ok((members, found))
+}
+
+/// Writes down what was found so far. Returns the object that this replaces: garbage once the checkpoint is written.
+pub(crate) async fn put_by(deps: &Deps, pass: &mut Pass, found: &Found) -> Step<Option<String>> {
+    let key = format!("runs/found/{}", deps.fresh_id());
+    deps.ports.objects.put(&key, Bytes::from(found.encode())).await?;
+    Ok(pass.found_key.replace(key))
+}
+
+/// How far a slice came.
+pub(crate) struct Slice {
+    /// Every record has been read.
+    pub(crate) whole: bool,
+    /// A token was woken that Marketo is to be asked about.
+    woken: bool,
+}
+
+/// Reads on until every record was read or the slice is over. `wakes`: tokens that rest are woken, for the audience is
+/// followed.
+pub(crate) async fn read_on(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    pass: &mut Pass,
+    members: &Base,
+    found: &mut Found,
+    wakes: bool,
+    deadline: u64,
+) -> Step<Slice> {
     let mut records = 0;
-    let mut unasked = false;
+    let mut woken = false;
     while pass.shard < 2 * SHARDS {
         let shard = match pass.shard.checked_sub(SHARDS) {
             None => token_shard(munchkin, pass.shard),
@@ -191,42 +258,64 @@ pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
         for item in page.items {
             if pass.shard < SHARDS {
                 let token: Doc<TokenRecord> = doc::read(item)?;
-                let rests = token.value.parked || token.value.doubted;
-                if found.token(&members, &token.value) && rests {
-                    resting.push(token);
+                if found.token(members, &token.value) {
+                    found.to_look_up += u64::from(is_asked_at_once(deps, &token.value, pass.as_of));
+                    if wakes && (token.value.parked || token.value.doubted) {
+                        resting.push(token);
+                    }
                 }
             } else {
-                found.lead(&members, &doc::read::<LeadRecord>(item)?.value);
+                found.lead(members, &doc::read::<LeadRecord>(item)?.value);
             }
         }
-        let woken = many(resting.into_iter().map(|token| wake(deps, munchkin, token).boxed())).await?;
-        unasked |= woken.contains(&true);
+        let waking = many(resting.into_iter().map(|token| wake(deps, munchkin, token).boxed())).await?;
+        woken |= waking.contains(&true);
         pass.after = page.next;
         if pass.after.is_none() {
             pass.shard += 1;
         }
         let late = deps.now() + deps.settings.scaled(RESERVE_MS) > deadline;
         if pass.shard < 2 * SHARDS && (records >= deps.settings.slice_records || late) {
-            let key = format!("runs/found/{}", deps.fresh_id());
-            deps.ports.objects.put(&key, Bytes::from(found.encode())).await?;
-            let replaced = pass.found_key.replace(key);
-            head.value.pass = Some(pass);
-            checkpoint(deps, munchkin, audience, &mut head).await?;
-            if let Some(replaced) = replaced {
-                deps.ports.objects.delete(&replaced).await?;
-            }
-            if unasked {
-                bell::mark(deps, &BellKey::identity(munchkin)).await?;
-            }
-            return Ok(Next::Again);
+            return Ok(Slice { whole: false, woken });
         }
     }
-    if unasked {
+    Ok(Slice { whole: true, woken })
+}
+
+/// Does one slice of a pass: begins it, reads on, or publishes it.
+pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, deadline: u64) -> Step<Next> {
+    let key = head_key(munchkin, audience);
+    let Some(mut head) = load::<Head>(deps, Table::Audiences, &key).await? else { return Ok(Next::Done(None)) };
+    let mut pass = match head.value.pass.take() {
+        Some(pass) => pass,
+        None => {
+            let Some(members) = Members::open(deps, munchkin, audience).await? else { return Ok(Next::Done(None)) };
+            begin(deps, &members, head.value.pass_wanted.max(head.value.pass_done + 1)).await?
+        }
+    };
+    // Published before the first record is read, so that whoever asks for a pass from here on gets another one.
+    head.value.pass = Some(pass.clone());
+    checkpoint(deps, munchkin, audience, &mut head).await?;
+
+    let (members, mut found) = take_up(deps, &mut pass).await?;
+    let slice = read_on(deps, munchkin, &mut pass, &members, &mut found, true, deadline).await?;
+    if slice.woken {
         bell::mark(deps, &BellKey::identity(munchkin)).await?;
+    }
+    if !slice.whole {
+        let replaced = put_by(deps, &mut pass, &found).await?;
+        head.value.pass = Some(pass);
+        checkpoint(deps, munchkin, audience, &mut head).await?;
+        if let Some(replaced) = replaced {
+            deps.ports.objects.delete(&replaced).await?;
+        }
+        return Ok(Next::Again);
     }
     let applied = finish(deps, munchkin, audience, &pass, &found).await?;
     head.value.pass_done = pass.number;
     head.value.pass = None;
+    let took_ms = deps.now().saturating_sub(pass.as_of);
+    head.value.waiting = Some(Waiting { as_of: pass.as_of, tokens: found.to_look_up, took_ms });
     checkpoint(deps, munchkin, audience, &mut head).await?;
     // Not before: whoever dies between publishing and here publishes again, from what this pass has read, and without
     // these rows what they say would be lost.
@@ -272,7 +361,8 @@ async fn checkpoint(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, h
         if theirs.is_some_and(|pass| pass.number > number) || now.value.pass_done > head.value.pass_done {
             break;
         }
-        let merged = Head { pass: head.value.pass.clone(), pass_done: head.value.pass_done, ..now.value };
+        let Head { pass, pass_done, waiting, .. } = head.value.clone();
+        let merged = Head { pass, pass_done, waiting, ..now.value };
         *head = Doc { value: merged, rev: now.rev };
     }
     Err(Failure::retry("somebody else passes over this audience"))
@@ -313,6 +403,7 @@ mod tests {
         found.matched[1] = true;
         (found.matched[2], found.aside[2]) = (true, true);
         found.aside[3] = true;
+        (found.unasked[2], found.to_look_up) = (true, 9);
         found.people = vec![(1, 7), (4, u64::MAX)];
         let bytes = found.encode();
         assert_eq!(Found::decode(&bytes, 5), Some(found));

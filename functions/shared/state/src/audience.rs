@@ -40,6 +40,23 @@ pub struct Head {
     pub pass_done: u64,
     /// A pass under way.
     pub pass: Option<Pass>,
+    /// What the last pass saw of the look-ups that are still to come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+    /// Previews that want the audience counted ([`crate::previews`]), by their ids.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub previews: BTreeSet<String>,
+}
+
+/// Tokens of an audience about which Marketo was still to be asked when a pass read them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// When the pass began, in ms.
+    pub as_of: u64,
+    /// Tokens.
+    pub tokens: u64,
+    /// How long the pass took, in ms.
+    pub took_ms: u64,
 }
 
 /// A full delivery that does not name an audience which its feed named before. It says nothing about the members: the
@@ -95,6 +112,8 @@ impl Head {
             pass_wanted: 0,
             pass_done: 0,
             pass: None,
+            waiting: None,
+            previews: BTreeSet::new(),
         }
     }
 }

@@ -5,6 +5,8 @@
 //! Who may spend what is decided by [`Purpose`]: each leaves the others their parts of the day. A part that nobody
 //! uses shrinks as the day passes, and so it is lent.
 
+mod outlook;
+
 use domain::MunchkinId;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
@@ -12,6 +14,8 @@ use ports::{Key, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::{Deps, Step, update};
+
+pub use outlook::{Outlook, outlook};
 
 /// Marketo's rolling window of calls, in ms (Marketo, "integration best practices": 100 calls in 20 s).
 pub const WINDOW_MS: u64 = 20_000;
