@@ -16,7 +16,7 @@ use state::identity::{
     want_look,
 };
 use state::syncs::{Subscription, subscriptions};
-use state::{Deps, Doc, Step, bell, doc, load};
+use state::{Cause, Deps, Doc, Step, bell, doc, load};
 
 use crate::message::{LookAt, Match, Message};
 use crate::warm::hashed;
@@ -93,13 +93,14 @@ pub async fn store(deps: &Deps, messages: &[Message], counts: &Counts) -> Step<(
         let munchkin = &subscription.munchkin_id;
         let Some(batch) = batches.remove(munchkin) else { continue };
         let hints = batch.hints.clone();
+        let why = (!hints.is_empty()).then_some(Cause::Hint);
         store_matches(deps, subscription, batch, counts).await?;
         // After the matches: a hint is on a token that we know.
         for hint in hints {
             look_at(deps, munchkin, hint, counts).await?;
         }
         // Rung even if nothing was new: an earlier attempt may have died between storing and ringing.
-        bell::mark(deps, &BellKey::identity(munchkin)).await?;
+        bell::mark(&deps.because(why), &BellKey::identity(munchkin)).await?;
     }
     Ok(())
 }
@@ -170,7 +171,7 @@ async fn keep_to_the_cap(
     if new.is_empty() {
         return Ok(());
     }
-    let cap = subscription.new_pairs_per_day;
+    let (cap, now) = (subscription.new_pairs_per_day, deps.now());
     let dropped = take_in(deps, munchkin, |intake| {
         let room = usize::try_from(cap.saturating_sub(intake.new_public)).unwrap_or(usize::MAX);
         let beyond = new.get(room..).unwrap_or_default();
@@ -183,6 +184,7 @@ async fn keep_to_the_cap(
         };
         let dropped: Vec<_> = beyond.iter().copied().filter(|(token, _)| !is_kept(token)).collect();
         intake.new_public += new.len() as u64;
+        intake.last_at = Some(now);
         intake.over_day_cap += beyond.len() as u64;
         intake.sampled_out += dropped.len() as u64;
         dropped

@@ -81,6 +81,7 @@ impl Writer<'_> {
         open.state.intend_import(leads.clone(), now, now + deps.settings.scaled(FORGOTTEN_MS));
         // A sync that keeps its people keeps them from the moment of the intent.
         open.state.settle(self.wishes);
+        self.recorder.begin(deps, &mut open.head);
         open.publish(deps).await?;
         let error = match marketo.start_import(slot, list, &leads).await {
             Ok(id) => {
@@ -92,7 +93,8 @@ impl Writer<'_> {
                 tracing::info!(list.id = list, import.people = leads.len(), "a bulk import was started");
                 return Ok(Some(now + deps.settings.scaled(POLL_MS)));
             }
-            Err(CallError::Unknown(_)) => {
+            Err(error @ CallError::Unknown(_)) => {
+                self.recorder.failed(deps, &mut open.head, &error);
                 tracing::warn!(list.id = list, "a bulk import may or may not have been started");
                 return Ok(None);
             }
@@ -102,6 +104,7 @@ impl Writer<'_> {
         match error {
             CallError::Wait(until) => Ok(Some(self.soon(until))),
             error if is_refused(&error) && error.class() != Some(Class::StopSync) => {
+                self.recorder.failed(deps, &mut open.head, &error);
                 self.without_imports(open, &error.to_string());
                 Ok(None)
             }
@@ -138,7 +141,9 @@ impl Writer<'_> {
         }
         let unsure = self.unsure(open, id, status).await?;
         let unsure_people = unsure.as_ref().map(LeadSet::len);
+        let before = open.state.sure.len();
         open.state.imported(unsure.as_ref());
+        self.recorder.imported(self.deps, &mut open.head, open.state.sure.len().saturating_sub(before));
         if unsure.is_none() {
             self.without_imports(open, "it failed, or its people are not in the list");
         }

@@ -4,6 +4,7 @@
 mod bulk;
 mod reading;
 mod report;
+mod runs;
 mod verify;
 mod write;
 
@@ -15,6 +16,7 @@ use domain::{LeadSet, ListId, MunchkinId, Token};
 use marketo::{CallError, LeadRow, Marketo};
 use ports::{Failure, Table};
 use reading::Asking;
+use runs::Recorder;
 use state::bell::{Next, Ring};
 use state::budget::Purpose;
 use state::erase::{self, Answer};
@@ -42,7 +44,8 @@ pub async fn handle(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
     let Ok(list) = ring.key.id.parse::<ListId>() else {
         return Err(Failure::fail("a ring of a list without a list id"));
     };
-    bell::handle(deps, ring, || work(deps, &ring.key.munchkin, list, deadline)).await
+    let munchkin = &ring.key.munchkin;
+    bell::handle_knowing(deps, ring, |deps| async move { work(&deps, munchkin, list, deadline).await }).await
 }
 
 async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -> Step<Next> {
@@ -58,6 +61,7 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     if syncs.is_empty() {
         return Ok(Next::Done(None));
     }
+    let recorder = Recorder::new(&syncs, deps.why().clone());
     let mut open = OpenList::open(deps, munchkin, list).await?;
     let identity = learn_departures(deps, &mut open).await?;
     let no_ecids = identity.extract.no_ecids;
@@ -68,16 +72,17 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     take_in(deps, &mut open, ours, notes.found.iter().map(|(_, note)| note));
     open.state.settle_erasures(&wishes, deps.now());
     open.state.settle(&wishes);
-    guard(deps, &mut open, &syncs, &wishes);
+    guard(deps, &mut open, &syncs, &wishes, &recorder);
 
-    let marketo = Marketo::new(deps, munchkin, deadline, Purpose::Write);
+    let marketo = Marketo::new(deps, munchkin, deadline, Purpose::Write).counting(recorder.calls());
     let due = |(sync, want): (&Sync, &Option<Want>)| {
         want.as_ref().filter(|want| open.head.report_is_due(sync, want, deps.now())).map(|want| want.pass)
     };
     let pass = syncs.iter().zip(&wants).filter_map(due).max().unwrap_or(0);
     let import_above = subscription.bulk_import_above;
     let ours = ours && !open.state.others_forgotten;
-    let writer = Writer { deps, marketo, ours, wishes: &wishes, pass, no_ecids, import_above, deadline };
+    let writer =
+        Writer { deps, marketo, ours, wishes: &wishes, pass, no_ecids, import_above, deadline, recorder: &recorder };
     let outcome = async {
         verify::doubts(deps, marketo, &mut open, &wishes).await?;
         if let Some(next) = writer.turn(&mut open).await? {
@@ -107,7 +112,11 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
             other => other,
         }
     };
-    let next = match outcome.await {
+    let outcome = outcome.await;
+    if let Err(error) = &outcome {
+        recorder.failed(deps, &mut open.head, error);
+    }
+    let next = match outcome {
         Ok(next) => next,
         // The window frees places within seconds: another invocation sleeps through that.
         Err(CallError::Wait(until)) if is_short(deps, until) => Next::Again,
@@ -118,11 +127,12 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
             Next::Done(None)
         }
         Err(error) => {
-            close(deps, &mut open, &wishes, looked_until).await?;
+            close(deps, &mut open, &wishes, looked_until, &recorder, None).await?;
             return Err(error.into());
         }
     };
-    let plan = close(deps, &mut open, &wishes, looked_until).await?;
+    let ended = if notes.more { None } else { Some(next) };
+    let plan = close(deps, &mut open, &wishes, looked_until, &recorder, ended).await?;
     for key in notes.found.iter().map(|(key, _)| key).chain(&notes.unreadable) {
         notes::burn(deps, key).await?;
     }
@@ -192,7 +202,7 @@ async fn answer_erasures(deps: &Deps, open: &mut OpenList) -> Step<()> {
 }
 
 /// Holds a mass change until an operator decides, whatever its cause.
-fn guard(deps: &Deps, open: &mut OpenList, syncs: &[Sync], wishes: &Wishes) {
+fn guard(deps: &Deps, open: &mut OpenList, syncs: &[Sync], wishes: &Wishes, recorder: &Recorder) {
     let active = syncs.iter().filter(|sync| sync.status == Status::Active).map(|sync| sync.guard);
     let settings = active.reduce(GuardSettings::stricter).unwrap_or_default();
     let before = open.state.held.as_ref().map(|held| held.id.clone());
@@ -206,7 +216,8 @@ fn guard(deps: &Deps, open: &mut OpenList, syncs: &[Sync], wishes: &Wishes) {
         add: held.change.add.len(),
         of: held.change.of,
     });
-    if let Some(held) = open.head.held.as_ref().filter(|held| before.as_ref() != Some(&held.id)) {
+    if let Some(held) = open.head.held.clone().filter(|held| before.as_ref() != Some(&held.id)) {
+        recorder.held(deps, &mut open.head, held.remove + held.add);
         tracing::error!(
             list.id = open.head.list,
             held.id = %held.id,
@@ -229,8 +240,16 @@ fn why(change: &MassChange) -> String {
 }
 
 /// Writes down where the list stands. `looked_until`: until then (ms) so many tokens wait for a look-up that a first load
-/// comes in stages: it is not over because one stage is, and the next is no mass change.
-async fn close(deps: &Deps, open: &mut OpenList, wishes: &Wishes, looked_until: u64) -> Step<Plan> {
+/// comes in stages: it is not over because one stage is, and the next is no mass change. `next`: what comes now; `None`:
+/// more of the same.
+async fn close(
+    deps: &Deps,
+    open: &mut OpenList,
+    wishes: &Wishes,
+    looked_until: u64,
+    recorder: &Recorder,
+    next: Option<Next>,
+) -> Step<Plan> {
     let now = deps.now();
     let before = open.state.loaded.clone();
     open.state.tidy(wishes, now);
@@ -253,6 +272,9 @@ async fn close(deps: &Deps, open: &mut OpenList, wishes: &Wishes, looked_until: 
         failed: open.state.failed.len() as u64,
     };
     open.head.handled_at = now;
+    // Whoever is on hold may still be written: their run goes on.
+    let in_doubt = open.head.left.hold > 0;
+    recorder.close(deps, open, next.filter(|_| !in_doubt)).await?;
     open.publish(deps).await?;
     // A lead on hold that nobody wants touched now still ends its hold.
     let hold_ends = open.state.hold.values().copied().min();

@@ -2,13 +2,14 @@
 
 use domain::limits::LATE_EFFECT_MS;
 use domain::list::{Refusal, Wishes};
-use domain::report::account;
+use domain::report::{MemberCounts, account};
 use domain::{LeadId, LeadSet};
 use marketo::{CallError, Marketo};
 use ports::{Failure, Table};
 use state::bell::Next;
 use state::budget::{self, Purpose};
 use state::lists::{OpenList, REFUSED_NAMED, RefusedPerson, Report, Want, read_leads, report_key};
+use state::runs::{HISTORY_GRAIN_MS, Size, save_size};
 use state::syncs::Sync;
 use state::{Deps, Step, update};
 
@@ -31,6 +32,26 @@ pub(crate) struct Reporting<'a> {
     pub(crate) deadline: u64,
     /// Until then (ms) a first load comes in stages.
     pub(crate) looked_until: u64,
+}
+
+/// Whether the sizes of a report are kept: one an hour. A report of the same pass may be our own, of somebody who died
+/// before they were written; the row is the hour's in any case.
+const fn is_kept(before: &Report, report: &Report) -> bool {
+    before.as_of / HISTORY_GRAIN_MS != report.as_of / HISTORY_GRAIN_MS || before.pass == report.pass
+}
+
+fn size(report: &Report) -> Size {
+    let Report { as_of, audience, people, members, .. } = report;
+    Size {
+        v: 1,
+        at: *as_of,
+        browsers: audience.audience,
+        addressable: audience.addressable(),
+        known: audience.known,
+        people: audience.people,
+        in_list: Some(people.ours + people.before_us),
+        members: members.as_ref().map(MemberCounts::total),
+    }
 }
 
 impl Reporting<'_> {
@@ -72,14 +93,21 @@ impl Reporting<'_> {
             };
             let report = self.report(open, want, members, lists).await?;
             let key = report_key(&open.munchkin, &sync.id);
+            let mut new_size = true;
             let replaced = update(
                 deps,
                 Table::Lists,
                 &key,
-                |found: Option<Report>| Ok((Some(report.clone()), found.and_then(|found| found.refused_key))),
+                |found: Option<Report>| {
+                    new_size = found.as_ref().is_none_or(|found| is_kept(found, &report));
+                    Ok((Some(report.clone()), found.and_then(|found| found.refused_key)))
+                },
                 |_| None,
             )
             .await?;
+            if new_size {
+                save_size(deps, &open.munchkin, &sync.id, &size(&report)).await?;
+            }
             if let Some(replaced) = replaced.filter(|key| Some(key) != report.refused_key.as_ref()) {
                 deps.ports.objects.delete(&replaced).await.map_err(Failure::from)?;
             }

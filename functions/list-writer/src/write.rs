@@ -13,6 +13,7 @@ use state::budget::{Purpose, book, writes_at_once};
 use state::lists::{Booked, OpenList};
 
 use crate::reading::Asking;
+use crate::runs::Recorder;
 use crate::{adopt, is_short, tied};
 
 /// Calls to one list before the next dirty list of the subscription has its turn.
@@ -35,6 +36,8 @@ pub(crate) struct Writer<'a> {
     /// More additions than this go by bulk import; `None`: never.
     pub(crate) import_above: Option<u64>,
     pub(crate) deadline: u64,
+    /// What is done is noted there.
+    pub(crate) recorder: &'a Recorder,
 }
 
 /// A call to be made: its people, and for an addition those who were not in *may* before.
@@ -202,6 +205,7 @@ impl Writer<'_> {
         open.head.adopting = None;
         // A sync that keeps its people keeps them from the moment of the intent.
         open.state.settle(self.wishes);
+        self.recorder.begin(self.deps, &mut open.head);
         open.publish(self.deps).await?;
         let list = open.head.list;
         let sent = calls.iter().zip(slots).map(|(call, slot)| send(marketo, slot, list, call));
@@ -213,6 +217,7 @@ impl Writer<'_> {
                 Ok(rows) => {
                     wave.answered += 1;
                     for (lead, answer) in asked_for(rows, &call.batch) {
+                        self.recorder.answered(self.deps, &mut open.head, call.adding, &answer);
                         if call.adding {
                             open.state.added(lead, answer, &call.newly);
                         } else {
@@ -221,16 +226,26 @@ impl Writer<'_> {
                     }
                 }
                 // It may still take effect: the hold stays.
-                Err(CallError::Unknown(_)) => {}
+                Err(error @ CallError::Unknown(_)) => self.recorder.failed(self.deps, &mut open.head, &error),
                 Err(error) => {
                     wave.answered += 1;
                     open.state.take_back(&call.batch, &call.newly);
                     match (error.class(), call.batch.as_slice(), error) {
                         (Some(Class::Split), [lead], CallError::Refused { code, request_id }) => {
-                            open.state.refuse(*lead, Refusal { code, at: self.deps.now(), request_id });
+                            let refusal = Refusal { code, at: self.deps.now(), request_id };
+                            self.recorder.refused(self.deps, &mut open.head, &refusal);
+                            open.state.refuse(*lead, refusal);
                         }
-                        (Some(Class::Split), ..) => wave.split = true,
-                        (_, _, error) => failure = Some(error),
+                        (Some(Class::Split), _, error) => {
+                            self.recorder.failed(self.deps, &mut open.head, &error);
+                            wave.split = true;
+                        }
+                        // Whoever is told of a failure notes it: here, only the others.
+                        (_, _, error) => {
+                            if let Some(other) = failure.replace(error) {
+                                self.recorder.failed(self.deps, &mut open.head, &other);
+                            }
+                        }
                     }
                 }
             }
@@ -271,7 +286,9 @@ impl Writer<'_> {
             };
             for lead in strangers.iter().copied().filter(|lead| !told(*lead)) {
                 let (code, request_id) = (NO_ANSWER.to_owned(), String::new());
-                open.state.refuse(lead, Refusal { code, at: self.deps.now(), request_id });
+                let refusal = Refusal { code, at: self.deps.now(), request_id };
+                self.recorder.refused(self.deps, &mut open.head, &refusal);
+                open.state.refuse(lead, refusal);
                 silent.insert(lead);
             }
         }

@@ -23,7 +23,7 @@ use state::identity::{
 use state::lists::{Departure, departure_key, heads};
 use state::notes::{self, Note};
 use state::syncs::{ExtractJob, IdentityHead, Start, Subscription, identity_key};
-use state::{Deps, Doc, Step, bell, doc, load, save, syncs};
+use state::{Cause, Deps, Doc, Step, bell, doc, load, save, syncs};
 
 use crate::propagate::{many, memberships, propagate};
 
@@ -67,7 +67,8 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, deadline: u64) -> S
     let rev = head.as_ref().map(|head| head.rev);
     let head = head.map_or_else(|| IdentityHead { v: 1, ..IdentityHead::default() }, |head| head.value);
     let marketo = Marketo::new(deps, munchkin, deadline, Purpose::LookUp);
-    let mut worker = Worker { deps, munchkin, marketo, subscription, head, rev, deadline, crowded: false };
+    let mut worker =
+        Worker { deps, munchkin, marketo, subscription, head, rev, deadline, crowded: false, hinted: false };
     match worker.run().await {
         Ok(next) => Ok(next),
         // A timer, and not a rest: what needs no call to Marketo goes on meanwhile.
@@ -93,6 +94,8 @@ struct Worker<'a> {
     deadline: u64,
     /// More tokens wait for a look-up than one call takes.
     crowded: bool,
+    /// Leads were read because somebody asked to.
+    hinted: bool,
 }
 
 impl Worker<'_> {
@@ -203,6 +206,8 @@ impl Worker<'_> {
 
     /// Tells the audiences of everything that changed.
     async fn tell_audiences(&self) -> Step<()> {
+        let why = self.deps.why().iter().copied().chain(self.hinted.then_some(Cause::Hint));
+        let deps = &self.deps.because(why);
         let mut bulk = false;
         loop {
             let (mut tokens, mut leads) = self.due(&tell_pk(self.munchkin)).await?;
@@ -214,7 +219,7 @@ impl Worker<'_> {
             }
             // More than one page: passes are cheaper than row after row, for the rest of it too.
             bulk |= count == MARKETO_BATCH;
-            propagate(self.deps, self.munchkin, tokens, leads, bulk).await?;
+            propagate(deps, self.munchkin, tokens, leads, bulk).await?;
         }
     }
 
@@ -240,7 +245,9 @@ impl Worker<'_> {
             }
         }
         forget_hints(self.deps, &notes).await?;
+        self.hinted = true;
         self.head.looked_at = now;
+        self.head.asked_at = now;
         self.save().await?;
         Ok((leads.len() == MARKETO_BATCH).then(|| now + self.deps.settings.scaled(LOOK_MS)))
     }
@@ -325,6 +332,12 @@ impl Worker<'_> {
         let slot = self.marketo.slot().await?;
         let names: Vec<&Token> = batch.iter().map(|token| &token.value.token).collect();
         let rows = self.marketo.leads_by_cookies(slot, &names).await?;
+        let now = self.deps.now();
+        if now >= self.head.asked_at + self.deps.settings.scaled(POLL_MS) {
+            // To the minute: it is shown, and nothing else.
+            self.head.asked_at = now;
+            self.save().await?;
+        }
         let mut owners: BTreeMap<&Token, Vec<&LeadRow>> = BTreeMap::new();
         for row in &rows {
             for token in &row.cookies {

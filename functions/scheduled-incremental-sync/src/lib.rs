@@ -7,12 +7,14 @@ mod import;
 mod library;
 mod lists_index;
 mod pass;
+mod preview;
 mod propagate;
+mod sizes;
 mod stream;
 
 use ports::Failure;
 use state::bell::{Kind, Ring};
-use state::{Deps, Step, bell};
+use state::{Cause, Causes, Deps, Step, bell};
 
 pub use import::{Arrival, arrivals, arrived, backstop};
 pub use lists_index::go_on as index_lists;
@@ -34,12 +36,20 @@ pub const USES: lambda::Uses = lambda::Uses {
 pub async fn handle(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
     let munchkin = &ring.key.munchkin;
     match ring.key.kind {
-        Kind::Identity => bell::handle(deps, ring, || identity::work(deps, munchkin, deadline)).await,
+        Kind::Identity => {
+            let work = |deps: Deps| async move {
+                // Where nobody said why, as where a page has shown a match, it is our own look-up that learns of it.
+                let why = if deps.why().is_empty() { Causes::from([Cause::Schedule]) } else { deps.why().clone() };
+                identity::work(&deps.because(why), munchkin, deadline).await
+            };
+            bell::handle_knowing(deps, ring, work).await
+        }
         Kind::Audience => {
             let Some(audience) = domain::AudienceId::parse(&ring.key.id) else {
                 return Err(Failure::fail("a ring of an audience without an audience id"));
             };
-            bell::handle(deps, ring, || audience::work(deps, munchkin, &audience, deadline)).await
+            let work = |deps: Deps| async move { audience::work(&deps, munchkin, &audience, deadline).await };
+            bell::handle_knowing(deps, ring, work).await
         }
         Kind::List => Err(Failure::fail("a ring of a list is not for this function")),
     }

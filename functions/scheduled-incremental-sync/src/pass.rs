@@ -20,6 +20,7 @@ use state::{Deps, Doc, Step, bell, doc, load, save, update};
 
 use crate::audience::{apply, direct, forget, publish, ring_lists, todos, wake};
 use crate::propagate::many;
+use crate::sizes;
 
 /// A slice ends when the invocation has less than this left, in ms.
 const RESERVE_MS: u64 = 30_000;
@@ -386,9 +387,11 @@ async fn finish(
     {
         apply(deps, munchkin, &members, &todos, &mut wanted).await?;
     }
-    let report = AudienceReport { as_of: pass.as_of, counts, people_key: write_leads(deps, "people", &people).await? };
+    let people_key = write_leads(deps, "people", &people).await?;
+    let report = AudienceReport { as_of: pass.as_of, counts: counts.clone(), people_key };
     publish(deps, munchkin, audience, want, &wanted, report, pass.number).await?;
     ring_lists(deps, munchkin, audience, true).await?;
+    sizes::keep(deps, munchkin, audience, pass, &counts).await?;
     Ok(todos)
 }
 

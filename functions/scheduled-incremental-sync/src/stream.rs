@@ -11,7 +11,7 @@ use state::audience::{Head, Members, Said, add_todo, head_key, take_said, want_p
 use state::bell::BellKey;
 use state::feeds::{Events, change_feed_state};
 use state::syncs::{followed, subscription};
-use state::{Deps, Step, bell, load, update};
+use state::{Cause, Deps, Step, bell, load, update};
 
 use crate::propagate::many;
 
@@ -32,6 +32,7 @@ struct Heard {
 
 /// Takes in messages. `fresh`: each comes for the first time. A second time they change nothing, and ring again.
 pub async fn heard(deps: &Deps, messages: &[Events], fresh: bool) -> Step<()> {
+    let deps = &deps.because([Cause::Stream]);
     let mut all: BTreeMap<MunchkinId, Heard> = BTreeMap::new();
     for message in messages {
         let heard = all.entry(message.munchkin_id.clone()).or_insert_with(|| Heard { fresh, ..Heard::default() });

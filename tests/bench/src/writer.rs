@@ -312,6 +312,8 @@ impl Bench {
                 adopted: 0,
                 reading: None,
                 adopting: None,
+                runs: 0,
+                run: None,
             },
         );
     }

@@ -11,7 +11,7 @@ use state::audience::{Head, Members, Said, add_todo, head_key, replace_base, tak
 use state::bell::BellKey;
 use state::feeds::Feed;
 use state::syncs::followed;
-use state::{Deps, Step, bell, update};
+use state::{Cause, Deps, Step, bell, update};
 
 use super::content::Sides;
 use crate::propagate::many;
@@ -61,6 +61,7 @@ pub(super) async fn snapshots(
     when: When,
     content: BTreeMap<AudienceId, Sides>,
 ) -> Step<()> {
+    let deps = &deps.because([Cause::File]);
     let mut replaced = Vec::new();
     for (audience, sides) in content {
         let base = Base::new(sides.inside, when.as_of);
@@ -87,6 +88,7 @@ pub(super) async fn facts(
     done: u64,
     deadline: u64,
 ) -> Step<Option<u64>> {
+    let deps = &deps.because([Cause::File]);
     let deadline = deadline.saturating_sub(deps.settings.scaled(RESERVE_MS));
     let mut written = 0;
     for (audience, sides) in content {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use state::feeds::{
     DEFAULT_FEED, Delivery, Feed, Import, ImportStatus, Kind, Part, change_delivery, delivery_key, import_key,
-    save_import,
+    index_import, save_import,
 };
 use state::syncs::Subscription;
 use state::{Deps, Step, doc, load, syncs, update};
@@ -139,6 +139,7 @@ pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> 
             _ => return Ok(()),
         }
     }
+    let is_new = known.is_none();
     let mut record = Import {
         v: 1,
         id: id.clone(),
@@ -156,6 +157,9 @@ pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> 
         rejected_by: BTreeMap::new(),
         not_named: Vec::new(),
     };
+    if is_new {
+        index_import(deps, munchkin, record.started_at, &id).await?;
+    }
     save_import(deps, munchkin, &record).await?;
     let comes = match subscription.refused() {
         Some(why) => Comes::Refused(why.to_owned()),

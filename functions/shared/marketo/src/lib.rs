@@ -11,6 +11,8 @@ mod leads;
 mod lists;
 mod usage;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use domain::MunchkinId;
 use http::{Method, Request, Response};
 use ports::{Credentials, Failure, PortError, Vendor};
@@ -96,6 +98,8 @@ pub struct Marketo<'a> {
     munchkin: &'a MunchkinId,
     deadline: u64,
     purpose: Purpose,
+    /// Counts the calls.
+    calls: Option<&'a AtomicU64>,
 }
 
 /// The right to send one call now.
@@ -137,13 +141,19 @@ impl<'a> Marketo<'a> {
     /// A client that sleeps through short waits until `deadline` (ms) and no longer.
     #[must_use]
     pub const fn new(deps: &'a Deps, munchkin: &'a MunchkinId, deadline: u64, purpose: Purpose) -> Self {
-        Self { deps, munchkin, deadline, purpose }
+        Self { deps, munchkin, deadline, purpose, calls: None }
     }
 
     /// The same client for calls of another purpose.
     #[must_use]
     pub const fn calling_for(self, purpose: Purpose) -> Self {
         Self { purpose, ..self }
+    }
+
+    /// The same client, which counts the calls that it sends. Asking for an access token is none: it is free.
+    #[must_use]
+    pub const fn counting(self, calls: &'a AtomicU64) -> Self {
+        Self { calls: Some(calls), ..self }
     }
 
     /// Waits for the right to send one call. Take it *before* writing an intent, so that the intent's hold counts
@@ -273,6 +283,9 @@ impl<'a> Marketo<'a> {
             None => Vec::new(),
         };
         let request = request.body(body).map_err(|_| Failure::fail("a request to Marketo cannot be built"))?;
+        if let Some(calls) = self.calls {
+            calls.fetch_add(1, Ordering::Relaxed);
+        }
         self.transport(request).await
     }
 

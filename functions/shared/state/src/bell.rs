@@ -12,7 +12,7 @@ use domain::planted::{Guard, holds};
 use ports::{Due, Failure, Key, Outgoing, Queue, Table};
 use serde::{Deserialize, Serialize};
 
-use crate::{Deps, Step, V1, doc, update};
+use crate::{Cause, Causes, Deps, Step, V1, doc, update};
 
 /// What kind of work a key stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -133,6 +133,12 @@ pub struct Bell {
     pub stuck: bool,
     /// Rings of its own in a row: our bound beside Lambda's recursion detection.
     pub laps: u32,
+    /// Why it is dirty, as far as somebody said.
+    #[serde(default, skip_serializing_if = "Causes::is_empty")]
+    pub causes: Causes,
+    /// Why it is handled: kept until all is done, so that whoever comes after a death, or goes on, still knows.
+    #[serde(default, skip_serializing_if = "Causes::is_empty")]
+    pub taken: Causes,
 }
 
 /// What is left after a key was handled.
@@ -172,6 +178,13 @@ impl Bell {
         Some(Due { pk: DUE.into(), at })
     }
 
+    /// Notes reasons. Returns whether there was a new one.
+    fn add(&mut self, why: &Causes) -> bool {
+        let before = self.causes.len();
+        self.causes.extend(why);
+        self.causes.len() > before
+    }
+
     fn soil(&mut self, now: u64) {
         self.v = 1;
         if self.dirty_since.is_none() {
@@ -196,13 +209,14 @@ async fn change<R>(deps: &Deps, key: &BellKey, mut f: impl FnMut(&mut Bell) -> (
     .await
 }
 
-/// Marks a key dirty, after its facts were written, and rings. A key that is dirty already is left alone: its
-/// consumer has not begun to read.
+/// Marks a key dirty, after its facts were written, and rings; [`Deps::because`] says why. A key that is dirty already is
+/// left alone, save where that is a new reason: its consumer has not begun to read.
 pub async fn mark(deps: &Deps, key: &BellKey) -> Step<()> {
     let now = deps.now();
     let version = change(deps, key, |bell| {
+        let new = bell.add(deps.why());
         if bell.dirty_since.is_some() {
-            return (false, None);
+            return (new, None);
         }
         bell.soil(now);
         (true, Some(bell.version))
@@ -219,9 +233,10 @@ pub async fn rouse(deps: &Deps, key: &BellKey) -> Step<()> {
     change(deps, key, |bell| (bell.not_before.take().is_some(), ())).await?;
     let now = deps.now();
     let version = change(deps, key, |bell| {
+        let new = bell.add(deps.why());
         let clean = bell.dirty_since.is_none();
         bell.soil(now);
-        (clean, bell.version)
+        (clean || new, bell.version)
     })
     .await?;
     ring(deps, key, version, Some(now)).await
@@ -246,16 +261,25 @@ where
     W: FnOnce() -> F,
     F: Future<Output = Step<Next>>,
 {
-    let Some(version) = take(deps, message).await? else { return Ok(()) };
+    handle_knowing(deps, message, |_| work()).await
+}
+
+/// The same for work that passes on why it is done: it is given dependencies that say so.
+pub async fn handle_knowing<F, W>(deps: &Deps, message: &Ring, work: W) -> Step<()>
+where
+    W: FnOnce(Deps) -> F,
+    F: Future<Output = Step<Next>>,
+{
+    let Some((version, why)) = take(deps, message).await? else { return Ok(()) };
     // Boxed: the futures of the handlers are deep.
-    match Box::pin(work()).await {
+    match Box::pin(work(deps.because(why))).await {
         Ok(next) => finish(deps, &message.key, version, next).await,
         Err(Failure::Outage { reason }) => Err(Failure::Outage { reason }),
         Err(failure) => give_up(deps, &message.key, failure).await,
     }
 }
 
-async fn take(deps: &Deps, message: &Ring) -> Step<Option<u64>> {
+async fn take(deps: &Deps, message: &Ring) -> Step<Option<(u64, Causes)>> {
     let now = deps.now();
     change(deps, &message.key, |bell| {
         if bell.not_before.is_some_and(|until| until > now) {
@@ -271,7 +295,9 @@ async fn take(deps: &Deps, message: &Ring) -> Step<Option<u64>> {
         bell.not_before = None;
         bell.taken_at = Some(now);
         bell.version = bell.version.max(message.version);
-        (true, Some(bell.version))
+        let why = std::mem::take(&mut bell.causes);
+        bell.taken.extend(why);
+        (true, Some((bell.version, bell.taken.clone())))
     })
     .await
 }
@@ -290,6 +316,7 @@ async fn finish(deps: &Deps, key: &BellKey, version: u64, next: Next) -> Step<()
             Next::Done(wake_at) => {
                 bell.laps = 0;
                 bell.wake_at = wake_at;
+                bell.taken.clear();
             }
             Next::Rest(until) => {
                 bell.laps = 0;
@@ -356,6 +383,7 @@ pub async fn sweep(deps: &Deps) -> Step<usize> {
                 let due = bell.wake_at.is_some_and(|at| at <= now) && bell.dirty_since.is_none();
                 if due {
                     bell.wake_at = None;
+                    bell.causes.insert(Cause::Schedule);
                     bell.soil(now);
                 }
                 (due, bell.version)

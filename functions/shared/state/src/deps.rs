@@ -7,6 +7,8 @@ use domain::base::Base;
 use ports::{Credentials, PortResult, Ports, Vendor};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::{Cause, Causes};
+
 /// Settings of the deployment.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -59,6 +61,8 @@ pub struct Deps {
     credentials: Arc<Mutex<HashMap<Vendor, Kept>>>,
     renewal: Arc<futures::lock::Mutex<()>>,
     bases: Arc<Mutex<Vec<CachedBase>>>,
+    /// Why whatever is done with these is done.
+    why: Causes,
 }
 
 /// Credentials that this process has read.
@@ -89,7 +93,20 @@ impl Deps {
             credentials: Arc::default(),
             renewal: Arc::default(),
             bases: Arc::default(),
+            why: Causes::new(),
         }
+    }
+
+    /// The same dependencies for work that is done for these reasons: keys that are marked with them learn why.
+    #[must_use]
+    pub fn because(&self, why: impl IntoIterator<Item = Cause>) -> Self {
+        Self { why: why.into_iter().collect(), ..self.clone() }
+    }
+
+    /// Why whatever is done with these is done; empty: nobody said.
+    #[must_use]
+    pub const fn why(&self) -> &Causes {
+        &self.why
     }
 
     /// Now, in ms since the epoch.

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::feed::Control;
 use domain::limits::{DAY_MS, HOUR_MS};
 use domain::{AudienceId, Ecid, MunchkinId};
-use ports::{Due, Key, Table};
+use ports::{Due, Expect, Item, Key, Table};
 use serde::{Deserialize, Serialize};
 
+use crate::runs::newest_first;
 use crate::{Deps, Step, doc, load, update};
 
 /// The feed of files that lie in no folder of a declared feed.
@@ -537,6 +538,37 @@ pub async fn change_delivery<R>(
 
 /// How long the records of files and deliveries are kept, in ms (issue 6: runs of the last 90 days).
 const RECORDS_MS: u64 = 90 * DAY_MS;
+
+/// What the keys of the index of files begin with.
+pub const IMPORTS_BY_TIME: &str = "import-at/";
+
+/// A line of the index of files: where their records stand, the newest first. Reading the latest must not read all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportLine {
+    /// Version of this shape.
+    pub v: u8,
+    /// The id of the record.
+    pub id: String,
+    /// When the import began, in ms. A line of another time than the record's is of somebody who died before the record
+    /// was written, and says nothing.
+    pub started_at: u64,
+}
+
+/// The key of a line of that index.
+#[must_use]
+pub fn import_line_key(munchkin: &MunchkinId, started_at: u64, id: &str) -> Key {
+    Key::new(munchkin.as_str(), format!("{IMPORTS_BY_TIME}{}/{id}", newest_first(started_at)))
+}
+
+/// Writes the line of a file that has just come, before its record.
+pub async fn index_import(deps: &Deps, munchkin: &MunchkinId, started_at: u64, id: &str) -> Step<()> {
+    let line = ImportLine { v: 1, id: id.to_owned(), started_at };
+    let item = doc::item(import_line_key(munchkin, started_at, id), &line, None, None)?;
+    let until = started_at.saturating_add(RECORDS_MS);
+    let item = Item { expires_at: Some(until / 1_000), ..item };
+    deps.ports.tables.put(Table::Syncs, item, Expect::Anything).await?;
+    Ok(())
+}
 
 /// Writes the record of a file.
 pub async fn save_import(deps: &Deps, munchkin: &MunchkinId, record: &Import) -> Step<()> {

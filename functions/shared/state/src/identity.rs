@@ -321,6 +321,9 @@ pub struct Intake {
     pub token_over_cap: u64,
     /// Pairs that were not stored because their ECID is over its cap.
     pub ecid_over_cap: u64,
+    /// When the last new pair came, in ms; `None`: none did, or none that is counted here.
+    #[serde(default)]
+    pub last_at: Option<u64>,
 }
 
 /// The key of a day's intake, in the identity table.

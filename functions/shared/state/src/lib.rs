@@ -6,6 +6,7 @@
 pub mod audience;
 pub mod bell;
 pub mod budget;
+mod cause;
 pub mod deps;
 pub mod doc;
 pub mod erase;
@@ -14,10 +15,13 @@ pub mod identity;
 pub mod lists;
 pub mod lists_index;
 pub mod notes;
+pub mod previews;
 pub mod rest;
+pub mod runs;
 pub mod syncs;
 mod version;
 
+pub use cause::{Cause, Causes};
 pub use deps::{Deps, Settings};
 pub use doc::{Doc, load, save, update};
 pub use ports::Failure;

@@ -10,6 +10,7 @@ use domain::{AudienceId, LeadId, LeadSet, ListId, MunchkinId};
 use ports::{Failure, Key, Table};
 use serde::{Deserialize, Serialize};
 
+use crate::runs::Run;
 use crate::syncs::Sync;
 use crate::{Deps, Doc, Step, doc, load, save};
 
@@ -49,6 +50,12 @@ pub struct ListHead {
     #[serde(default)]
     /// The same, with what ties the members to ECIDs.
     pub adopting: Option<Reading>,
+    /// How many runs have begun.
+    #[serde(default)]
+    pub runs: u64,
+    /// The run under way.
+    #[serde(default)]
+    pub run: Option<Run>,
 }
 
 /// How far a reading of all members is.
@@ -292,6 +299,8 @@ impl OpenList {
                 adopted: 0,
                 reading: None,
                 adopting: None,
+                runs: 0,
+                run: None,
             },
             |doc| doc.value,
         );

@@ -6,7 +6,7 @@ use ports::{Expect, Key, Read, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::bell::BellKey;
-use crate::{Deps, Step, bell, doc};
+use crate::{Cause, Deps, Step, bell, doc};
 
 /// What somebody tells the writer of a list. Reading a note twice is harmless: people are sets, and a decision names
 /// what it decides.
@@ -67,7 +67,7 @@ pub async fn leave(deps: &Deps, munchkin: &MunchkinId, list: ListId, note: &Note
     let key = BellKey::list(munchkin, list);
     match note {
         Note::Seen { .. } => bell::mark(deps, &key).await,
-        _ => bell::rouse(deps, &key).await,
+        _ => bell::rouse(&deps.because([Cause::ByHand]), &key).await,
     }
 }
 

@@ -252,6 +252,9 @@ pub struct IdentityHead {
     /// When leads were last read because somebody asked to, in ms.
     #[serde(default)]
     pub looked_at: u64,
+    /// When Marketo was last asked about tokens or leads, in ms, to the minute; 0: never.
+    #[serde(default)]
+    pub asked_at: u64,
     /// Marketo's paging token of what was done to lists.
     #[serde(default)]
     pub changes_cursor: Option<String>,
