@@ -241,6 +241,17 @@ fn stored(status: u16, body: String) -> Response {
     Response { status, content_type, body: body.into_bytes(), headers: Vec::new() }
 }
 
+/// The sync that `POST /syncs` would make of this body, after every check that can be made before anything is written.
+pub(crate) async fn would_be(
+    deps: &Deps,
+    subscription: &Subscription,
+    body: &Value,
+    id: &str,
+    deadline: u64,
+) -> Answer<Sync> {
+    validate(deps, subscription, &Wanted::read(body)?, id, deadline).await
+}
+
 async fn create(
     deps: &Deps,
     subscription: &Subscription,

@@ -102,7 +102,9 @@ pub struct There {
     pub kept_out: u64,
     /// People of whom only Marketo knows.
     pub unsure: u64,
-    /// Object key of those of them who are asked about.
+    /// We made the list, so a writer asks Marketo about nobody.
+    pub ours: bool,
+    /// Object key of those of the unsure who are asked about.
     pub sample_key: String,
     /// How many these are.
     pub sample: u64,
