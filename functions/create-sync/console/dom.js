@@ -108,16 +108,16 @@ export const loading = (rows = 6) =>
 /** Says that there is nothing, and why. */
 export const empty = (...children) => h("div", { class: "empty" }, children.map((child) => (child instanceof Node ? child : h("p", null, child))));
 
-/** A labelled control. `fail(text)` of the answer shows what is wrong with it, `fail("")` takes it away. */
+/** A labelled control. `fail(text)` of the answer shows what is wrong with it (text or elements), `fail("")` takes it away. */
 export const field = ({ label, control, hint, error = "" }) => {
   control.id ||= unique("field");
-  const wrong = h("p", { class: "wrong", id: `${control.id}-wrong`, role: "alert" });
+  const wrong = h("div", { class: "wrong", id: `${control.id}-wrong`, role: "alert" });
   const hinted = hint && h("p", { class: "hint", id: `${control.id}-hint` }, hint);
   control.setAttribute("aria-describedby", [hinted && hinted.id, wrong.id].filter(Boolean).join(" "));
   const all = h("div", { class: "field" }, h("label", { for: control.id }, label), hinted, control, wrong);
-  all.fail = (text) => {
-    wrong.textContent = text;
-    if (text) control.setAttribute("aria-invalid", "true");
+  all.fail = (...content) => {
+    wrong.replaceChildren(...content.filter(Boolean));
+    if (wrong.textContent) control.setAttribute("aria-invalid", "true");
     else control.removeAttribute("aria-invalid");
   };
   all.fail(error);

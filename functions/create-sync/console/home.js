@@ -1,6 +1,117 @@
-// Database: all syncs, and the way to a new one.
+// Database: all syncs, what is under way, and the way to a new one.
 
-import { h } from "./dom.js";
+import { get } from "./api.js";
+import { empty, h, number, poll, unique, when } from "./dom.js";
 import { t } from "./words.js";
 
-export const page = async () => h("div", null, h("h1", null, t("home.title")));
+const LOOK_MS = 5_000;
+
+const TONE = { creating: "warn", active: "good", paused: "warn", stopped_keeping: "", stopped_leaving: "" };
+
+const one = (sync) => {
+  const { live, list } = sync;
+  const title = unique("sync");
+  const fact = (name, value) => [h("dt", null, t(name)), h("dd", null, value)];
+  const left = live?.list;
+  const told = sync.held ? t("home.held") : sync.not_delivered ? t("home.not_delivered") : null;
+  return h("li", { class: "card sync", "aria-labelledby": title },
+    h("div", { class: "head" },
+      h("h2", { id: title }, h("a", { href: `#/syncs/${encodeURIComponent(sync.id)}` }, sync.audience_name, " → ", list.name)),
+      h("span", { class: `tag ${TONE[sync.status] ?? ""}` }, sync.start === "report_only" && sync.status === "active" ? t("status.report_only") : t(`status.${sync.status}`))),
+    h("dl", { class: "facts" },
+      fact("home.browsers", number(live?.audience?.size)),
+      fact("home.people", number(live?.wanted)),
+      fact("home.left", left ? t("home.left_of", { add: number(left.to_add), remove: number(left.to_remove) }) : "–"),
+      fact("home.delivered", when(live?.audience?.delivered_at)),
+      fact("home.handled", when(left?.handled_at))),
+    told && h("p", { class: "bad" }, told), sync.why && h("p", { class: "soft", lang: "en" }, sync.why));
+};
+
+/** What is under way, in the order of the work. */
+const work = (status) => {
+  const sum = (name) => (status.outstanding ?? []).reduce((all, left) => all + (left[name] ?? 0), 0);
+  return [
+    ["files", status.imports_running],
+    ["passes", status.passes_pending],
+    ["lists", status.creating],
+    ["add", sum("add")],
+    ["remove", sum("remove")],
+    ["look_ups", status.due_tokens],
+    ["reports", status.reports_pending],
+    ["erasures", status.erasures_open],
+  ].filter(([, count]) => count > 0);
+};
+
+const flight = (status) => {
+  const all = work(status);
+  const today = status.browsers_today ?? {};
+  const lost = (today.not_stored_cookie_over_cap ?? 0) + (today.not_stored_browser_over_cap ?? 0);
+  return [
+    h("h2", null, t("flight.title")),
+    status.held?.length > 0 && h("p", { class: "bad" }, t("flight.held", { count: status.held.length })),
+    status.stuck > 0 && h("p", { class: "bad" }, t("flight.stuck", { count: status.stuck })),
+    all.length > 0 ? h("ul", null, all.map(([what, count]) => h("li", null, t(`flight.${what}`, { count })))) : h("p", null, t("flight.nothing")),
+    h("p", { class: "soft" }, t("flight.calls", { count: status.calls_today ?? 0 }), " ", t("flight.browsers", { count: today.new_pairs_from_pages ?? 0 }),
+      lost > 0 && ` ${t("flight.lost", { count: lost })}`),
+    today.beyond_the_days_cap > 0 && h("p", { class: "bad" }, t("flight.cap", { beyond: today.beyond_the_days_cap, dropped: today.of_those_not_kept })),
+  ].filter(Boolean);
+};
+
+/** *New* opens what can be made. */
+const news = () => {
+  const items = h("ul", { id: "new-items", class: "popup", hidden: true }, h("li", null, h("a", { href: "#/new" }, t("home.sync_from"))));
+  const button = h("button", { type: "button", class: "main", "aria-expanded": "false", "aria-controls": "new-items", onclick: () => fold(!items.hidden) }, t("home.new"));
+  const fold = (closed) => {
+    items.hidden = closed;
+    button.setAttribute("aria-expanded", String(!closed));
+    if (!closed) items.querySelector("a").focus();
+  };
+  const box = h("div", { class: "combobox news", onkeydown: (event) => {
+    if (event.key !== "Escape" || items.hidden) return;
+    fold(true);
+    button.focus();
+  } }, button, items);
+  box.addEventListener("focusout", (event) => !box.contains(event.relatedTarget) && fold(true));
+  return box;
+};
+
+export const page = async (_params, { signal }) => {
+  const read = async () => {
+    try {
+      return await Promise.all([get("/syncs", { signal }), get("/status", { signal })]);
+    } catch (error) {
+      if (error.status === 404) return null;
+      throw error;
+    }
+  };
+  const heading = h("div", { class: "head" }, h("h1", null, t("home.title")), news());
+  const first = await read();
+  if (!first) {
+    return h("div", null, heading, empty(h("p", null, t("door.none")), h("p", null, t("door.none.help")), h("p", null, h("a", { class: "button", href: "#/settings" }, t("nav.settings")))));
+  }
+  const list = h("ul", { class: "syncs" });
+  const nothing = empty(h("p", null, h("strong", null, t("home.empty"))), h("p", null, t("home.empty.help")), h("p", null, h("a", { class: "button main", href: "#/new" }, t("home.sync_from"))));
+  const under = h("section", { class: "card flight" });
+  let shown = "";
+  const show = ([syncs, status]) => {
+    // What has not changed stays: nobody loses the place or the focus.
+    const text = JSON.stringify(syncs);
+    if (text !== shown) {
+      const focused = document.activeElement?.closest("li.sync a")?.getAttribute("href");
+      list.replaceChildren(...syncs.map(one));
+      if (focused) list.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+    }
+    shown = text;
+    nothing.hidden = syncs.length > 0;
+    under.replaceChildren(...flight(status));
+  };
+  show(first);
+  // It goes on until another page is shown. What fails is tried again; the page stays.
+  poll(async () => {
+    if (!heading.isConnected) return false;
+    const now = await read();
+    if (now) show(now);
+    return false;
+  }, LOOK_MS, signal).catch(() => {});
+  return h("div", null, heading, list, nothing, under);
+};

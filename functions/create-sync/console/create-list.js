@@ -1,0 +1,275 @@
+// The destination: a list that is there or a new one, the options, the preview under it, and *Sync*.
+
+import * as auth from "./auth.js";
+import { get, post } from "./api.js";
+import { combobox } from "./combobox.js";
+import { read, same } from "./destination.js";
+import { field, h, number, poll, problem, say, unique } from "./dom.js";
+import { previewCard } from "./preview.js";
+import { at, door } from "./steps.js";
+import { either, remember, remembered, t } from "./words.js";
+
+/** Marketo's folder of the database's lists, where it is as Marketo sets it up. */
+const GROUP_LISTS = 12;
+const LOOK_MS = 700;
+/** After the last choice. */
+const REST_MS = 500;
+
+const fresh = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/** The body of `POST /syncs` and of its preview. */
+const wanted = ({ audience, list, into, leaving, members_before, start }) => ({
+  audience_id: audience.audience_id,
+  list: list.id ? { id: list.id } : { name: list.name, ...(into ? { folder_id: into } : {}) },
+  leaving,
+  members_before,
+  start,
+});
+
+/** What the choice of a list comes to, in a line. */
+const said = (list) => {
+  if (!list) return t("list.choose");
+  if (!list.id) return t("list.new", { name: list.name });
+  return list.name ? t("list.existing", { name: list.name, id: String(list.id) }) : t("list.by_id", { id: String(list.id) });
+};
+
+const options = (state, changed) => {
+  const set = (field, words, values) => {
+    const name = unique(field);
+    const choice = (value) => h("label", { class: "choice" }, h("input", { type: "radio", name, checked: state[field] === value, onchange: () => {
+      state[field] = value;
+      changed();
+    } }), t(`${words}.${value}`));
+    return h("fieldset", null, h("legend", null, t(words)), values.map(choice));
+  };
+  const report = h("input", { type: "checkbox", checked: state.start === "report_only", onchange: () => {
+    state.start = report.checked ? "report_only" : "now";
+    changed();
+  } });
+  return h("details", { class: "card options" }, h("summary", null, t("options.title")),
+    set("leaving", "options.leaving", ["remove", "keep"]),
+    set("members_before", "options.before", ["keep", "adopt"]),
+    h("label", { class: "choice" }, report, t("options.report_only")), h("p", { class: "hint" }, t("options.report_only.hint")));
+};
+
+/** What the check of the set-up found that will hurt this sync. */
+const warnings = (rows) => {
+  const bad = (rows ?? []).filter((row) => row.status === "not_ok");
+  if (bad.length === 0) return null;
+  return h("section", { class: "notice warn", "aria-label": t("list.warnings") },
+    h("p", null, h("strong", null, t("list.warnings", { count: bad.length }))),
+    h("ul", null, bad.map((row) => h("li", null, either(`setup.${row.code}.title`, row.title), " — ", either(`setup.${row.code}.means`, row.means)))),
+    h("p", null, h("a", { href: "#/setup" }, t("nav.setup"))));
+};
+
+/** The folders for a new list, and the one that is preset. */
+const folders = async (state, munchkin, signal) => {
+  const found = await get("/list-folders", { signal }).catch(() => []);
+  const last = Number(remembered(`folder/${munchkin}`));
+  const preset = [state.into, last, GROUP_LISTS].find((id) => found.some((one) => one.id === id)) ?? found[0]?.id ?? null;
+  return { found, preset };
+};
+
+export const list = async (state, signal) => {
+  const subscription = await get("/subscription", { signal });
+  const munchkin = subscription.munchkin_id;
+  const [{ found, preset }, setup] = await Promise.all([
+    folders(state, munchkin, signal),
+    // Not longer than a moment: it is shown below when it comes later.
+    Promise.race([state.setup ?? null, new Promise((resolve) => setTimeout(resolve, 1500, null))]),
+  ]);
+  state.into = preset;
+  const card = previewCard();
+  let timer;
+  let asked;
+
+  const what = h("p", { class: "what", role: "status" }, said(state.list));
+  const above = h("div");
+  const into = h("select", { disabled: Boolean(state.list?.id) || found.length === 0, onchange: () => {
+    state.into = Number(into.value);
+    changed();
+  } }, found.length === 0 && h("option", null, t("list.folder_default")),
+  found.map((one) => h("option", { value: String(one.id), selected: one.id === preset }, one.path ?? one.name)));
+  const folderField = field({ label: t("list.folder"), hint: t("list.folder_hint"), control: into });
+
+  const decide = (chosen) => {
+    state.list = chosen;
+    what.textContent = said(chosen);
+    into.disabled = Boolean(chosen?.id) || found.length === 0;
+    listField.fail("");
+    folderField.fail("");
+    above.replaceChildren();
+  };
+
+  /** Shows a refusal where it belongs. */
+  const refuse = async (error) => {
+    const { body, errors, status } = error;
+    const pointer = errors[0]?.pointer ?? "";
+    const detail = h("p", { lang: "en" }, error.message);
+    const place = (to, key, ...more) => to.fail(key && h("p", null, t(key)), detail, ...more);
+    const pick = (one) => h("button", { type: "button", class: "link", onclick: () => {
+      box.input.value = one.name;
+      state.text = one.name;
+      decide({ id: one.id, name: one.name });
+      changed();
+    } }, t("list.take", { name: one.name, id: String(one.id) }));
+    if (body.existing_sync) {
+      place(listField, "refused.feeds_already", h("a", { href: `#/syncs/${encodeURIComponent(body.existing_sync.id)}` }, t("refused.see_sync")));
+    } else if (body.existing_lists) place(listField, "refused.name_taken", ...body.existing_lists.slice(0, 5).map((one) => h("p", null, pick(one))));
+    else if (pointer.startsWith("/list/folder_id")) place(folderField, "refused.folder");
+    else if (pointer === "/list/id" && status === 422) place(listField, "refused.unknown_list");
+    else if (pointer.startsWith("/list")) place(listField, null);
+    else if (pointer === "/audience_id") {
+      above.replaceChildren(problem(error), h("p", null, h("a", { href: at("audience") }, t("refused.other_audience"))));
+    } else {
+      const why = status === 403 ? door(await get("/subscription").catch(() => ({ org_id: "?" }))) : null;
+      above.replaceChildren(why ? h("div", { class: "problem", role: "alert" }, h("strong", null, t(`door.${why}`)), h("p", { lang: "en" }, error.message)) : problem(error));
+    }
+  };
+
+  const preview = async () => {
+    asked?.abort();
+    const mine = (asked = new AbortController());
+    signal.addEventListener("abort", () => mine.abort(), { once: true });
+    state.preview = null;
+    if (!state.list) return card.show(null, t("preview.choose"));
+    card.show(null, t("preview.counting"));
+    try {
+      const job = await post("/syncs/preview", wanted(state), { signal: mine.signal });
+      await poll(async () => {
+        const now = await get(`/previews/${encodeURIComponent(job.id)}`, { signal: mine.signal });
+        if (mine.signal.aborted) return true;
+        const working = now.status === "counting" || now.status === "asking";
+        if (now.status === "failed") {
+          card.show(null, t("preview.failed"));
+          listField.fail(h("p", { lang: "en" }, now.why ?? ""));
+          return true;
+        }
+        card.show(now, working ? t(`preview.${now.status}`) : undefined);
+        if (working) return false;
+        state.preview = now;
+        if (state.list?.id && !state.list.name && now.list?.name) decide({ id: state.list.id, name: now.list.name });
+        if (!state.audience.delivered) card.show(now, t("preview.not_delivered"));
+        say(t("preview.ready", { people: number(now.people), add: number(now.to_add) }));
+        return true;
+      }, LOOK_MS, mine.signal);
+    } catch (error) {
+      if (mine.signal.aborted) return;
+      card.show(null, t("preview.none"));
+      await refuse(error);
+    }
+  };
+
+  /** Something was chosen: the preview follows, and *Sync* would be another request. */
+  const changed = () => {
+    state.key = null;
+    card.mean(state);
+    clearTimeout(timer);
+    asked?.abort();
+    card.show(null, state.list ? t("preview.counting") : t("preview.choose"));
+    timer = setTimeout(preview, REST_MS);
+  };
+
+  const option = (one) => ({ label: one.name, hint: [t("list.id", { id: String(one.id) }), one.workspace].filter(Boolean).join(" · "), list: { id: one.id, name: one.name } });
+  const search = async (text, stop) => {
+    const typed = read(text);
+    if (typed?.wrong) return [];
+    if (typed?.id && !typed.name) return [{ label: t("list.by_id", { id: String(typed.id) }), list: { id: typed.id } }];
+    const { lists } = await get(`/lists?search=${encodeURIComponent(typed?.name ?? "")}`, { signal: stop });
+    const all = lists.map(option);
+    if (typed?.id) all.unshift({ label: t("list.by_id", { id: String(typed.id) }), list: { id: typed.id } });
+    if (typed && !lists.some((one) => same(one.name, typed.name))) all.push({ label: t("list.create", { name: typed.name }), list: { name: typed.name } });
+    return all;
+  };
+  /** What a text means that nobody has chosen from the suggestions. */
+  const settle = (suggested, text) => {
+    const typed = read(text);
+    if (!typed || typed.wrong) {
+      decide(null);
+      if (typed) listField.fail(h("p", null, t(`list.wrong_${typed.wrong}`)));
+    } else if (typed.id) decide(suggested.find((one) => one.list.id === typed.id)?.list ?? { id: typed.id });
+    else {
+      const twins = suggested.filter((one) => one.list.id && same(one.list.name, typed.name));
+      decide(twins.length === 0 ? { name: typed.name } : twins.length === 1 ? twins[0].list : null);
+      if (twins.length > 1) listField.fail(h("p", null, t("list.several", { count: twins.length })));
+    }
+    changed();
+  };
+  const box = combobox({
+    value: state.text,
+    attributes: { maxlength: 2000, id: unique("list") },
+    search,
+    typed: (text) => {
+      state.text = text;
+      decide(null);
+      what.textContent = text.trim() ? t("list.looking") : said(null);
+      changed();
+    },
+    found: (suggested, text) => {
+      // What was chosen meanwhile stays.
+      if (!state.list && text === state.text) settle(suggested, text);
+    },
+    pick: (one) => {
+      if (one.list.name) box.input.value = one.list.name;
+      state.text = box.input.value;
+      decide(one.list);
+      changed();
+    },
+    failed: (error) => {
+      const typed = read(state.text);
+      if (typed?.id) settle([], state.text);
+      else listField.fail(h("p", null, t("list.search_failed")), h("p", { lang: "en" }, error.message));
+    },
+  });
+  // The label's field is the text field; the popup lies beside it.
+  const listField = field({ label: t("list.label"), hint: t("list.hint"), control: box.input });
+  box.input.replaceWith(box.element);
+  box.element.prepend(box.input);
+
+  const viewer = auth.user()?.role === "viewer";
+  const reason = unique("reason");
+  const button = h("button", { type: "button", class: "main", "aria-disabled": viewer ? "true" : null, "aria-describedby": viewer ? reason : null, onclick: () => sync() }, t("create.sync"));
+  const sync = async () => {
+    if (viewer || button.getAttribute("aria-busy") === "true") return;
+    button.setAttribute("aria-busy", "true");
+    try {
+      // Whoever is quick has typed a name that was not looked up yet.
+      if (!state.list && state.text.trim()) await box.ask(state.text);
+      if (!state.list) {
+        if (!listField.querySelector(".wrong").textContent) listField.fail(h("p", null, t("list.choose")));
+        box.input.focus();
+        return;
+      }
+      above.replaceChildren();
+      // The same key until an answer has come: a request whose answer was lost makes no second sync.
+      state.key ??= fresh();
+      try {
+        state.made = await post("/syncs", wanted(state), { headers: { "idempotency-key": state.key } });
+      } catch (error) {
+        if (error.status && error.status < 500) state.key = null;
+        await refuse(error);
+        (document.querySelector("main [aria-invalid=true]") ?? button).focus();
+        return;
+      }
+      if (!state.list.id && state.into) remember(`folder/${munchkin}`, String(state.into));
+      asked?.abort();
+      location.hash = at("done");
+    } finally {
+      button.removeAttribute("aria-busy");
+    }
+  };
+
+  const late = h("div");
+  if (!setup && state.setup) state.setup.then((check) => check && late.append(...[warnings(check.rows)].filter(Boolean)));
+  signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
+  card.mean(state);
+  card.show(state.preview, state.list ? undefined : t("preview.choose"));
+  if (state.list && !state.preview) timer = setTimeout(preview, 0);
+  return h("form", { class: "destination", novalidate: true, onsubmit: (event) => event.preventDefault() },
+    h("p", { class: "soft" }, t("list.from", { audience: state.audience.name })), above, warnings(setup?.rows),
+    h("div", { class: "two" },
+      h("div", null, listField, h("div", { class: "slot" }, what), folderField, options(state, changed)),
+      card.element),
+    viewer && h("p", { id: reason, class: "hint" }, t("base.viewer_only")),
+    h("div", { class: "buttons" }, button, h("a", { class: "button", href: at("audience") }, t("create.back"))), late);
+};

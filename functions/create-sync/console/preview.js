@@ -1,0 +1,57 @@
+// The preview of a sync: always as high as it will be, so that nothing moves when the numbers come.
+
+import { date, duration, h, number, percent } from "./dom.js";
+import { t } from "./words.js";
+
+const ROWS = ["browsers", "addressable", "known", "people", "already", "to_add", "calls", "time"];
+
+const about = (text, is) => (is ? t("preview.about", { what: text }) : text);
+
+/** The numbers of a preview by row; a dash where one is not known yet. */
+const values = (preview) => {
+  if (!preview) return {};
+  const { browsers, addressable, known, people, calls } = preview;
+  const share = (part, whole) => (whole > 0 && typeof part === "number" ? ` (${percent(part / whole)})` : "");
+  const partly = typeof preview.already_there_asked === "number" && preview.already_there_asked < people && !preview.list?.new;
+  return {
+    browsers: number(browsers),
+    addressable: number(addressable) + share(addressable, browsers),
+    known: number(known) + share(known, addressable),
+    people: number(people),
+    already: partly && typeof preview.already_there === "number"
+      ? t("preview.already_of", { there: preview.already_there, asked: preview.already_there_asked }) : number(preview.already_there),
+    to_add: typeof preview.to_add === "number" ? about(number(preview.to_add), preview.to_add_is_estimate) : "–",
+    calls: typeof calls?.total === "number"
+      ? (typeof preview.left_today === "number" ? t("preview.calls_of", { total: calls.total, left: preview.left_today }) : number(calls.total)) : "–",
+    time: typeof preview.seconds === "number" ? about(duration(preview.seconds), true) : "–",
+  };
+};
+
+/** What the choices mean for the people in the list. */
+const meaning = ({ list, leaving, members_before, start }) => {
+  if (start === "report_only") return t("meaning.report_only");
+  const before = list?.id ? t(`meaning.before.${members_before}`) : t("meaning.new_list");
+  return `${before} ${t(`meaning.leaving.${leaving}`)}`;
+};
+
+/** A preview on screen; `show(preview, status)` fills it in, `mean(state)` says what the choices do. */
+export const previewCard = () => {
+  const cells = Object.fromEntries(ROWS.map((row) => [row, h("td", { class: "n" }, "–")]));
+  const status = h("p", { class: "slot soft" });
+  const choices = h("p", { class: "slot" });
+  const unasked = h("p", { class: "slot soft" });
+  const show = (preview, text) => {
+    const now = values(preview);
+    for (const row of ROWS) cells[row].textContent = now[row] ?? "–";
+    status.textContent = text ?? (preview?.as_of ? t("preview.as_of", { time: date(preview.as_of) }) : "");
+    unasked.textContent = preview?.not_asked > 0 ? t("preview.not_asked", { count: preview.not_asked }) : "";
+  };
+  const mean = (state) => {
+    choices.textContent = meaning(state);
+  };
+  const element = h("section", { class: "card preview", "aria-labelledby": "preview-title" },
+    h("h2", { id: "preview-title" }, t("preview.title")), status,
+    h("table", null, h("tbody", null, ROWS.map((row) => h("tr", null, h("th", { scope: "row" }, t(`preview.${row}`)), cells[row])))),
+    unasked, choices, h("p", null, t("meaning.campaigns")));
+  return { element, show, mean };
+};
