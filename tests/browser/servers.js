@@ -4,7 +4,7 @@
 import http from "node:http";
 
 /** Listens on a free port of the loopback address. */
-async function listen(handle) {
+export async function listen(handle) {
   const server = http.createServer(handle);
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   const close = () => {
