@@ -26,7 +26,7 @@ const address = (path) => {
   return url;
 };
 
-/** Sends a request; answers the response and its JSON. */
+/** Sends a request; answers the response, its text and its JSON. */
 export const send = async (method, path, { body, headers, signal } = {}) => {
   const all = { accept: "application/json", ...headers };
   if (body !== undefined) all["content-type"] = "application/json";
@@ -46,7 +46,7 @@ export const send = async (method, path, { body, headers, signal } = {}) => {
     problem.retryAfter = Number(response.headers.get("retry-after")) || null;
     throw problem;
   }
-  return { response, json };
+  return { response, json, text: answer };
 };
 
 export const get = async (path, { signal } = {}) => (await send("GET", path, { signal })).json;

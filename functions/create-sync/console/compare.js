@@ -1,0 +1,92 @@
+// A sync's list beside any other list of Marketo's: who is in both, only there and only here, and why.
+
+import { get, post } from "./api.js";
+import { field, h, number, poll, problem, say } from "./dom.js";
+import { action, table, viewerNotice } from "./parts.js";
+import { fileLink } from "./sync.js";
+import { has, t } from "./words.js";
+
+/** What is typed is searched for once it rests. */
+const REST_MS = 300;
+
+export async function page({ id }, { signal }) {
+  const path = `/syncs/${encodeURIComponent(id)}`;
+  const sync = await get(path, { signal });
+  const found = h("div", { class: "results" });
+  const outcome = h("section", { class: "outcome", "aria-live": "polite" });
+  const out = h("div");
+
+  const choose = async (list) => {
+    outcome.replaceChildren();
+    const cost = await post(`${path}/compare`, { list_id: list.id }, { signal });
+    const calls = typeof cost.calls === "number" ? t("compare.calls", { count: cost.calls }) : t("compare.calls_at_least", { count: cost.calls_at_least ?? 1 });
+    const failed = h("div");
+    outcome.replaceChildren(h("div", { class: "card" },
+      h("h2", null, t("compare.with", { list: cost.list_name ?? list.name })),
+      h("p", null, calls, " ", t("compare.reads_only")),
+      h("div", { class: "buttons" }, action(t("compare.start"), async () => {
+        const job = await post(`${path}/compare`, { list_id: list.id, start: true }, { signal });
+        await follow(job.id, outcome, signal);
+      }, { kind: "main", out: failed })), failed));
+  };
+
+  const input = h("input", { type: "search", autocomplete: "off", maxlength: "255" });
+  let turn = 0;
+  input.addEventListener("input", async () => {
+    const mine = (turn += 1);
+    await new Promise((resolve) => setTimeout(resolve, REST_MS));
+    const text = input.value.trim();
+    if (mine !== turn || signal.aborted) return;
+    out.replaceChildren();
+    if (!text) return found.replaceChildren();
+    try {
+      const { lists } = await get(`/lists?search=${encodeURIComponent(text)}`, { signal });
+      if (mine !== turn) return;
+      const others = (lists ?? []).filter((list) => list.id !== sync.list.id);
+      say(t("compare.found", { count: others.length }));
+      found.replaceChildren(others.length
+        ? h("ul", { class: "picks" }, others.map((list) => h("li", null,
+          action(list.name, () => choose(list), { out, kind: "link" }), " ",
+          h("span", { class: "soft" }, t("sync.list", { id: String(list.id) }), list.workspace && ` · ${list.workspace}`))))
+        : h("p", { class: "soft" }, t("compare.no_list")));
+    } catch (error) {
+      if (!signal.aborted && mine === turn) out.replaceChildren(problem(error));
+    }
+  });
+
+  return h("div", null,
+    h("p", null, h("a", { href: `#/syncs/${id}` }, t("runs.back"))),
+    h("h1", null, t("compare.title")),
+    h("p", { class: "soft" }, t("sync.title", { audience: sync.audience_name, list: sync.list.name })),
+    h("p", null, t("compare.what")), viewerNotice(),
+    h("div", { class: "narrow" }, field({ label: t("compare.search"), control: input, hint: t("compare.hint") })),
+    found, out, outcome);
+}
+
+async function follow(id, outcome, signal) {
+  outcome.replaceChildren(h("p", { class: "soft", role: "status" }, t("compare.reading")));
+  try {
+    await poll(async () => {
+      const found = await get(`/comparisons/${encodeURIComponent(id)}`, { signal });
+      if (found.status === "reading") return false;
+      outcome.replaceChildren(found.status === "done" ? result(found) : h("p", { class: "bad" }, t("compare.failed"), " ", h("span", { lang: "en" }, found.why)));
+      return true;
+    }, 2_000, signal);
+  } catch (error) {
+    outcome.replaceChildren(problem(error));
+  }
+}
+
+function result(found) {
+  const { both, only_there: there, only_here: here, explained = [] } = found;
+  const row = (key, count) => [h("dt", null, t(`compare.${key}`)), h("dd", { "data-count": key }, t("unit.people", { count: count ?? 0 }))];
+  return h("div", { class: "card" },
+    h("h2", null, t("compare.with", { list: found.list_name })),
+    h("dl", { class: "facts" }, row("both", both), row("only_there", there), row("only_here", here)),
+    explained.length > 0 && table(t("compare.explained"), [
+      { label: t("compare.where"), head: true, cell: ({ side }) => t(`compare.${side}`) },
+      { label: t("compare.why"), cell: ({ code, sentence }) => (has(`compare.code.${code}`) ? t(`compare.code.${code}`) : h("span", { lang: "en" }, sentence)) },
+      { label: t("funnel.column.count"), n: true, cell: ({ count }) => number(count) },
+    ], explained),
+    found.url && fileLink(found));
+}
