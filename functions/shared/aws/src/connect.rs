@@ -7,9 +7,11 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
-use ports::{Ports, Queue, StreamSecrets, Table, Vendor};
+use ports::{Bus, NoBus, Ports, Queue, StreamSecrets, Table, Vendor};
 
-use crate::{DynamoTables, KeptSecrets, ReqwestHttp, S3Objects, Source, SqsQueues, SystemClock, SystemRandom};
+use crate::{
+    DynamoTables, EventBridge, KeptSecrets, ReqwestHttp, S3Objects, Source, SqsQueues, SystemClock, SystemRandom,
+};
 
 // The time-outs are not scaled by TIME_SCALE: they bound real input and output, which does not get faster in a test.
 
@@ -37,10 +39,14 @@ pub struct Names {
     pub queues: BTreeMap<Queue, String>,
     /// The bucket's name; empty: none.
     pub bucket: String,
+    /// URLs of the dead-letter queues whose depth may be asked.
+    pub dead_queues: Vec<String>,
+    /// The event bus, by name or ARN; empty: none.
+    pub bus: String,
 }
 
 impl Names {
-    /// Reads [`Table::env`], [`Queue::env`] and `BUCKET`. What is not set or empty is not there: a function is
+    /// Reads [`Table::env`], [`Queue::env`], `BUCKET`, `DEAD_QUEUE_URLS` (separated by commas) and `EVENT_BUS`. What is not set or empty is not there: a function is
     /// given only what it may use, and a call on anything else is refused with the variable's name.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
@@ -48,6 +54,9 @@ impl Names {
             tables: Table::ALL.into_iter().filter_map(|table| Some((table, set(table.env())?))).collect(),
             queues: Queue::ALL.into_iter().filter_map(|queue| Some((queue, set(queue.env())?))).collect(),
             bucket: set("BUCKET").unwrap_or_default(),
+            dead_queues: set("DEAD_QUEUE_URLS")
+                .map_or_else(Vec::new, |urls| urls.split(',').map(str::to_owned).collect()),
+            bus: set("EVENT_BUS").unwrap_or_default(),
         }
     }
 }
@@ -82,14 +91,18 @@ pub async fn connect(
         let region = sdk.region().map_or("us-east-1", |region| region.as_ref());
         format!("https://sqs.{region}.amazonaws.com")
     });
-    let queues = Arc::new(SqsQueues::new(sqs_client(&sdk), names.queues, base));
+    let queues = Arc::new(SqsQueues::new(sqs_client(&sdk), names.queues, base).with_dead_queues(names.dead_queues));
 
+    let bus: Arc<dyn Bus> = match names.bus {
+        none if none.is_empty() => Arc::new(NoBus),
+        bus => Arc::new(EventBridge::new(bus_client(&sdk), bus)),
+    };
     let ports = Ports {
         tables: Arc::new(tables),
         objects: Arc::new(objects),
         queues: queues.clone(),
         http: Arc::new(ReqwestHttp::new()?),
-            bus: Arc::new(ports::NoBus),
+        bus,
         secrets: Arc::new(KeptSecrets::new(secrets_client(&sdk), sources, streams)),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
@@ -139,6 +152,16 @@ pub fn sqs_client(sdk: &SdkConfig) -> aws_sdk_sqs::Client {
         .retry_config(retries())
         .build();
     aws_sdk_sqs::Client::from_conf(config)
+}
+
+/// An EventBridge client with our time-outs and retries.
+#[must_use]
+pub fn bus_client(sdk: &SdkConfig) -> aws_sdk_eventbridge::Client {
+    let config = aws_sdk_eventbridge::config::Builder::from(sdk)
+        .timeout_config(timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT))
+        .retry_config(retries())
+        .build();
+    aws_sdk_eventbridge::Client::from_conf(config)
 }
 
 /// A Secrets Manager client with our time-outs and retries. Its endpoint is `AWS_ENDPOINT_URL_SECRETS_MANAGER`, where

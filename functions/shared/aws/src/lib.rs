@@ -1,6 +1,7 @@
-//! The ports over AWS: DynamoDB, S3, SQS and Secrets Manager through the SDK, HTTP through reqwest, the machine's clock and
+//! The ports over AWS: DynamoDB, S3, SQS, EventBridge and Secrets Manager through the SDK, HTTP through reqwest, the machine's clock and
 //! randomness. Nothing here decides anything about audiences or lists.
 
+mod bus;
 mod connect;
 mod dynamo;
 mod errors;
@@ -12,7 +13,8 @@ mod secrets;
 mod sqs;
 mod system;
 
-pub use connect::{Names, Wiring, connect, dynamo_client, s3_client, secrets_client, sqs_client};
+pub use bus::{EventBridge, SOURCE};
+pub use connect::{Names, Wiring, bus_client, connect, dynamo_client, s3_client, secrets_client, sqs_client};
 pub use dynamo::DynamoTables;
 pub use http::ReqwestHttp;
 pub use s3::S3Objects;

@@ -1,9 +1,12 @@
 //! [`Objects`] over S3.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::Object;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Object};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use ports::{ObjectInfo, Objects, PortError, PortResult};
@@ -147,5 +150,63 @@ impl Objects for S3Objects {
             Err(error) if meaning(symptom(&error)) == Meaning::NoSuchObject => Ok(()),
             Err(error) => Err(port_error(SERVICE, "DeleteObject", &error)),
         }
+    }
+
+    async fn begin_parts(&self, key: &str) -> PortResult<String> {
+        let begun = self.client.create_multipart_upload().bucket(self.bucket()?).key(key).send().await;
+        let begun = begun.map_err(|error| port_error(SERVICE, "CreateMultipartUpload", &error))?;
+        begun.upload_id.ok_or_else(|| from_symptom(SERVICE, "CreateMultipartUpload", Symptom::BadAnswer))
+    }
+
+    async fn put_part(&self, key: &str, upload: &str, number: u16, body: Bytes) -> PortResult<String> {
+        let sent = self
+            .client
+            .upload_part()
+            .bucket(self.bucket()?)
+            .key(key)
+            .upload_id(upload)
+            .part_number(number.into())
+            .body(ByteStream::from(body))
+            .send()
+            .await
+            .map_err(|error| port_error(SERVICE, "UploadPart", &error))?;
+        sent.e_tag.ok_or_else(|| from_symptom(SERVICE, "UploadPart", Symptom::BadAnswer))
+    }
+
+    async fn end_parts(&self, key: &str, upload: &str, tags: &[String]) -> PortResult<()> {
+        let part = |(tag, number): (&String, i32)| CompletedPart::builder().part_number(number).e_tag(tag).build();
+        let parts =
+            CompletedMultipartUpload::builder().set_parts(Some(tags.iter().zip(1..).map(part).collect())).build();
+        let ended = self
+            .client
+            .complete_multipart_upload()
+            .bucket(self.bucket()?)
+            .key(key)
+            .upload_id(upload)
+            .multipart_upload(parts)
+            .send()
+            .await;
+        match ended {
+            Ok(_) => Ok(()),
+            // An upload that was ended is forgotten: if the object is there, this was the second time.
+            Err(_) if self.head(key).await?.is_some() => Ok(()),
+            Err(error) => Err(port_error(SERVICE, "CompleteMultipartUpload", &error)),
+        }
+    }
+
+    async fn sign(&self, key: &str, seconds: u64, filename: &str) -> PortResult<String> {
+        let config = PresigningConfig::expires_in(Duration::from_secs(seconds))
+            .map_err(|_| PortError::Refused { service: SERVICE, reason: "sign: at most a week".to_owned() })?;
+        let signed = self
+            .client
+            .get_object()
+            .bucket(self.bucket()?)
+            .key(key)
+            .response_content_type("text/csv; charset=utf-8")
+            .response_content_disposition(format!("attachment; filename=\"{filename}\""))
+            .presigned(config)
+            .await
+            .map_err(|error| port_error(SERVICE, "sign", &error))?;
+        Ok(signed.uri().to_owned())
     }
 }

@@ -8,13 +8,13 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_http_client::test_util::infallible_client_fn;
 use ports::{
-    Credentials as Shown, Expect, Item, Key, Outgoing, PortError, PortResult, Queue, Queues, Read, Secrets,
-    StreamSecrets, Table, Tables, Vendor,
+    Announcement, Bus, Credentials as Shown, Expect, Item, Key, Outgoing, PortError, PortResult, Queue, Queues, Read,
+    Secrets, StreamSecrets, Table, Tables, Vendor,
 };
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use crate::{DynamoTables, KeptSecrets, Source, SqsQueues};
+use crate::{DynamoTables, EventBridge, KeptSecrets, Source, SqsQueues};
 
 /// The bodies of the requests that were made.
 type Seen = Arc<Mutex<Vec<Value>>>;
@@ -308,4 +308,37 @@ async fn malformed_secrets_of_streams_are_refused_and_those_of_nobody_too() {
     let given = KeptSecrets::new(crate::secrets_client(&sdk), BTreeMap::new(), Some(Source::Environment(given)));
     assert_eq!(given.streams().await.expect("ours").of("123-ABC-456", "web").expect("a feed").tokens.len(), 1);
     assert!(seen.lock().expect("no panic").is_empty());
+}
+
+#[tokio::test]
+async fn an_event_that_the_bus_did_not_take_is_a_failure_that_names_its_code() {
+    let announce = |answer: Value| async move {
+        let (sdk, seen) = scripted(vec![(200, answer)]);
+        let bus = EventBridge::new(crate::bus_client(&sdk), "default".to_owned());
+        let one = Announcement { kind: "Incident began", detail: json!({"kind": "feed_late"}) };
+        let answer = bus.announce(vec![one]).await;
+        (answer, seen.lock().expect("no panic")[0].clone())
+    };
+    let (answer, sent) = announce(json!({"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]})).await;
+    answer.expect("taken");
+    let entry = &sent["Entries"][0];
+    assert_eq!((&entry["Source"], &entry["DetailType"]), (&json!("audience-sync"), &json!("Incident began")));
+    assert_eq!((&entry["EventBusName"], &entry["Detail"]), (&json!("default"), &json!(r#"{"kind":"feed_late"}"#)));
+
+    let refused =
+        json!({"FailedEntryCount": 1, "Entries": [{"ErrorCode": "InternalFailure", "ErrorMessage": "canary"}]});
+    let error = announce(refused).await.0.expect_err("not taken");
+    assert!(format!("{error}").contains("InternalFailure") && !format!("{error:?}").contains("canary"), "{error:?}");
+}
+
+#[tokio::test]
+async fn dead_letters_are_counted_by_queue_and_empty_queues_are_left_out() {
+    let depth = |count: &str| (200, json!({"Attributes": {"ApproximateNumberOfMessages": count}}));
+    let (sdk, seen) = scripted(vec![depth("0"), depth("3")]);
+    let urls = ["https://sqs/1/m-dead", "https://sqs/1/l-dead.fifo"].map(str::to_owned).to_vec();
+    let found = queues(&sdk).with_dead_queues(urls).dead_letters().await.expect("an answer");
+    assert_eq!(found, BTreeMap::from([("l-dead.fifo".to_owned(), 3)]));
+    assert_eq!(seen.lock().expect("no panic").len(), 2);
+    let (sdk, _) = scripted(Vec::new());
+    assert!(queues(&sdk).dead_letters().await.expect("nobody is asked").is_empty());
 }

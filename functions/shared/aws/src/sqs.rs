@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
+use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
 use futures::{StreamExt, TryStreamExt, stream};
 use ports::{Outgoing, PortError, PortResult, Queue, Queues};
 
@@ -31,6 +31,7 @@ pub struct SqsQueues {
     client: Client,
     urls: BTreeMap<Queue, String>,
     base: String,
+    dead: Vec<String>,
 }
 
 impl SqsQueues {
@@ -38,7 +39,27 @@ impl SqsQueues {
     /// `base`: where a queue's URL begins when only its ARN is known, e.g. `https://sqs.eu-west-1.amazonaws.com`.
     #[must_use]
     pub fn new(client: Client, urls: BTreeMap<Queue, String>, base: String) -> Self {
-        Self { client, urls, base }
+        Self { client, urls, base, dead: Vec::new() }
+    }
+
+    /// The dead-letter queues whose depth may be asked, by their URLs.
+    #[must_use]
+    pub fn with_dead_queues(self, dead: Vec<String>) -> Self {
+        Self { dead, ..self }
+    }
+
+    /// About how many messages wait in a queue.
+    async fn depth(&self, url: &str) -> PortResult<u64> {
+        let answer = self
+            .client
+            .get_queue_attributes()
+            .queue_url(url)
+            .attribute_names(QueueAttributeName::ApproximateNumberOfMessages)
+            .send()
+            .await
+            .map_err(|error| port_error(SERVICE, "GetQueueAttributes", &error))?;
+        let depth = answer.attributes().and_then(|all| all.get(&QueueAttributeName::ApproximateNumberOfMessages));
+        Ok(depth.and_then(|depth| depth.parse().ok()).unwrap_or(0))
     }
 
     /// Hides a received message for `seconds` from now (at most 12 hours), so that it returns then and not after
@@ -101,6 +122,17 @@ impl Queues for SqsQueues {
             split(&sizes).into_iter().map(|range| entries(&messages[range])).collect::<PortResult<Vec<_>>>()?;
         let at_once = if queue.is_fifo() { 1 } else { BATCHES_AT_ONCE };
         stream::iter(batches.into_iter().map(|batch| self.send_batch(url, batch))).buffered(at_once).try_collect().await
+    }
+
+    async fn dead_letters(&self) -> PortResult<BTreeMap<String, u64>> {
+        let mut found = BTreeMap::new();
+        for url in &self.dead {
+            let depth = self.depth(url).await?;
+            if depth > 0 {
+                found.insert(url.rsplit('/').next().unwrap_or_default().to_owned(), depth);
+            }
+        }
+        Ok(found)
     }
 }
 
