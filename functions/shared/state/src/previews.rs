@@ -118,14 +118,11 @@ impl There {
     /// People who are in the list, reckoned from those who were asked about; `None`: nobody was asked about yet.
     #[must_use]
     pub fn already(&self) -> Option<u64> {
-        let of_unsure = if self.unsure == 0 {
-            0
-        } else if self.asked == 0 {
-            return None;
-        } else {
-            // At most as many people as a list holds times as many as are asked about: far below 2^64.
-            (self.unsure * self.members + self.asked / 2) / self.asked
-        };
+        if self.unsure == 0 {
+            return Some(self.told);
+        }
+        // At most as many people as a list holds, times as many as are asked about: far below 2^64.
+        let of_unsure = (self.unsure * self.members + self.asked / 2).checked_div(self.asked)?;
         Some(self.told + of_unsure)
     }
 }
