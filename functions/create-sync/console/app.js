@@ -73,16 +73,17 @@ const chooser = (ids) => {
 
 const failed = (error) =>
   error.body?.munchkin_ids ? chooser(error.body.munchkin_ids) : h("div", null, h("h1", null, t("base.failed")), problem(error),
-    h("p", null, h("button", { type: "button", onclick: () => show() }, t("base.again"))));
+    h("p", null, h("button", { type: "button", onclick: () => (started ? show() : location.reload()) }, t("base.again"))));
 
 let stop;
 let shown = false;
+let started = false;
 
 /** Shows the page of the address. The page before is told by its signal that it is over. */
 const show = async () => {
   stop?.abort();
   const mine = (stop = new AbortController());
-  document.querySelector("header.top")?.replaceWith(header());
+  document.querySelector("header.top").replaceWith(header());
   const found = route(location.hash);
   main.replaceChildren(loading(12));
   let node;
@@ -109,14 +110,16 @@ const show = async () => {
   shown = true;
 };
 
-document.body.append(h("header", { class: "top" }), main);
-main.append(loading(12));
 try {
   await auth.ready();
+} catch (error) {
+  main.append(failed(error));
+}
+// Only now the header is as high as it stays: who is signed in stands in it.
+document.body.append(header(), main);
+if (main.childElementCount === 0) {
+  started = true;
   addEventListener("hashchange", show);
   addEventListener("words", show);
   await show();
-} catch (error) {
-  document.querySelector("header.top").replaceWith(header());
-  main.replaceChildren(failed(error));
 }

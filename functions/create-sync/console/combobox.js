@@ -88,5 +88,5 @@ export const combobox = ({ value = "", search, typed, found, pick, failed, attri
   // The popup's own clicks must come before it closes.
   popup.addEventListener("mousedown", (event) => event.preventDefault());
   input.addEventListener("blur", close);
-  return { element, input, ask };
+  return { element, input, ask, close };
 };

@@ -1,13 +1,14 @@
 // The last step: what was started, when the first result is due, and where to watch it.
 
-import { duration, h } from "./dom.js";
+import { h } from "./dom.js";
+import { roughly } from "./preview.js";
 import { t } from "./words.js";
 
 /** When the first result is due, as far as anybody knows. */
 const due = ({ made, preview }) => {
   if (!made.delivered) return t("done.due_not_delivered");
   if (typeof preview?.seconds !== "number") return t("done.due_unknown");
-  return t(made.start === "report_only" ? "done.due_report" : "done.due", { time: duration(Math.max(60, preview.seconds)) });
+  return t(made.start === "report_only" ? "done.due_report" : "done.due", { time: roughly(preview.seconds) });
 };
 
 export const done = async (state, forget) => {

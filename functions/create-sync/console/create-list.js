@@ -26,6 +26,9 @@ const wanted = ({ audience, list, into, leaving, members_before, start }) => ({
   start,
 });
 
+/** And what becomes of it, and when. */
+const meant = (list) => (!list ? "" : t(list.id ? "list.existing_note" : "list.new_note"));
+
 /** What the choice of a list comes to, in a line. */
 const said = (list) => {
   if (!list) return t("list.choose");
@@ -83,7 +86,13 @@ export const list = async (state, signal) => {
   let timer;
   let asked;
 
-  const what = h("p", { class: "what", role: "status" }, said(state.list));
+  const what = h("p", { class: "what", role: "status" });
+  const note = h("p", { class: "hint" });
+  const tell = (text, more) => {
+    what.textContent = text;
+    note.textContent = more;
+  };
+  tell(said(state.list), meant(state.list));
   const above = h("div");
   const into = h("select", { disabled: Boolean(state.list?.id) || found.length === 0, onchange: () => {
     state.into = Number(into.value);
@@ -94,7 +103,7 @@ export const list = async (state, signal) => {
 
   const decide = (chosen) => {
     state.list = chosen;
-    what.textContent = said(chosen);
+    tell(said(chosen), meant(chosen));
     into.disabled = Boolean(chosen?.id) || found.length === 0;
     listField.fail("");
     folderField.fail("");
@@ -106,7 +115,10 @@ export const list = async (state, signal) => {
     const { body, errors, status } = error;
     const pointer = errors[0]?.pointer ?? "";
     const detail = h("p", { lang: "en" }, error.message);
-    const place = (to, key, ...more) => to.fail(key && h("p", null, t(key)), detail, ...more);
+    const place = (to, key, ...more) => {
+      box.close();
+      to.fail(key && h("p", null, t(key)), detail, ...more);
+    };
     const pick = (one) => h("button", { type: "button", class: "link", onclick: () => {
       box.input.value = one.name;
       state.text = one.name;
@@ -202,7 +214,7 @@ export const list = async (state, signal) => {
     typed: (text) => {
       state.text = text;
       decide(null);
-      what.textContent = text.trim() ? t("list.looking") : said(null);
+      tell(text.trim() ? t("list.looking") : said(null), "");
       changed();
     },
     found: (suggested, text) => {
@@ -236,7 +248,7 @@ export const list = async (state, signal) => {
       // Whoever is quick has typed a name that was not looked up yet.
       if (!state.list && state.text.trim()) await box.ask(state.text);
       if (!state.list) {
-        if (!listField.querySelector(".wrong").textContent) listField.fail(h("p", null, t("list.choose")));
+        if (box.input.getAttribute("aria-invalid") !== "true") listField.fail(h("p", null, t("list.choose")));
         box.input.focus();
         return;
       }
@@ -268,7 +280,7 @@ export const list = async (state, signal) => {
   return h("form", { class: "destination", novalidate: true, onsubmit: (event) => event.preventDefault() },
     h("p", { class: "soft" }, t("list.from", { audience: state.audience.name })), above, warnings(setup?.rows),
     h("div", { class: "two" },
-      h("div", null, listField, h("div", { class: "slot" }, what), folderField, options(state, changed)),
+      h("div", null, listField, h("div", { class: "chosen" }, what, note, listField.querySelector(".wrong")), folderField, options(state, changed)),
       card.element),
     viewer && h("p", { id: reason, class: "hint" }, t("base.viewer_only")),
     h("div", { class: "buttons" }, button, h("a", { class: "button", href: at("audience") }, t("create.back"))), late);

@@ -66,7 +66,7 @@ const news = () => {
     button.setAttribute("aria-expanded", String(!closed));
     if (!closed) items.querySelector("a").focus();
   };
-  const box = h("div", { class: "combobox news", onkeydown: (event) => {
+  const box = h("div", { class: "combobox make", onkeydown: (event) => {
     if (event.key !== "Escape" || items.hidden) return;
     fold(true);
     button.focus();

@@ -3,9 +3,17 @@
 import { date, duration, h, number, percent } from "./dom.js";
 import { t } from "./words.js";
 
-const ROWS = ["browsers", "addressable", "known", "people", "already", "to_add", "calls", "time"];
+const ROWS = ["browsers", "addressable", "known", "people", "already", "to_add", "calls", "left", "time"];
 
 const about = (text, is) => (is ? t("preview.about", { what: text }) : text);
+
+const MINUTE = 60;
+const HOUR = 60 * MINUTE;
+/** An estimate in words, no finer than it is. */
+export const roughly = (seconds) => {
+  const size = seconds < 2 * HOUR ? MINUTE : seconds < 48 * HOUR ? HOUR : 24 * HOUR;
+  return duration(Math.max(1, Math.ceil(seconds / size)) * size);
+};
 
 /** The numbers of a preview by row; a dash where one is not known yet. */
 const values = (preview) => {
@@ -21,9 +29,9 @@ const values = (preview) => {
     already: partly && typeof preview.already_there === "number"
       ? t("preview.already_of", { there: preview.already_there, asked: preview.already_there_asked }) : number(preview.already_there),
     to_add: typeof preview.to_add === "number" ? about(number(preview.to_add), preview.to_add_is_estimate) : "–",
-    calls: typeof calls?.total === "number"
-      ? (typeof preview.left_today === "number" ? t("preview.calls_of", { total: calls.total, left: preview.left_today }) : number(calls.total)) : "–",
-    time: typeof preview.seconds === "number" ? about(duration(preview.seconds), true) : "–",
+    calls: number(calls?.total),
+    left: number(preview.left_today),
+    time: typeof preview.seconds === "number" ? about(roughly(preview.seconds), true) : "–",
   };
 };
 
