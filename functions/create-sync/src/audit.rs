@@ -1,11 +1,182 @@
 //! Who did what, and when.
+//!
+//! The row is written once the request is done, for only then is it known what was done. Whoever dies in between leaves a
+//! change without a row, and a row that cannot be written does not undo a change: the answer says what is so, and a log line
+//! at level ERROR says what the log lacks. Nobody is told that a change failed which did not.
 
-use state::Deps;
+use ports::{Expect, Table};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use state::runs::newest_first;
+use state::{Deps, Step, doc};
 
+use crate::csv;
+use crate::paging::Paging;
 use crate::problem::{Answer, Problem};
-use crate::routes::{Request, Response};
+use crate::routes::{ROUTES, Request, Response, fits};
+use crate::view::time;
 
-/// `GET /audit`.
-pub(crate) async fn audit(_deps: &Deps, _request: &Request) -> Answer<Response> {
-    Err(Problem::new(501, "this route is not there yet"))
+/// The partition of the rows, in the table of syncs: the newest first. They are kept for ever.
+const AUDIT: &str = "audit";
+/// Bytes of a row's detail, at most; of a larger one only the names of its members are kept. Ours.
+const DETAIL_BYTES: usize = 4_000;
+/// Attempts to write a row.
+const ATTEMPTS: usize = 3;
+
+/// A row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Row {
+    v: u8,
+    id: String,
+    /// When, in ms.
+    at: u64,
+    who: String,
+    what: String,
+    /// The sync, feed, delivery, job or subscription that it was about.
+    subject: Option<String>,
+    detail: Value,
+    status: u16,
+}
+
+/// What a request does, if it changes anything; previews, explanations and estimates do not.
+pub(crate) fn deed(request: &Request) -> Option<String> {
+    if matches!(request.method.as_str(), "GET" | "HEAD" | "OPTIONS") {
+        return None;
+    }
+    let parts = parts(request);
+    let body = || request.json().unwrap_or_default();
+    let deed = match parts.as_slice() {
+        ["syncs", "preview"] | ["explain"] => return None,
+        ["syncs", _, "compare"] if body()["start"] != true => return None,
+        ["import"] if body()["apply"] != true => return None,
+        ["syncs"] => "sync.create",
+        ["syncs", _, order] => return Some(format!("sync.{}", order.replace('-', "_"))),
+        ["subscription"] => "subscription.change",
+        ["subscription", "hint-secrets"] => "subscription.hint_secret",
+        ["people", "erase"] => "people.erase",
+        ["feeds", _] => "feed.change",
+        ["imports", "decide"] => "delivery.decide",
+        ["import"] => "settings.import",
+        // Whatever comes later is noted too, by its route.
+        _ => {
+            let route = ROUTES.iter().find(|(method, path, _)| *method == request.method && fits(path, &parts));
+            return route.map(|(method, path, _)| format!("{} {path}", method.to_lowercase()));
+        }
+    };
+    Some(deed.to_owned())
+}
+
+fn parts(request: &Request) -> Vec<&str> {
+    request.path.trim_end_matches('/').split('/').skip(1).collect()
+}
+
+/// Notes a request that was answered.
+pub(crate) async fn note(deps: &Deps, request: &Request, response: &Response) {
+    if response.status >= 400 {
+        return;
+    }
+    let Some(what) = deed(request) else { return };
+    let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+    let (subject, detail) = about(request, &answer);
+    let at = deps.now();
+    let who = request.caller().name;
+    let row = Row { v: 1, id: deps.fresh_id(), at, who, what, subject, detail: small(detail), status: response.status };
+    if let Err(failure) = write(deps, &row).await {
+        let Row { who, what, subject, .. } = row;
+        tracing::error!(audit.who = who, audit.what = what, audit.subject = subject, reason = %failure, "a change has no row in the audit log");
+    }
+}
+
+/// Appends a row. An attempt of unknown outcome may have written it: the same row under the same key.
+async fn write(deps: &Deps, row: &Row) -> Step<()> {
+    let key = ports::Key::new(AUDIT, format!("{}-{}", newest_first(row.at), row.id));
+    let item = doc::item(key, row, None, None)?;
+    let mut attempt = 1;
+    loop {
+        match deps.ports.tables.put(Table::Syncs, item.clone(), Expect::Absent).await {
+            Ok(_) => return Ok(()),
+            Err(error) if attempt == ATTEMPTS => return Err(error.into()),
+            Err(_) => attempt += 1,
+        }
+    }
+}
+
+/// What a request was about, and how: members that are named here and no others, so that nothing personal gets in.
+fn about(request: &Request, answer: &Value) -> (Option<String>, Value) {
+    let body = request.json().unwrap_or_default();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let some = |names: &[&str]| -> Value {
+        let named = names.iter().filter(|name| !body[**name].is_null());
+        named.map(|name| ((*name).to_owned(), body[*name].clone())).collect::<Map<String, Value>>().into()
+    };
+    match parts(request).as_slice() {
+        ["syncs"] => {
+            let mut detail = some(&["audience_id", "leaving", "members_before", "start", "guard"]);
+            let list = &body["list"];
+            detail["list"] = json!({"id": list["id"], "name": list["name"], "folder_id": list["folder_id"]});
+            (text(&answer["id"]), detail)
+        }
+        ["syncs", id, "put-back"] => {
+            let people = body["lead_ids"].as_array().map_or_else(|| json!("everybody"), |ids| json!(ids.len()));
+            (Some((*id).to_owned()), json!({"people": people}))
+        }
+        ["syncs", id, _] => {
+            let names = ["people", "held", "decision", "list_id", "removals_percent", "removals_at_least"];
+            (Some((*id).to_owned()), some(&[names.as_slice(), &["additions_at_least"]].concat()))
+        }
+        ["subscription"] => {
+            let names = ["org_id", "hipaa_ready", "cookie_sync", "extract_since", "bulk_import_above", "origins"];
+            (text(&body["munchkin_id"]), some(&[names.as_slice(), &["new_pairs_per_day"]].concat()))
+        }
+        ["people", "erase"] => (text(&answer["id"]), json!({})),
+        ["feeds", id] => (Some((*id).to_owned()), body),
+        ["imports", "decide"] => (text(&body["import"]), some(&["decision"])),
+        ["import"] => {
+            let done = answer["changes"].as_array().into_iter().flatten().filter(|change| change["done"] == true);
+            (None, json!({"changes_done": done.count()}))
+        }
+        _ => (None, json!({})),
+    }
+}
+
+fn small(detail: Value) -> Value {
+    if detail.to_string().len() <= DETAIL_BYTES {
+        return detail;
+    }
+    json!({"too_long": detail.as_object().into_iter().flatten().map(|(name, _)| name).collect::<Vec<_>>()})
+}
+
+/// `GET /audit`: the newest first; `?format=csv` as a table, with its heading on the first page.
+pub(crate) async fn audit(deps: &Deps, request: &Request) -> Answer<Response> {
+    let paging = Paging::read(request)?;
+    let as_csv = match request.param("format") {
+        None | Some("json") => false,
+        Some("csv") => true,
+        Some(_) => return Err(Problem::new(400, "format: expected json or csv")),
+    };
+    let (rows, next) = paging.query(deps, Table::Syncs, AUDIT, "", |_: &Row| true).await?;
+    if !as_csv {
+        return Ok(paging.answer(request, rows.iter().map(shown).collect(), next));
+    }
+    let mut text = String::new();
+    if paging.after.is_none() {
+        text += &csv::line(&["id", "at", "who", "what", "subject", "detail", "status"]);
+    }
+    for row in rows {
+        let (at, detail, status) = (time(row.at), row.detail.to_string(), row.status.to_string());
+        let subject = row.subject.unwrap_or_default();
+        text += &csv::line(&[&row.id, &at, &row.who, &row.what, &subject, &detail, &status]);
+    }
+    let response = Response {
+        status: 200,
+        content_type: "text/csv; charset=utf-8",
+        body: text.into_bytes(),
+        headers: vec![("content-disposition", "attachment; filename=\"audit.csv\"".to_owned())],
+    };
+    Ok(paging.linked(request, response, next))
+}
+
+fn shown(row: &Row) -> Value {
+    let Row { id, at, who, what, subject, detail, status, .. } = row;
+    json!({"id": id, "at": time(*at), "who": who, "what": what, "subject": subject, "detail": detail, "status": status})
 }

@@ -11,8 +11,9 @@ use state::feeds::{
 };
 use state::{Deps, load, update};
 
+use crate::paging::Paging;
 use crate::problem::{Answer, Problem};
-use crate::routes::Request;
+use crate::routes::{Request, Response};
 use crate::view::time;
 
 /// Longest name of a feed, in bytes. Ours.
@@ -248,7 +249,8 @@ fn signed_stream(reader: &mut Reader<'_>, feed: &mut Feed) {
 }
 
 /// `GET /feeds`. The feed of files that lie in no declared folder is shown too as soon as it has brought something.
-pub(crate) async fn feeds(deps: &Deps, munchkin: &MunchkinId) -> Answer<Value> {
+pub(crate) async fn feeds(deps: &Deps, munchkin: &MunchkinId, request: &Request) -> Answer<Response> {
+    let paging = Paging::read(request)?;
     let mut rows = Vec::new();
     let found = declared(deps, munchkin).await?;
     if found.iter().all(|feed| feed.id != DEFAULT_FEED) {
@@ -263,7 +265,10 @@ pub(crate) async fn feeds(deps: &Deps, munchkin: &MunchkinId) -> Answer<Value> {
         let state = feed_state(deps, munchkin, &feed.id).await?;
         rows.push(shown(&feed, &state));
     }
-    Ok(Value::Array(rows))
+    let id = |row: &Value| row["id"].as_str().unwrap_or_default().to_owned();
+    rows.sort_by_key(id);
+    let (rows, next) = paging.of(rows, id);
+    Ok(paging.answer(request, rows, next))
 }
 
 /// A feed as a body declares it, if it may be declared so.

@@ -5,7 +5,7 @@ use marketo::Marketo;
 use serde_json::{Value, json};
 use state::budget::Purpose;
 use state::syncs::{Subscription, subscriptions};
-use state::{Deps, Doc, load, syncs};
+use state::{Cause, Deps, Doc, load, syncs};
 
 use crate::access::{Caller, Needs, Role, SignIn};
 use crate::problem::{Answer, Problem};
@@ -145,8 +145,13 @@ pub const ROUTES: [(&str, &str, Needs); 46] = [
 
 /// Answers one request. `deadline` (ms): calls to Marketo wait for their turn no longer.
 pub async fn handle(deps: &Deps, request: Request, deadline: u64) -> Response {
+    // What follows from a request is done by hand, whoever does it in the end.
+    let deps = &deps.because(audit::deed(&request).map(|_| Cause::ByHand));
     match answer(deps, &request, deadline).await {
-        Ok(response) => response,
+        Ok(response) => {
+            audit::note(deps, &request, &response).await;
+            response
+        }
         Err(problem) => problem.response(),
     }
 }
@@ -172,7 +177,7 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
     match (request.method.as_str(), parts.as_slice()) {
         ("GET", []) => console::file(request, console::INDEX),
         ("GET", ["status"]) => view::status(deps, maybe(deps, request).await?.as_ref()).await.map(ok),
-        ("GET", ["imports"]) => view::imports(deps, &chosen(deps, request).await?.munchkin_id).await.map(ok),
+        ("GET", ["imports"]) => view::imports(deps, &chosen(deps, request).await?.munchkin_id, request).await,
         ("POST", ["imports", "decide"]) => {
             feeds::decide(deps, &chosen(deps, request).await?.munchkin_id, request).await.map(noted)
         }
@@ -189,7 +194,7 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
         ("GET", ["people", "erase", id]) => {
             people::erasure(deps, &chosen(deps, request).await?.munchkin_id, id).await.map(ok)
         }
-        ("GET", ["feeds"]) => feeds::feeds(deps, &chosen(deps, request).await?.munchkin_id).await.map(ok),
+        ("GET", ["feeds"]) => feeds::feeds(deps, &chosen(deps, request).await?.munchkin_id, request).await,
         ("PUT", ["feeds", id]) => {
             feeds::put(deps, &chosen(deps, request).await?.munchkin_id, id, request).await.map(ok)
         }
@@ -211,7 +216,7 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
             let marketo = Marketo::new(deps, &subscription.munchkin_id, deadline, Purpose::Control);
             view::list_folders(&marketo).await.map(ok)
         }
-        ("GET", ["syncs"]) => view::syncs(deps, &chosen(deps, request).await?.munchkin_id).await.map(ok),
+        ("GET", ["syncs"]) => view::syncs(deps, &chosen(deps, request).await?.munchkin_id, request).await,
         ("POST", ["syncs"]) => create::post(deps, &chosen(deps, request).await?, request, deadline).await,
         ("GET", ["syncs", id]) => view::sync(deps, &find(deps, id).await?).await.map(ok),
         ("GET", ["syncs", id, "report"]) => view::report(deps, &find(deps, id).await?).await.map(ok),

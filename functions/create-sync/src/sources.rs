@@ -21,6 +21,21 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// The feed's id.
+    pub(crate) fn feed(&self) -> &str {
+        &self.feed.id
+    }
+
+    /// Whether it comes by HTTP.
+    pub(crate) const fn is_stream(&self) -> bool {
+        self.feed.kind.is_stream()
+    }
+
+    /// When it last named the audience, in ms; of streams to the hour.
+    pub(crate) const fn last(&self) -> u64 {
+        self.last
+    }
+
     pub(crate) fn json(&self) -> Value {
         let Self { feed, last, lateness, overdue } = self;
         let last = time(*last);

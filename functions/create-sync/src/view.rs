@@ -17,10 +17,14 @@ use state::lists::{self, Held, Left, ListHead, RefusedPerson, Report, Want, repo
 use state::syncs::{IdentityHead, Start, Status, Subscription, Sync, identity_key};
 use state::{Deps, Doc, bell, budget, doc, load};
 
+use crate::freshness::freshness;
+use crate::paging::Paging;
 use crate::problem::{Answer, Problem};
+use crate::routes::{Request, Response};
+use crate::runs::{latest, sentence};
 use crate::sources::{NotDelivered, Source, not_delivered, sources};
 
-/// Imports of one answer.
+/// Imports of which `GET /status` tells.
 const IMPORTS: usize = 100;
 /// Refused people of one answer: an answer of Lambda's has at most 6 MB. The counts by code are whole.
 const REFUSED_SHOWN: usize = 15_000;
@@ -178,6 +182,12 @@ impl Seen {
         let Report { audience, people, members, .. } = report;
         let mut failed = BTreeMap::from([("1004".to_owned(), 0)]);
         failed.extend(people.failed.clone());
+        let reasons: Vec<Value> = people
+            .failed
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|(code, count)| json!({"code": code, "count": count, "sentence": sentence(code)}))
+            .collect();
         json!({
             "sync_id": self.sync.id,
             "audience_id": self.sync.audience,
@@ -196,6 +206,7 @@ impl Seen {
             "kept_out": people.kept_out,
             "dropped": people.dropped,
             "failed": failed,
+            "reasons": reasons,
             "held": self.held().map(held),
             "refused": report.refused.iter().map(refused).collect::<Vec<_>>(),
             "members_in_marketo": members.as_ref().map(MemberCounts::total),
@@ -226,16 +237,22 @@ fn work(bell: &Bell) -> Value {
 
 /// `GET /syncs/{id}`, and what `POST /syncs` answers.
 pub(crate) async fn sync(deps: &Deps, sync: &Sync) -> Answer<Value> {
-    Ok(Seen::read(deps, sync).await?.json(deps.now()))
+    let seen = Seen::read(deps, sync).await?;
+    let mut found = seen.json(deps.now());
+    found["freshness"] = freshness(deps, sync, &seen.sources(deps.now())).await?;
+    Ok(found)
 }
 
 /// `GET /syncs`.
-pub(crate) async fn syncs(deps: &Deps, munchkin: &MunchkinId) -> Answer<Value> {
+pub(crate) async fn syncs(deps: &Deps, munchkin: &MunchkinId, request: &Request) -> Answer<Response> {
+    let paging = Paging::read(request)?;
+    let all = in_order(deps, munchkin).await?;
+    let (page, next) = paging.of(all, |sync| format!("{:020}-{}", sync.created_at, sync.id));
     let mut found = Vec::new();
-    for one in in_order(deps, munchkin).await? {
+    for one in page {
         found.push(sync(deps, &one).await?);
     }
-    Ok(Value::Array(found))
+    Ok(paging.answer(request, found, next))
 }
 
 /// The syncs of a subscription, oldest first.
@@ -278,24 +295,23 @@ pub(crate) async fn list_folders(marketo: &Marketo<'_>) -> Answer<Value> {
 }
 
 /// The latest imports, newest first.
-pub(crate) async fn latest_imports(deps: &Deps, munchkin: &MunchkinId) -> Answer<Vec<Import>> {
-    let found: Vec<Doc<Import>> = doc::all(deps, Table::Syncs, munchkin.as_str(), "import/").await?;
-    let mut found: Vec<Import> = found.into_iter().map(|import| import.value).collect();
-    found.sort_by(|a, b| (b.started_at, &b.id).cmp(&(a.started_at, &a.id)));
-    found.truncate(IMPORTS);
-    Ok(found)
+async fn latest_imports(deps: &Deps, munchkin: &MunchkinId) -> Answer<Vec<Import>> {
+    let (found, _) = latest(deps, munchkin, &Paging { limit: IMPORTS, after: None }).await?;
+    Ok(found.into_iter().filter_map(|(_, import)| import).collect())
 }
 
-/// `GET /imports`.
-pub(crate) async fn imports(deps: &Deps, munchkin: &MunchkinId) -> Answer<Value> {
-    let rows = latest_imports(deps, munchkin).await?.into_iter().map(|import| {
+/// `GET /imports`: the newest first.
+pub(crate) async fn imports(deps: &Deps, munchkin: &MunchkinId, request: &Request) -> Answer<Response> {
+    let paging = Paging::read(request)?;
+    let (found, next) = latest(deps, munchkin, &paging).await?;
+    let rows = found.into_iter().filter_map(|(_, import)| import).map(|import| {
         let mut row = json!(import);
         row["started_at"] = json!(time(import.started_at));
         row["ended_at"] = json!(import.ended_at.map(time));
         row["duration_ms"] = json!(import.ended_at.map(|ended| ended.saturating_sub(import.started_at)));
         row
     });
-    Ok(rows.collect())
+    Ok(paging.answer(request, rows.collect(), next))
 }
 
 /// How many keys of each kind wait for work.
