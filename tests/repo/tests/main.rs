@@ -1,6 +1,7 @@
 //! Invariants of the repository, as ordinary tests.
 
 mod canaries;
+mod contract;
 mod dependencies;
 mod documents;
 mod template;
