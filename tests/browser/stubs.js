@@ -106,7 +106,7 @@ export const explained = (code, more = {}) => ({
 
 const audit = [
   { id: "a2", at: AT, who: "local", what: "sync.pause", subject: SYNC_ID, detail: {}, status: 200 },
-  { id: "a1", at: AT, who: "local", what: "feed.put", subject: "default", detail: { snapshots: true }, status: 200 },
+  { id: "a1", at: AT, who: "local", what: "feed.change", subject: "default", detail: { snapshots: true }, status: 200 },
 ];
 
 /** Answers by method and path; a function gets the request's body and its query. */

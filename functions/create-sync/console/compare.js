@@ -12,7 +12,7 @@ const REST_MS = 300;
 export async function page({ id }, { signal }) {
   const path = `/syncs/${encodeURIComponent(id)}`;
   const sync = await get(path, { signal });
-  const found = h("div", { class: "results" });
+  const found = h("div", { class: "found" });
   const outcome = h("section", { class: "outcome", "aria-live": "polite" });
   const out = h("div");
 

@@ -12,7 +12,7 @@ const LINKS = {
   audience: ["not_in_audience", "not_delivered"],
   match: ["no_match", "match_expired", "set_aside_browser", "set_aside_cookie"],
   person: ["not_asked", "nobody", "anonymous", "gone"],
-  list: ["kept_out", "refused", "waiting", "held", "paused"],
+  list: ["kept_out", "dropped", "refused", "waiting", "held", "paused", "report_only"],
 };
 
 export async function page(_params, { signal }) {

@@ -11,12 +11,12 @@ const LOOK = { ok: "good", not_ok: "bad", not_seen_yet: "warn", not_used: "soft"
 export async function page(_params, { signal }) {
   const box = h("div");
   const out = h("div");
-  const show = async () => box.replaceChildren(rows(await get("/setup", { signal })));
+  const show = async (fresh) => box.replaceChildren(rows(await get(fresh ? "/setup?fresh=1" : "/setup", { signal })));
   await show();
   return h("div", null,
     h("h1", null, t("setup.title")),
     h("p", null, t("setup.what")),
-    h("div", { class: "buttons" }, action(t("setup.again"), show, { out, changes: false })), out, box);
+    h("div", { class: "buttons" }, action(t("setup.again"), () => show(true), { out, changes: false })), out, box);
 }
 
 function rows({ checked_at, rows: all }) {

@@ -371,5 +371,5 @@ function download(path, signal) {
 
 /** An address that is good for a while. */
 export const fileLink = ({ url, url_until, rows }) =>
-  h("p", { role: "status" }, h("a", { href: url, class: "button", download: "" }, t("download.link", { count: rows ?? 0 })), " ",
+  h("p", { role: "status" }, h("a", { href: url, class: "button", download: "" }, typeof rows === "number" ? t("download.link", { count: rows }) : t("download.file")), " ",
     url_until && [t("download.until"), " ", when(url_until)]);
