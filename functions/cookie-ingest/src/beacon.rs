@@ -12,7 +12,7 @@ use state::identity::token_key;
 use state::{Deps, Step, V1, doc};
 
 use crate::answer::Answer;
-use crate::message::{Match, outgoing};
+use crate::message::{Match, Views, outgoing};
 use crate::warm::{GOOD_MS, RECHECK_MS, Subscriptions, Warm};
 
 /// Largest body, in bytes: ten times what the tag sends.
@@ -58,7 +58,10 @@ impl Outcome {
 /// Takes a pair. 204 whether it is new, known or refused; 503 only where it could not be kept.
 pub(crate) async fn post_beacon(deps: &Deps, warm: &Warm, request: &HttpEvent, counts: &Counts) -> Answer {
     let outcome = match admitted(deps, warm, request).await {
-        Ok(found) => take(deps, warm, &found).await,
+        Ok((found, carried)) => {
+            warm.viewed(&found.munchkin_id, Views { all: 1, both: u64::from(carried) });
+            take(deps, warm, &found).await
+        }
         Err(outcome) => outcome,
     };
     counts.add(outcome.count(), 1);
@@ -87,8 +90,8 @@ impl Said {
     }
 }
 
-/// The pair that a beacon shows, if it may.
-async fn admitted(deps: &Deps, warm: &Warm, request: &HttpEvent) -> Result<Match, Outcome> {
+/// The pair that a beacon shows, if it may, and whether the request carried both cookies itself.
+async fn admitted(deps: &Deps, warm: &Warm, request: &HttpEvent) -> Result<(Match, bool), Outcome> {
     if request.body.len() > MAX_BODY {
         return Err(Outcome::RefusedMalformed);
     }
@@ -109,7 +112,7 @@ async fn admitted(deps: &Deps, warm: &Warm, request: &HttpEvent) -> Result<Match
     }
 }
 
-fn check(subscriptions: &Subscriptions, said: &Said, request: &HttpEvent, now: u64) -> Result<Match, Outcome> {
+fn check(subscriptions: &Subscriptions, said: &Said, request: &HttpEvent, now: u64) -> Result<(Match, bool), Outcome> {
     let in_cookies = || {
         let mut ids = munchkin_ids(&request.cookies).peekable();
         ids.peek()?;
@@ -132,10 +135,12 @@ fn check(subscriptions: &Subscriptions, said: &Said, request: &HttpEvent, now: u
     if shown.opted_out {
         return Err(Outcome::OptedOut);
     }
+    let carried = shown.ecid.is_some() && shown.token.is_some();
     // The browser's own cookies before what the page says.
     let ecid = shown.ecid.or(said.ecid).ok_or(Outcome::RefusedMalformed)?;
     let token = shown.token.or_else(|| said.token.clone()).ok_or(Outcome::RefusedMalformed)?;
-    Ok(Match { v: V1, munchkin_id: subscription.munchkin_id.clone(), ecid, token, seen_at: now, public: true })
+    let munchkin_id = subscription.munchkin_id.clone();
+    Ok((Match { v: V1, munchkin_id, ecid, token, seen_at: now, public: true, views: None }, carried))
 }
 
 /// The Munchkin ids in a request's cookies.
@@ -166,7 +171,12 @@ async fn take(deps: &Deps, warm: &Warm, found: &Match) -> Outcome {
             Sight::Later | Sight::New => {}
         }
     }
-    if let Err(failure) = enqueue(deps, found).await {
+    // Counts ride along with what goes into the queue anyway: a beacon that repeats writes nothing.
+    let views = warm.take_views(&found.munchkin_id);
+    if let Err(failure) = enqueue(deps, &Match { views, ..found.clone() }).await {
+        if let Some(views) = views {
+            warm.viewed(&found.munchkin_id, views);
+        }
         tracing::error!(reason = %failure, "a beacon is lost: it cannot be put into the queue");
         return Outcome::Lost;
     }

@@ -14,7 +14,7 @@ mod warm;
 pub use answer::Answer;
 pub use ingest::Ingest;
 pub use lambda::{Counts, HttpEvent};
-pub use message::{Hint, LookAt, Match, Message};
+pub use message::{Hint, LookAt, Match, Message, Views};
 pub use store::store;
 
 /// What the function reads from its environment.

@@ -119,5 +119,5 @@ fn check(
     if subscription.org_id.as_ref() != Some(&org_id) {
         return Err(refusal("org_id", "another IMS organisation is mapped to this subscription"));
     }
-    Ok(Match { v: V1, munchkin_id, ecid, token, seen_at, public: false })
+    Ok(Match { v: V1, munchkin_id, ecid, token, seen_at, public: false, views: None })
 }

@@ -32,6 +32,26 @@ pub struct Match {
     /// Shown by a page, which anybody can be: it counts towards the day's cap.
     #[serde(default)]
     pub public: bool,
+    /// Page views of which the process that sends this has not told yet. They ride along: a count that had a message of
+    /// its own would cost a write. A message that comes twice may count twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub views: Option<Views>,
+}
+
+/// Page views of which the tag told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Views {
+    /// All of them.
+    pub all: u64,
+    /// Those whose request carried both cookies itself.
+    pub both: u64,
+}
+
+impl std::ops::AddAssign for Views {
+    fn add_assign(&mut self, other: Self) {
+        self.all += other.all;
+        self.both += other.both;
+    }
 }
 
 /// Look at this token or lead now. Key: the subscription, and the token or lead. It carries no fact: looking twice learns
@@ -85,6 +105,10 @@ mod tests {
         message["public"] = json!(true);
         message["later"] = json!([1]);
         assert_eq!(read(&message), Some(Message::Match(Match { public: true, ..found.clone() })));
+        let views = Some(Views { all: 3, both: 1 });
+        let with_views = Match { public: true, views, ..found.clone() };
+        let body = outgoing(&with_views).unwrap().body;
+        assert_eq!(serde_json::from_str(&body).ok(), Some(Message::Match(with_views)));
         for look_at in [LookAt::Token(found.token.clone()), LookAt::LeadId(7)] {
             let hint = Hint { v: V1, munchkin_id: found.munchkin_id.clone(), look_at };
             assert_eq!(serde_json::from_str(&outgoing(&hint).unwrap().body).ok(), Some(Message::Hint(hint)));

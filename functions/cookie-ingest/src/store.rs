@@ -18,7 +18,7 @@ use state::identity::{
 use state::syncs::{Subscription, subscriptions};
 use state::{Cause, Deps, Doc, Step, bell, doc, load};
 
-use crate::message::{LookAt, Match, Message};
+use crate::message::{LookAt, Match, Message, Views};
 use crate::warm::hashed;
 
 /// Tokens written at once.
@@ -35,6 +35,8 @@ const INTAKE_KEPT_MS: u64 = 100 * DAY_MS;
 struct Batch<'a> {
     sights: BTreeMap<&'a Token, BTreeMap<Ecid, Sights>>,
     hints: BTreeSet<&'a LookAt>,
+    /// Page views of which the messages tell, each with its time in ms.
+    views: Vec<(u64, Views)>,
 }
 
 /// When a pair was seen, in ms, each time once.
@@ -83,6 +85,7 @@ pub async fn store(deps: &Deps, messages: &[Message], counts: &Counts) -> Step<(
                 let sights = sights.entry(found.ecid).or_insert(Sights { times: BTreeSet::new(), public: true });
                 sights.times.insert(found.seen_at);
                 sights.public &= found.public;
+                batch.views.extend(found.views.map(|views| (found.seen_at, views)));
             }
             Message::Hint(hint) => {
                 batches.entry(&hint.munchkin_id).or_default().hints.insert(&hint.look_at);
@@ -116,7 +119,7 @@ async fn store_matches(deps: &Deps, subscription: &Subscription, batch: Batch<'_
     let found = tokens(deps, munchkin, sights.keys().copied()).await?;
     let mut records: BTreeMap<Token, Doc<TokenRecord>> =
         found.into_iter().map(|found| (found.value.token.clone(), found)).collect();
-    keep_to_the_cap(deps, subscription, &mut sights, &records, counts).await?;
+    keep_to_the_cap(deps, subscription, &mut sights, &records, &batch.views, counts).await?;
 
     let groups: Vec<_> = sights.into_iter().map(|(token, sights)| (token, sights, records.remove(token))).collect();
     let mut tally = Tally::default();
@@ -151,12 +154,14 @@ async fn store_matches(deps: &Deps, subscription: &Subscription, batch: Batch<'_
 
 /// Counts the new pairs that pages have shown, and drops those beyond the day's cap whose visitor is not in the sample.
 /// They are counted before they are written, so that the cap holds; a batch that comes again counts again, and so does a
-/// pair that was dropped and is shown again.
+/// pair that was dropped and is shown again. Page views are counted with them and only with them: the row is written then
+/// anyway.
 async fn keep_to_the_cap(
     deps: &Deps,
     subscription: &Subscription,
     sights: &mut BTreeMap<&Token, BTreeMap<Ecid, Sights>>,
     records: &BTreeMap<Token, Doc<TokenRecord>>,
+    views: &[(u64, Views)],
     counts: &Counts,
 ) -> Step<()> {
     let munchkin = &subscription.munchkin_id;
@@ -187,6 +192,9 @@ async fn keep_to_the_cap(
         intake.last_at = Some(now);
         intake.over_day_cap += beyond.len() as u64;
         intake.sampled_out += dropped.len() as u64;
+        for (at, Views { all, both }) in views {
+            intake.saw(*at, *all, *both);
+        }
         dropped
     })
     .await?;

@@ -10,6 +10,8 @@ use sha2::{Digest as _, Sha256};
 use state::syncs::{HintSecrets, Subscription, hint_secrets_key, subscriptions};
 use state::{Deps, Step, load};
 
+use crate::message::Views;
+
 /// Settings that were read are good for this long, in ms: a change is seen within a minute.
 pub(crate) const GOOD_MS: u64 = 60_000;
 /// Where they refuse somebody they are read again if they are older than this, in ms: what was just allowed is allowed
@@ -32,6 +34,8 @@ pub(crate) struct Warm {
     subscriptions: Kept<(), Subscriptions>,
     /// Of subscriptions that exist: as many as those.
     secrets: Kept<MunchkinId, HintSecrets>,
+    /// Page views that no message has told yet. Of subscriptions that exist, likewise.
+    views: Mutex<BTreeMap<MunchkinId, Views>>,
 }
 
 /// The subscriptions, by Munchkin id.
@@ -43,7 +47,13 @@ impl Warm {
         let mut key = [0; 16];
         key[..8].copy_from_slice(&random[0].to_le_bytes());
         key[8..].copy_from_slice(&random[1].to_le_bytes());
-        Self { key, pairs: Mutex::default(), subscriptions: Kept::default(), secrets: Kept::default() }
+        Self {
+            key,
+            pairs: Mutex::default(),
+            subscriptions: Kept::default(),
+            secrets: Kept::default(),
+            views: Mutex::default(),
+        }
     }
 
     /// The subscriptions, read at most so long ago (ms). Where they cannot be read, those of before count.
@@ -78,6 +88,20 @@ impl Warm {
     pub(crate) fn is_stored(&self, pair: u64, last_sight: u64, now: u64) {
         let until = now.saturating_add(STORED_MS).min(last_sight.saturating_add(SIGHT_GRAIN_MS));
         lock(&self.pairs).remember(pair, until);
+    }
+
+    /// Pages were viewed.
+    pub(crate) fn viewed(&self, munchkin: &MunchkinId, views: Views) {
+        let mut all = lock(&self.views);
+        match all.get_mut(munchkin) {
+            Some(known) => *known += views,
+            None => _ = all.insert(munchkin.clone(), views),
+        }
+    }
+
+    /// The page views that no message has told yet. From now on this one's sender tells them.
+    pub(crate) fn take_views(&self, munchkin: &MunchkinId) -> Option<Views> {
+        lock(&self.views).remove(munchkin)
     }
 
     /// A pair was put into the queue.
@@ -193,6 +217,17 @@ mod tests {
         }
         assert!(!pairs.remembers(0, 5) && pairs.remembers(1, 5) && pairs.remembers(PAIRS as u64, 19));
         assert_eq!((pairs.until.len(), pairs.order.len()), (PAIRS, PAIRS));
+    }
+
+    #[test]
+    fn page_views_are_told_once() {
+        let warm = Warm::new([1, 2]);
+        let munchkin = |text| MunchkinId::parse(text).unwrap();
+        let (one, other) = (munchkin("123-ABC-456"), munchkin("123-ABC-457"));
+        warm.viewed(&one, Views { all: 1, both: 1 });
+        warm.viewed(&one, Views { all: 1, both: 0 });
+        assert_eq!((warm.take_views(&other), warm.take_views(&one)), (None, Some(Views { all: 2, both: 1 })));
+        assert_eq!(warm.take_views(&one), None);
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub use extract::{ExtractStatus, parse_extract};
 pub use imports::{IMPORT_LEADS, Import, ImportId, ImportState};
 pub use leads::{Activity, ActivityPage, DELETE, LeadRow, ListChange, ListChangePage, MERGE};
 pub use lists::{ListAsset, Membership, RowAnswer};
+pub use usage::DayUse;
 
 /// Why a call has no answer to work with.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::identity::{LeadRecord, TokenRecord};
-use domain::limits::DAY_MS;
+use domain::limits::{DAY_MS, HOUR_MS};
 use domain::planted::{Guard, holds};
 use domain::{Ecid, LeadId, MunchkinId, Token};
 use jiff::Timestamp;
@@ -324,6 +324,47 @@ pub struct Intake {
     /// When the last new pair came, in ms; `None`: none did, or none that is counted here.
     #[serde(default)]
     pub last_at: Option<u64>,
+    /// What pages sent, by the hour: the latest [`HOURS_OF_VIEWS`] hours of which something is known, the newest last.
+    #[serde(default)]
+    pub views: Vec<HourOfViews>,
+}
+
+/// Hours of page views that a day's row tells of: the running one and the one before. Few, so that the row stays below the
+/// 1 KB that one write unit holds.
+pub const HOURS_OF_VIEWS: usize = 2;
+
+/// Page views of which the tag has told, in one hour. They come with new pairs, so that they cost no write of their own:
+/// what was seen since the last new pair of a process is not counted yet, and is lost if the process ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HourOfViews {
+    /// The hour, counted since the epoch.
+    pub hour: u64,
+    /// When the latest came, in ms.
+    pub last_at: u64,
+    /// All of them.
+    pub all: u64,
+    /// Those whose request carried both cookies itself, so that nothing had to be taken from what the page said.
+    pub both: u64,
+}
+
+impl Intake {
+    /// Counts page views of which a message told that came at a time (ms).
+    pub fn saw(&mut self, at: u64, all: u64, both: u64) {
+        let hour = at / HOUR_MS;
+        let place = match self.views.binary_search_by_key(&hour, |views| views.hour) {
+            Ok(place) => place,
+            Err(place) => {
+                self.views.insert(place, HourOfViews { hour, ..HourOfViews::default() });
+                place
+            }
+        };
+        let views = &mut self.views[place];
+        views.last_at = views.last_at.max(at);
+        views.all += all;
+        views.both += both;
+        let surplus = self.views.len().saturating_sub(HOURS_OF_VIEWS);
+        self.views.drain(..surplus);
+    }
 }
 
 /// The key of a day's intake, in the identity table.
@@ -331,4 +372,32 @@ pub struct Intake {
 pub fn intake_key(munchkin: &MunchkinId, at: u64) -> Key {
     let day = Timestamp::from_millisecond(i64::try_from(at).unwrap_or(0)).unwrap_or_default();
     Key::new(format!("{munchkin}/intake"), day.strftime("%Y-%m-%d").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_views_are_counted_by_the_hour_and_the_latest_two_hours_are_kept() {
+        let mut intake = Intake::default();
+        for (at, all, both) in [(5, 3, 1), (HOUR_MS, 1, 1), (HOUR_MS - 1, 2, 0), (HOUR_MS + 7, 1, 0)] {
+            intake.saw(at, all, both);
+        }
+        let hour = |hour, last_at, all, both| HourOfViews { hour, last_at, all, both };
+        assert_eq!(intake.views, [hour(0, HOUR_MS - 1, 5, 1), hour(1, HOUR_MS + 7, 2, 1)]);
+        intake.saw(2 * HOUR_MS, 1, 1);
+        assert_eq!(intake.views, [hour(1, HOUR_MS + 7, 2, 1), hour(2, 2 * HOUR_MS, 1, 1)]);
+        // What is older than what is kept is not.
+        intake.saw(0, 1, 1);
+        assert_eq!(intake.views.len(), 2);
+        assert_eq!(intake.views[0].hour, 1);
+    }
+
+    #[test]
+    fn numbers_of_before_page_views_were_counted_are_read() {
+        let before = r#"{"v":1,"new_public":1,"over_day_cap":0,"sampled_out":0,"token_over_cap":0,"ecid_over_cap":0}"#;
+        let intake: Intake = serde_json::from_str(before).unwrap();
+        assert_eq!(intake, Intake { v: 1, new_public: 1, ..Intake::default() });
+    }
 }
