@@ -23,6 +23,7 @@ mod paging;
 mod people;
 mod preview;
 mod problem;
+mod progress;
 mod routes;
 mod runs;
 mod setup;

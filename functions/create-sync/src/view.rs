@@ -20,6 +20,7 @@ use state::{Deps, Doc, bell, budget, doc, load};
 use crate::freshness::freshness;
 use crate::paging::Paging;
 use crate::problem::{Answer, Problem};
+use crate::progress::progress;
 use crate::routes::{Request, Response};
 use crate::runs::{latest, sentence};
 use crate::sources::{NotDelivered, Source, not_delivered, sources};
@@ -240,6 +241,7 @@ pub(crate) async fn sync(deps: &Deps, sync: &Sync) -> Answer<Value> {
     let seen = Seen::read(deps, sync).await?;
     let mut found = seen.json(deps.now());
     found["freshness"] = freshness(deps, sync, &seen.sources(deps.now())).await?;
+    found["progress"] = progress(deps, &seen).await?;
     Ok(found)
 }
 

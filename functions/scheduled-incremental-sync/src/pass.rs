@@ -40,7 +40,9 @@ pub(crate) struct Found {
     unasked: Vec<bool>,
     /// Known leads, by row.
     people: Vec<(u32, LeadId)>,
-    /// Tokens that were seen beside any, and that somebody who follows the audience asks about at once.
+    /// Tokens that were seen beside any.
+    inside: u64,
+    /// Those of them that somebody who follows the audience asks about at once.
     to_look_up: u64,
 }
 
@@ -58,13 +60,14 @@ impl Found {
         Self { tokens: vec![0; members], matched: none.clone(), aside: none.clone(), unasked: none, ..Self::default() }
     }
 
-    /// The object's bytes, big-endian: magic, count of rows (u32), tokens to look up (u64), tokens, flags, people. As JSON, five million members
+    /// The object's bytes, big-endian: magic, count of rows (u32), both counts of tokens (u64), tokens, flags, people. As JSON, five million members
     /// would be a hundred megabytes a slice, and a second of our time to write and to read.
     fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(16 + 2 * self.tokens.len() + PERSON * self.people.len());
+        let mut bytes = Vec::with_capacity(24 + 2 * self.tokens.len() + PERSON * self.people.len());
         bytes.extend_from_slice(MAGIC);
         // Rows are numbered by `u32` ([`Found::people`]).
         bytes.extend_from_slice(&u32::try_from(self.tokens.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend_from_slice(&self.inside.to_be_bytes());
         bytes.extend_from_slice(&self.to_look_up.to_be_bytes());
         bytes.extend_from_slice(&self.tokens);
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
@@ -83,6 +86,7 @@ impl Found {
     fn decode(bytes: &[u8], members: usize) -> Option<Self> {
         let (magic, rest) = bytes.split_first_chunk()?;
         let (count, rest) = rest.split_first_chunk()?;
+        let (inside, rest) = rest.split_first_chunk()?;
         let (to_look_up, rest) = rest.split_first_chunk()?;
         if magic != MAGIC || usize::try_from(u32::from_be_bytes(*count)).ok()? != members {
             return None;
@@ -101,6 +105,7 @@ impl Found {
             aside: flag(ASIDE),
             unasked: flag(UNASKED),
             people,
+            inside: u64::from_be_bytes(*inside),
             to_look_up: u64::from_be_bytes(*to_look_up),
         })
     }
@@ -260,6 +265,7 @@ pub(crate) async fn read_on(
             if pass.shard < SHARDS {
                 let token: Doc<TokenRecord> = doc::read(item)?;
                 if found.token(members, &token.value) {
+                    found.inside += 1;
                     found.to_look_up += u64::from(is_asked_at_once(deps, &token.value, pass.as_of));
                     if wakes && (token.value.parked || token.value.doubted) {
                         resting.push(token);
@@ -316,7 +322,7 @@ pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
     head.value.pass_done = pass.number;
     head.value.pass = None;
     let took_ms = deps.now().saturating_sub(pass.as_of);
-    head.value.waiting = Some(Waiting { as_of: pass.as_of, tokens: found.to_look_up, took_ms });
+    head.value.waiting = Some(Waiting { as_of: pass.as_of, tokens: found.to_look_up, of: found.inside, took_ms });
     checkpoint(deps, munchkin, audience, &mut head).await?;
     // Not before: whoever dies between publishing and here publishes again, from what this pass has read, and without
     // these rows what they say would be lost.
@@ -406,7 +412,7 @@ mod tests {
         found.matched[1] = true;
         (found.matched[2], found.aside[2]) = (true, true);
         found.aside[3] = true;
-        (found.unasked[2], found.to_look_up) = (true, 9);
+        (found.unasked[2], found.inside, found.to_look_up) = (true, 11, 9);
         found.people = vec![(1, 7), (4, u64::MAX)];
         let bytes = found.encode();
         assert_eq!(Found::decode(&bytes, 5), Some(found));

@@ -55,6 +55,8 @@ pub struct Waiting {
     pub as_of: u64,
     /// Tokens.
     pub tokens: u64,
+    /// All tokens of the audience.
+    pub of: u64,
     /// How long the pass took, in ms.
     pub took_ms: u64,
 }
@@ -307,6 +309,11 @@ impl<'a> Members<'a> {
                 Ok(block_holds(&block, ecid))
             }
         }
+    }
+
+    /// What was said last about those of the ECIDs of which something was said beside snapshots.
+    pub async fn said(&self, ecids: &BTreeSet<Ecid>) -> Step<BTreeMap<Ecid, Fact>> {
+        self.overlay(ecids).await
     }
 
     async fn overlay(&self, ecids: &BTreeSet<Ecid>) -> Step<BTreeMap<Ecid, Fact>> {

@@ -1,0 +1,320 @@
+//! How far a sync is, and when its list will be as it should be.
+//!
+//! Three things determine the time of a first load. Look-ups go one after the other, 300 cookies a call, at the pace at
+//! which they went in the last 20 seconds, and no faster than our share of the window and of the day allows. Additions go
+//! several at a time beside them, in stages of ten minutes; so behind the last look-up there is a pass, and what the last
+//! stage found. And what does not fill a call waits until its calls are due. Where one of these is not known the estimate
+//! is not, either.
+
+use domain::limits::MARKETO_BATCH;
+use domain::{AudienceId, MunchkinId};
+use ports::{Failure, Table};
+use serde_json::{Value, json};
+use state::audience::{Head, Pass, Waiting, head_key};
+use state::bell::Bell;
+use state::budget::{Outlook, outlook};
+use state::identity::{SHARDS, ask_pk};
+use state::lists::{Left, OpenList, Want, read_leads};
+use state::syncs::{IdentityHead, Start, Status, followed, identity_key};
+use state::{Deps, Step, load};
+
+use crate::problem::Answer;
+use crate::view::Seen;
+
+/// People, or cookies, of a call.
+#[expect(clippy::cast_precision_loss)]
+const FULL: f64 = MARKETO_BATCH as f64;
+/// Look-ups a second where none was made in the last window: each waits for Marketo and writes down 300 answers. Ours.
+const LOOK_UPS_PER_SECOND: f64 = 1.5;
+/// While many tokens wait for a look-up the audiences are told this often, in seconds (`scheduled-incremental-sync`).
+const STAGE_SECONDS: f64 = 600.0;
+/// A few tokens that a pass saw are asked about within this time, in ms: those that wait later are others. Ours.
+const SOON_MS: u64 = 5 * 60_000;
+/// A wait for calls that is shorter than this, in ms, is one for a place in the window, and is not shown. Ours.
+const SHORT_MS: u64 = 60_000;
+/// From the last answer of Marketo until the list's writer begins, and from its end until it says so, in seconds: rings of
+/// doorbells. Ours.
+const RINGS_SECONDS: f64 = 2.0;
+
+/// What is shown.
+#[derive(Debug, Clone, PartialEq)]
+struct Progress {
+    step: &'static str,
+    /// Done, of how many, of what.
+    part: Option<(u64, u64, &'static str)>,
+    /// Seconds until the list is as it should be.
+    seconds: Option<f64>,
+    sentence: String,
+}
+
+impl Progress {
+    fn new(step: &'static str, sentence: impl Into<String>) -> Self {
+        Self { step, part: None, seconds: None, sentence: sentence.into() }
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn json(&self) -> Value {
+        json!({
+            "step": self.step,
+            "done": self.part.map(|(done, ..)| done),
+            "of": self.part.map(|(_, of, _)| of),
+            "unit": self.part.map(|(.., unit)| unit),
+            "estimate_seconds": self.seconds.map(|seconds| seconds.ceil() as u64),
+            "sentence": self.sentence,
+        })
+    }
+}
+
+/// How far a sync is, as JSON.
+pub(crate) async fn progress(deps: &Deps, seen: &Seen) -> Answer<Value> {
+    Ok(find(deps, seen).await?.json())
+}
+
+async fn find(deps: &Deps, seen: &Seen) -> Step<Progress> {
+    let leaving = seen.list.as_ref().map_or(0, |head| head.left.remove);
+    match seen.sync.status {
+        Status::Creating => return Ok(Progress::new("making_list", "The list is being made in Marketo.")),
+        Status::Paused => {
+            return Ok(Progress::new("paused", "The sync is paused: its list is not written until it is resumed."));
+        }
+        Status::StoppedLeaving if leaving > 0 => {
+            let sentence = format!("The sync is stopped, and {leaving} people are being taken out of its list.");
+            return Ok(Progress::new("writing", sentence));
+        }
+        Status::StoppedKeeping | Status::StoppedLeaving => {
+            return Ok(Progress::new("stopped", "The sync is stopped."));
+        }
+        Status::Active => {}
+    }
+    let Some(head) = &seen.head else {
+        return Ok(Progress::new("waiting_for_delivery", "No delivery has named the audience yet."));
+    };
+    if seen.held().is_some() {
+        return Ok(Progress::new("held", "A mass change is held: nothing is written until somebody decides about it."));
+    }
+    let Some(want) = &seen.want else { return Ok(counting(head)) };
+    let outlook = outlook(deps, &seen.sync.munchkin).await?;
+    let writing = if seen.sync.start == Start::Now { writing(deps, seen, want).await? } else { None };
+    if let Some(asking) = asking(deps, seen, head, &outlook).await? {
+        return Ok(asking.shown(want, writing.as_ref(), &outlook));
+    }
+    if let Some(writing) = writing {
+        return Ok(writing.shown(&outlook));
+    }
+    if head.pass.is_some() || head.pass_wanted > head.pass_done {
+        return Ok(counting(head));
+    }
+    Ok(Progress::new("in_step", "The list holds everybody whom it should hold, as far as is known."))
+}
+
+/// The audience is being counted: so many of its browsers as the part of the records that was read.
+fn counting(head: &Head) -> Progress {
+    let of = head.base.as_ref().map(|base| base.count);
+    let read = head.pass.as_ref().map_or(0, |Pass { shard, .. }| u64::from((*shard).min(2 * SHARDS)));
+    Progress {
+        part: of.map(|of| (of * read / u64::from(2 * SHARDS), of, "browsers")),
+        ..Progress::new("counting", "Who of the audience is a known person is being worked out.")
+    }
+}
+
+fn is_busy(bell: &Bell) -> bool {
+    bell.dirty_since.is_some() || bell.done < bell.version || bell.taken_at.is_some()
+}
+
+/// Marketo is asked about cookies of the audience.
+#[derive(Debug, Clone, PartialEq)]
+struct Asking {
+    /// Cookies that are left.
+    left: f64,
+    /// What the last pass saw.
+    waiting: Waiting,
+    /// Calls a second.
+    pace: f64,
+    /// Other audiences have so many that nobody knows whose turn it is.
+    beside_others: bool,
+}
+
+async fn asking(deps: &Deps, seen: &Seen, head: &Head, outlook: &Outlook) -> Step<Option<Asking>> {
+    let munchkin = &seen.sync.munchkin;
+    let Some(waiting) = head.waiting.clone().filter(|waiting| waiting.tokens > 0) else { return Ok(None) };
+    let identity: Option<IdentityHead> =
+        load(deps, Table::Syncs, &identity_key(munchkin)).await?.map(|head| head.value);
+    let identity = identity.unwrap_or_default();
+    let crowded = identity.told_at != 0;
+    let since = deps.now().saturating_sub(waiting.as_of);
+    if !crowded && (identity.calm_at >= waiting.as_of || since > deps.settings.scaled(SOON_MS)) {
+        return Ok(None);
+    }
+    let due = deps.ports.tables.due(Table::Identity, &ask_pk(munchkin), deps.now(), MARKETO_BATCH).await?.len();
+    if due == 0 {
+        return Ok(None);
+    }
+    let pace = outlook.look_ups_per_second.unwrap_or_else(|| outlook.per_second.min(LOOK_UPS_PER_SECOND));
+    Ok(Some(Asking {
+        left: left(&waiting, due, since, pace),
+        beside_others: crowded && others(deps, munchkin, &seen.sync.audience, &identity).await? * 2 > waiting.tokens,
+        waiting,
+        pace,
+    }))
+}
+
+/// Cookies that are left: what the index shows where it shows fewer than a call takes, else what the last pass saw, less
+/// what was asked about since.
+#[expect(clippy::cast_precision_loss)]
+fn left(waiting: &Waiting, due: usize, since_ms: u64, pace: f64) -> f64 {
+    if due < MARKETO_BATCH {
+        return due as f64;
+    }
+    (waiting.tokens as f64 - since_ms as f64 / 1_000.0 * pace * FULL).max(FULL)
+}
+
+/// Cookies of other audiences that wait, too.
+async fn others(deps: &Deps, munchkin: &MunchkinId, own: &AudienceId, identity: &IdentityHead) -> Step<u64> {
+    let mut waiting = 0;
+    for audience in followed(deps, munchkin).await? {
+        if audience == *own {
+            continue;
+        }
+        let head = load::<Head>(deps, Table::Audiences, &head_key(munchkin, &audience)).await?;
+        let other = head.and_then(|head| head.value.waiting).filter(|other| other.as_of > identity.calm_at);
+        waiting += other.map_or(0, |other| other.tokens);
+    }
+    Ok(waiting)
+}
+
+impl Asking {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn shown(&self, want: &Want, writing: Option<&Writing>, outlook: &Outlook) -> Progress {
+        let done = self.waiting.of.saturating_sub(self.left.ceil() as u64);
+        let progress = Progress {
+            part: Some((done, self.waiting.of, "cookies")),
+            seconds: self.seconds(want, writing, outlook),
+            ..Progress::new("asking_marketo", "Marketo is being asked whose cookies these are.")
+        };
+        waiting_for_calls(progress, outlook.look_up_at, outlook)
+    }
+
+    /// Look-ups at their pace; then the pass that ends them; then what the last stage found, and what is left of the stages
+    /// before. How many of the cookies are known people's is what those show that were asked about; before there are
+    /// any, half of them, for which the estimate is never wrong by more than a third.
+    #[expect(clippy::cast_precision_loss)]
+    fn seconds(&self, want: &Want, writing: Option<&Writing>, outlook: &Outlook) -> Option<f64> {
+        if self.beside_others {
+            return None;
+        }
+        let asked = (self.waiting.of as f64 - self.waiting.tokens as f64).max(0.0);
+        let known = want.report.counts.people as f64;
+        let share = if asked < FULL { 0.5 } else { (known / asked).min(1.0) };
+        let stage = (self.pace * STAGE_SECONDS * FULL).min(self.waiting.tokens as f64);
+        let waits = writing.map_or(0.0, |writing| writing.calls(writing.add));
+        // While these look-ups go on, what waits now is written.
+        let look_ups = self.left / FULL / self.pace;
+        let (calls, last) = (self.left / FULL * (1.0 + share) + waits, stage * share / FULL);
+        let pass = self.waiting.took_ms as f64 / 1_000.0 + RINGS_SECONDS;
+        let per_addition = writing.map_or(1.0, |writing| writing.calls_each);
+        let paced = outlook.seconds(calls)?;
+        // Where the day's calls last, the window's pace is no limit of its own: look-ups and additions share it.
+        Some(look_ups.max(paced) + pass + last * per_addition / outlook.per_second)
+    }
+}
+
+/// People wait to be added to the list, or to be taken out.
+#[derive(Debug, Clone, PartialEq)]
+struct Writing {
+    done: u64,
+    of: u64,
+    add: u64,
+    remove: u64,
+    /// Calls that an addition of 300 takes: on a list that we did not make they are asked about first.
+    calls_each: f64,
+    /// So long, in seconds, nothing is done for the list; `None`: nobody knows.
+    rests: Option<f64>,
+}
+
+/// What is left to write: counted from the sets while the list's writer has something to do, for its head says only what
+/// was left at the end of its last turn.
+async fn writing(deps: &Deps, seen: &Seen, want: &Want) -> Step<Option<Writing>> {
+    let Some(list) = seen.sync.list.id else { return Ok(None) };
+    let left = seen.list.as_ref().map_or_else(Left::default, |head| head.left.clone());
+    if seen.list.is_some() && !is_busy(&seen.list_bell) && left.add + left.remove + left.hold == 0 {
+        return Ok(None);
+    }
+    let sets = async {
+        let wanted = read_leads(deps, &want.key).await?;
+        let state = OpenList::open(deps, &seen.sync.munchkin, list).await?.state;
+        Ok::<_, Failure>((wanted, state))
+    };
+    let (wanted, state) = match sets.await {
+        Ok(sets) => sets,
+        // Replaced between two reads.
+        Err(Failure::Retry { .. }) => return Ok(None),
+        Err(failure) => return Err(failure),
+    };
+    let mut settled = wanted.and(&state.sure);
+    for others in [&state.theirs, &state.kept_out, &state.dropped] {
+        settled.add_all(&wanted.and(others));
+    }
+    for lead in state.failed.keys().filter(|lead| wanted.contains(**lead)) {
+        settled.insert(*lead);
+    }
+    let add = wanted.len() - settled.len();
+    if add + left.remove == 0 {
+        return Ok(None);
+    }
+    let now = deps.now();
+    let seconds = |at: u64| std::time::Duration::from_millis(at.saturating_sub(now)).as_secs_f64();
+    // While the writer is at work its calls under way are on hold, too.
+    let held = state.hold.values().copied().max().filter(|_| seen.list_bell.taken_at.is_none());
+    let rests = seen.list_bell.not_before.max(held).map_or(0.0, seconds);
+    Ok(Some(Writing {
+        done: settled.len(),
+        of: wanted.len(),
+        add,
+        remove: left.remove,
+        calls_each: if seen.sync.list.ours { 1.0 } else { 2.0 },
+        rests: Some(rests).filter(|_| state.import.is_none()),
+    }))
+}
+
+impl Writing {
+    #[expect(clippy::cast_precision_loss)]
+    fn calls(&self, people: u64) -> f64 {
+        people.div_ceil(MARKETO_BATCH as u64) as f64 * self.calls_each
+    }
+
+    fn shown(&self, outlook: &Outlook) -> Progress {
+        let mut sentence = format!("{} people are being added to the list", self.add);
+        if self.remove > 0 {
+            sentence.push_str(&format!(", and {} taken out", self.remove));
+        }
+        let progress = Progress {
+            part: Some((self.done, self.of, "people")),
+            seconds: self.seconds(outlook),
+            ..Progress::new("writing", format!("{sentence}."))
+        };
+        waiting_for_calls(progress, outlook.write_at, outlook)
+    }
+
+    /// Full calls at the pace of the window; then, if some are left that fill none, the wait for their calls. While nothing
+    /// but those is left, it is the wait alone.
+    #[expect(clippy::cast_precision_loss)]
+    fn seconds(&self, outlook: &Outlook) -> Option<f64> {
+        let calls = self.calls(self.add) + self.remove.div_ceil(MARKETO_BATCH as u64) as f64;
+        let full = |people: u64| people.is_multiple_of(MARKETO_BATCH as u64);
+        let small = !full(self.add) || !full(self.remove);
+        let wait = if small { outlook.next_write_in_ms as f64 / 1_000.0 } else { 0.0 };
+        // A visit that is booked stands in both.
+        let rests = self.rests?;
+        let wait = if rests > 0.0 { rests } else { wait };
+        Some(wait + outlook.seconds(calls)? + RINGS_SECONDS)
+    }
+}
+
+/// The same while the day has no calls left for it, or Marketo refuses all.
+fn waiting_for_calls(progress: Progress, opens_at: u64, outlook: &Outlook) -> Progress {
+    if opens_at < outlook.now + SHORT_MS {
+        return progress;
+    }
+    let sentence = "Our share of Marketo's calls is used up for now: it goes on when there are calls again.";
+    Progress { step: "waiting_for_calls", sentence: sentence.to_owned(), ..progress }
+}
