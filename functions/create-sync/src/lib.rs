@@ -21,12 +21,14 @@ mod lists;
 mod orders;
 mod paging;
 mod people;
+mod places;
 mod preview;
 mod problem;
 mod progress;
 mod routes;
 mod runs;
 mod setup;
+mod sheet;
 mod sources;
 mod view;
 

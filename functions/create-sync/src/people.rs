@@ -27,8 +27,24 @@ const NOT_REACHED: &str = "What Adobe delivered (files, and the members of an au
 
 /// `POST /people/erase`: writes the job. An email is turned into Marketo's ids here, so that it is stored nowhere.
 pub(crate) async fn erase(deps: &Deps, munchkin: &MunchkinId, request: &Request, deadline: u64) -> Answer<Value> {
-    let body = request.json()?;
-    let mut errors = unknown(&body, &SUBJECTS, "");
+    let (_, subject) = subject(deps, munchkin, &request.json()?, deadline).await?;
+    let new = Job::new(deps.fresh_id(), subject, deps.now());
+    if !save_job(deps, munchkin, &new, None).await? {
+        return Err(Failure::retry("an id was taken").into());
+    }
+    bell::rouse(deps, &BellKey::identity(munchkin)).await?;
+    show(deps, munchkin, &new).await
+}
+
+/// Whom a body means, and by which of its fields. An email costs one call to Marketo, which turns it into lead ids: it is
+/// kept nowhere.
+pub(crate) async fn subject(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    body: &Value,
+    deadline: u64,
+) -> Answer<(&'static str, Subject)> {
+    let mut errors = unknown(body, &SUBJECTS, "");
     let named: Vec<&str> = SUBJECTS.into_iter().filter(|name| !body[*name].is_null()).collect();
     let [name] = named[..] else {
         errors.push((String::new(), format!("expected exactly one of {}", SUBJECTS.join(", "))));
@@ -62,12 +78,7 @@ pub(crate) async fn erase(deps: &Deps, munchkin: &MunchkinId, request: &Request,
         }
         return Err(Problem::fields(errors));
     };
-    let new = Job::new(deps.fresh_id(), subject, deps.now());
-    if !save_job(deps, munchkin, &new, None).await? {
-        return Err(Failure::retry("an id was taken").into());
-    }
-    bell::rouse(deps, &BellKey::identity(munchkin)).await?;
-    show(deps, munchkin, &new).await
+    Ok((name, subject))
 }
 
 /// Marketo takes several values between commas.

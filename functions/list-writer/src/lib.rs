@@ -2,6 +2,7 @@
 //! list is read from the audiences' *want* and from the syncs.
 
 mod bulk;
+mod members;
 mod reading;
 mod report;
 mod runs;
@@ -59,7 +60,10 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
         all.iter().filter(written).filter(|sync| sync.follows()).filter_map(|sync| sync.list.id).collect();
     let syncs: Vec<Sync> = all.iter().filter(written).filter(|sync| sync.list.id == Some(list)).cloned().collect();
     if syncs.is_empty() {
-        return Ok(Next::Done(None));
+        // Nobody writes it; somebody may want to know who is in it.
+        let notes = notes::read(deps, munchkin, list).await?;
+        let read = members::turn(deps, munchkin, list, &notes, deadline).await?;
+        return Ok(read.unwrap_or(Next::Done(None)));
     }
     let recorder = Recorder::new(&syncs, deps.why().clone());
     let mut open = OpenList::open(deps, munchkin, list).await?;
@@ -133,7 +137,9 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     };
     let ended = if notes.more { None } else { Some(next) };
     let plan = close(deps, &mut open, &wishes, looked_until, &recorder, ended).await?;
-    for key in notes.found.iter().map(|(key, _)| key).chain(&notes.unreadable) {
+    // Whom to read is burnt when they have been read.
+    let taken_in = notes.found.iter().filter(|(_, note)| !matches!(note, Note::Read { .. })).map(|(key, _)| key);
+    for key in taken_in.chain(&notes.unreadable) {
         notes::burn(deps, key).await?;
     }
     answer_erasures(deps, &mut open).await?;
@@ -144,7 +150,13 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
         Next::Done(wake_at) => {
             let doubts = if wishes.rests() { None } else { open.state.next_doubt() };
             let sample = verify::sample_at(deps, &open, &wishes);
-            Next::Done([wake_at, plan.next_at, doubts, sample].into_iter().flatten().min())
+            // What is to be written goes before what somebody wants to know.
+            let read_at = match members::turn(deps, munchkin, list, &notes, deadline).await? {
+                Some(Next::Done(wake_at)) => wake_at,
+                Some(next) => return Ok(next),
+                None => None,
+            };
+            Next::Done([wake_at, plan.next_at, doubts, sample, read_at].into_iter().flatten().min())
         }
         other => other,
     })
@@ -179,6 +191,8 @@ fn take_in<'a>(deps: &Deps, open: &mut OpenList, ours: bool, notes: impl Iterato
                 open.state.comparison.get_or_insert_default();
             }
             Note::Erase { job, leads } => open.state.erase(job, leads),
+            // It changes nothing of what we know of the list.
+            Note::Read { .. } => {}
         }
     }
 }

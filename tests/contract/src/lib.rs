@@ -7,6 +7,6 @@ mod objects;
 mod queues;
 mod tables;
 
-pub use objects::objects;
+pub use objects::{addresses, objects};
 pub use queues::queues;
 pub use tables::tables;

@@ -11,6 +11,45 @@ pub async fn objects(store: &dyn Objects) {
     reads_what_was_put(store).await;
     ranges_end_with_the_object(store).await;
     listings_are_ordered_and_page(store).await;
+    parts_make_one_object(store).await;
+}
+
+/// The part of the contract about addresses. `fetch` reads one as a browser does, without credentials: status, headers as
+/// they came, body.
+///
+/// # Panics
+/// With the sentence that does not hold.
+pub async fn addresses(store: &dyn Objects, fetch: impl AsyncFn(&str) -> (u16, String, Vec<u8>)) {
+    put(store, "contract/sign/a b=+.csv", b"\"1\"\r\n").await;
+    let address = store.sign("contract/sign/a b=+.csv", 900, "people-2026_1.csv").await.expect("sign");
+    let (status, headers, body) = fetch(&address).await;
+    assert_eq!((status, body.as_slice()), (200, &b"\"1\"\r\n"[..]), "whoever has the address reads the object");
+    let headers = headers.to_ascii_lowercase();
+    assert!(headers.contains("content-type: text/csv"), "{headers}");
+    assert!(headers.contains("content-disposition: attachment; filename=\"people-2026_1.csv\""), "{headers}");
+    let (status, _, _) = fetch(&address.replace("people-2026_1", "people-2026_2")).await;
+    assert_eq!(status, 403, "and nothing else");
+    let none = store.sign("contract/sign/none.csv", 900, "none.csv").await.expect("nobody looks whether it is there");
+    assert_eq!(fetch(&none).await.0, 404);
+}
+
+async fn parts_make_one_object(store: &dyn Objects) {
+    let key = "contract/parts/large.csv";
+    let part = |byte: u8, size: usize| Bytes::from(vec![byte; size]);
+    let upload = store.begin_parts(key).await.expect("begin");
+    let first = store.put_part(key, &upload, 1, part(b'x', 5 << 20)).await.expect("a part");
+    let again = store.put_part(key, &upload, 1, part(b'a', 5 << 20)).await.expect("a part");
+    assert_ne!(first, again, "another content has another tag");
+    let last = store.put_part(key, &upload, 2, part(b'b', 3)).await.expect("the last part, which may be small");
+    assert_eq!(store.get(key).await.expect("get"), None, "nothing is there before the end");
+    let tags = [again, last];
+    store.end_parts(key, &upload, &tags).await.expect("end");
+    let whole = store.get(key).await.expect("get").expect("the object");
+    assert_eq!(whole.len(), (5 << 20) + 3);
+    assert!(whole.ends_with(b"aabbb") && whole.starts_with(b"aa"), "the same number again replaces");
+    store.end_parts(key, &upload, &tags).await.expect("ending once more changes nothing");
+    assert_eq!(store.get(key).await.expect("get").map(|body| body.len()), Some(whole.len()));
+    store.put_part(key, &upload, 3, part(b'c', 3)).await.expect_err("an upload that has ended");
 }
 
 async fn put(store: &dyn Objects, key: &str, body: &[u8]) {

@@ -121,5 +121,22 @@ async fn s3_keeps_the_contract_of_objects() {
     });
     let client = aws::s3_client(&sdk(address).await, true);
     client.create_bucket().bucket(BUCKET).send().await.expect("create bucket");
-    contract::objects(&aws::S3Objects::new(client, BUCKET.to_owned())).await;
+    let objects = aws::S3Objects::new(client, BUCKET.to_owned());
+    contract::objects(&objects).await;
+    contract::addresses(&objects, fetch).await;
+}
+
+/// Reads an address as a browser does: status, head, body.
+async fn fetch(address: &str) -> (u16, String, Vec<u8>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (host, path) = address.strip_prefix("http://").expect("HTTP").split_once('/').expect("a path");
+    let mut stream = tokio::net::TcpStream::connect(host).await.expect("a connection");
+    let request = format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("an answer");
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head");
+    let head = String::from_utf8(answer[..end].to_vec()).expect("text");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    (status, head, answer[end + 4..].to_vec())
 }

@@ -83,6 +83,8 @@ pub struct Store {
     due: BTreeMap<(Table, String, u64, Key), ()>,
     /// Bucket.
     pub objects: BTreeMap<String, Bytes>,
+    /// Parts of objects that are not whole yet, by upload.
+    parts: BTreeMap<String, BTreeMap<u16, Bytes>>,
     /// Queues.
     pub messages: Vec<Message>,
     /// Everything that was ever sent, in order.
@@ -132,6 +134,7 @@ impl Sim {
             tables: BTreeMap::new(),
             due: BTreeMap::new(),
             objects: BTreeMap::new(),
+            parts: BTreeMap::new(),
             messages: Vec::new(),
             sent: Vec::new(),
             writes: 0,
@@ -420,6 +423,51 @@ impl Objects for Sim {
         self.lock().objects.remove(key);
         if lost { Err(unknown("S3")) } else { Ok(()) }
     }
+
+    async fn begin_parts(&self, _key: &str) -> PortResult<String> {
+        self.enter("S3", false).await?;
+        let mut store = self.lock();
+        let upload = format!("upload-{:016x}", store.rng.random::<u64>());
+        store.parts.insert(upload.clone(), BTreeMap::new());
+        Ok(upload)
+    }
+
+    async fn put_part(&self, _key: &str, upload: &str, number: u16, body: Bytes) -> PortResult<String> {
+        let lost = self.enter("S3", true).await?;
+        let tag = etag(&body);
+        let mut store = self.lock();
+        let parts = store.parts.get_mut(upload).ok_or_else(|| no_upload("S3"))?;
+        parts.insert(number, body);
+        if lost { Err(unknown("S3")) } else { Ok(tag) }
+    }
+
+    async fn end_parts(&self, key: &str, upload: &str, tags: &[String]) -> PortResult<()> {
+        let lost = self.enter("S3", true).await?;
+        let mut store = self.lock();
+        match store.parts.remove(upload) {
+            None if store.objects.contains_key(key) => {}
+            None => return Err(no_upload("S3")),
+            Some(parts) => {
+                let found: Vec<(u16, String)> = parts.iter().map(|(number, body)| (*number, etag(body))).collect();
+                let named: Vec<(u16, String)> = (1..).zip(tags.iter().cloned()).collect();
+                // S3: every part but the last one has 5 MiB or more.
+                let small = parts.values().rev().skip(1).any(|body| body.len() < 5 << 20);
+                if found != named || small {
+                    return Err(PortError::Refused { service: "S3", reason: "parts that do not fit".into() });
+                }
+                store.objects.insert(key.to_owned(), parts.into_values().collect::<Vec<Bytes>>().concat().into());
+            }
+        }
+        if lost { Err(unknown("S3")) } else { Ok(()) }
+    }
+
+    async fn sign(&self, key: &str, seconds: u64, filename: &str) -> PortResult<String> {
+        Ok(format!("https://bucket.test/{key}?seconds={seconds}&filename={filename}"))
+    }
+}
+
+fn no_upload(service: &'static str) -> PortError {
+    PortError::Refused { service, reason: "NoSuchUpload".into() }
 }
 
 #[async_trait]

@@ -346,6 +346,25 @@ impl Objects for Timed {
         self.take(OBJECTS).await;
         Objects::delete(&self.sim, key).await
     }
+
+    async fn begin_parts(&self, key: &str) -> PortResult<String> {
+        self.take(OBJECTS).await;
+        self.sim.begin_parts(key).await
+    }
+
+    async fn put_part(&self, key: &str, upload: &str, number: u16, body: Bytes) -> PortResult<String> {
+        self.take(OBJECTS).await;
+        self.sim.put_part(key, upload, number, body).await
+    }
+
+    async fn end_parts(&self, key: &str, upload: &str, tags: &[String]) -> PortResult<()> {
+        self.take(OBJECTS).await;
+        self.sim.end_parts(key, upload, tags).await
+    }
+
+    async fn sign(&self, key: &str, seconds: u64, filename: &str) -> PortResult<String> {
+        self.sim.sign(key, seconds, filename).await
+    }
 }
 
 #[async_trait]

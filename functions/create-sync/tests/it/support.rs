@@ -42,6 +42,7 @@ pub const PLATFORM_FOLDER: &str = "33333333-2222-3333-4444-555555555555";
 pub struct Outside {
     items: Mutex<BTreeMap<(Table, Key), Item>>,
     objects: Mutex<BTreeMap<String, Bytes>>,
+    parts: Mutex<BTreeMap<String, BTreeMap<u16, Bytes>>>,
     pub sent: Mutex<Vec<(Queue, Outgoing)>>,
     pub marketo: Mutex<Marketo>,
     adobe: Mutex<Adobe>,
@@ -205,6 +206,34 @@ impl Objects for Outside {
         lock(&self.objects).remove(key);
         Ok(())
     }
+    async fn begin_parts(&self, _: &str) -> PortResult<String> {
+        self.alive()?;
+        let upload = format!("upload-{:x}", self.next_u64());
+        lock(&self.parts).insert(upload.clone(), BTreeMap::new());
+        Ok(upload)
+    }
+    async fn put_part(&self, _: &str, upload: &str, number: u16, body: Bytes) -> PortResult<String> {
+        self.alive()?;
+        let tag = format!("{number}-{}", body.len());
+        lock(&self.parts).get_mut(upload).expect("an upload").insert(number, body);
+        Ok(tag)
+    }
+    async fn end_parts(&self, key: &str, upload: &str, tags: &[String]) -> PortResult<()> {
+        self.alive()?;
+        let Some(parts) = lock(&self.parts).remove(upload) else {
+            assert!(lock(&self.objects).contains_key(key), "ended, and no object is there");
+            return Ok(());
+        };
+        assert!(parts.values().rev().skip(1).all(|body| body.len() >= 5 << 20), "a part that S3 would refuse");
+        let found = parts.iter().map(|(number, body)| format!("{number}-{}", body.len()));
+        assert_eq!(found.collect::<Vec<String>>(), tags);
+        let whole = parts.into_values().collect::<Vec<Bytes>>().concat();
+        lock(&self.objects).insert(key.to_owned(), whole.into());
+        Ok(())
+    }
+    async fn sign(&self, key: &str, seconds: u64, filename: &str) -> PortResult<String> {
+        Ok(format!("https://bucket.test/{key}?seconds={seconds}&filename={filename}"))
+    }
 }
 
 #[async_trait]
@@ -309,6 +338,7 @@ impl World {
         let outside = Arc::new(Outside {
             items: Mutex::default(),
             objects: Mutex::default(),
+            parts: Mutex::default(),
             sent: Mutex::default(),
             marketo: Mutex::new(Marketo::new(settings, marketo_data(), START)),
             adobe: Mutex::new(Adobe::new(adobe::Settings::default(), library(), START)),
@@ -545,6 +575,11 @@ impl World {
         let response = self.marketo().handle(START, &request).response.expect("an answer");
         let body: Value = serde_json::from_slice(response.body()).expect("JSON");
         body["access_token"].as_str().expect("a token").to_owned()
+    }
+
+    /// Everything that stands in the tables.
+    pub fn tables(&self) -> BTreeMap<(Table, Key), Item> {
+        lock(&self.outside.items).clone()
     }
 
     /// Keys of the objects that begin so.

@@ -264,6 +264,34 @@ pub trait Objects: Send + Sync {
 
     /// Deletes the object; one that is not there is no error.
     async fn delete(&self, key: &str) -> PortResult<()>;
+
+    /// Begins an object that comes in parts, and returns what its parts and its end must name. Begun and never ended, it
+    /// goes away by itself. Where nothing else is said, objects in parts are refused.
+    async fn begin_parts(&self, _key: &str) -> PortResult<String> {
+        Err(no_parts())
+    }
+
+    /// Stores one part, and returns its tag. Parts are numbered from 1 to 10,000 and have 5 MiB or more, but for the last
+    /// one. The same number again replaces.
+    async fn put_part(&self, _key: &str, _upload: &str, _number: u16, _body: Bytes) -> PortResult<String> {
+        Err(no_parts())
+    }
+
+    /// Makes the object of its parts, given their tags in order. Once more, after it was made, changes nothing.
+    async fn end_parts(&self, _key: &str, _upload: &str, _tags: &[String]) -> PortResult<()> {
+        Err(no_parts())
+    }
+
+    /// An address under which anybody who has it may read the object for so many seconds, and which a browser saves as a CSV
+    /// file of this name (letters, digits, `-`, `_` and `.`). Nobody looks whether the object is there. Where nothing else
+    /// is said, no address is given.
+    async fn sign(&self, _key: &str, _seconds: u64, _filename: &str) -> PortResult<String> {
+        Err(PortError::Refused { service: "objects", reason: "no addresses are given here".to_owned() })
+    }
+}
+
+fn no_parts() -> PortError {
+    PortError::Refused { service: "objects", reason: "no objects in parts are stored here".to_owned() }
 }
 
 /// The queues, for sending. Receiving is the platform's part.

@@ -16,6 +16,7 @@ pub mod lists;
 pub mod lists_index;
 pub mod notes;
 pub mod previews;
+pub mod readings;
 pub mod rest;
 pub mod runs;
 pub mod syncs;

@@ -36,6 +36,12 @@ pub enum Note {
     },
     /// The whole list is to be compared with what we know of it.
     VerifyAll,
+    /// All members are to be read, for a job of the control plane ([`crate::readings`]); of a list that no sync writes,
+    /// too. The note stays until the job is over.
+    Read {
+        /// The job's id.
+        job: String,
+    },
     /// People are to be erased: they leave the list if we put them there, whatever any sync keeps, and are then
     /// forgotten. Answered by [`crate::erase::answer`], once that is confirmed.
     Erase {

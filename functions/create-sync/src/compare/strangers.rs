@@ -1,0 +1,172 @@
+//! Members of another list whom the sync's audience does not want: what is known of each of them.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use domain::identity::{LeadRecord, TokenRecord};
+use domain::limits::TOKENS_PER_ECID;
+use domain::{AudienceId, Ecid, LeadId, LeadSet, MunchkinId};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use state::audience::Members;
+use state::identity::{hints_of_ecid, hints_of_lead, leads, tokens};
+use state::{Deps, Step};
+
+/// People who are looked up together: their records come in a few batches.
+pub(super) const AT_ONCE: usize = 300;
+/// Questions under way at once. Ours: one after the other they are bound by the network's latency alone.
+const READS_AT_ONCE: usize = 16;
+
+pub(super) struct Strangers<'a> {
+    pub(super) deps: &'a Deps,
+    pub(super) munchkin: &'a MunchkinId,
+    pub(super) audience: &'a AudienceId,
+    /// Who is, or lately was, in the sync's list by our doing.
+    pub(super) knew: &'a LeadSet,
+}
+
+/// What the code of somebody who is only in the other list means.
+pub(super) fn sentence(code: &str) -> &'static str {
+    match code {
+        "merged" => "Marketo has merged the person into another one.",
+        "gone" => "Marketo has deleted the person.",
+        "left_audience" => "Was in the audience, and has left it.",
+        "not_in_audience" => "Is tied to browsers, and the audience holds none of them.",
+        "anonymous" => "Is tied to a browser of the audience, and anonymous: Marketo has told us of no email.",
+        "set_aside" => "Is tied to browsers by nothing but cookies or browsers that are over a cap and count for nobody.",
+        "waiting" => "Is tied to a browser of the audience by something new: the sync counts the person within minutes.",
+        _ => "We can tie the person to no browser: no page has shown one, and Marketo has stored none.",
+    }
+}
+
+impl Strangers<'_> {
+    /// What is known of each of these people.
+    pub(super) async fn look(&self, people: &[LeadId]) -> Step<Vec<(&'static str, LeadId)>> {
+        let mut records: BTreeMap<LeadId, LeadRecord> = BTreeMap::new();
+        for record in leads(self.deps, self.munchkin, people.iter().copied()).await? {
+            records.insert(record.value.lead, record.value);
+        }
+        let mut owned = self.tokens_of(people).await?;
+        let mut ties = Vec::new();
+        for lead in people {
+            ties.push((*lead, Ties::of(records.get(lead), &owned.remove(lead).unwrap_or_default())));
+        }
+        let Some(members) = Members::open(self.deps, self.munchkin, self.audience).await? else {
+            return Ok(ties.into_iter().map(|(lead, ties)| (ties.outside(false), lead)).collect());
+        };
+        let all: BTreeSet<Ecid> = ties.iter().flat_map(|(_, ties)| ties.all()).collect();
+        let inside = members.which(&all).await?;
+        let outside: BTreeSet<Ecid> = all.difference(&inside.iter().copied().collect()).copied().collect();
+        let once = members.which_ever(&outside).await?;
+        let mut found = Vec::new();
+        for (lead, ties) in ties {
+            let was = self.knew.contains(lead) || ties.counting.iter().any(|ecid| once.contains(ecid));
+            let code = match ties.inside(&inside) {
+                None => ties.outside(was),
+                Some(Inside::Aside) => "set_aside",
+                Some(Inside::Counts(ecids)) => {
+                    if self.are_over_cap(&ecids).await? {
+                        "set_aside"
+                    } else if ties.known {
+                        "waiting"
+                    } else {
+                        "anonymous"
+                    }
+                }
+            };
+            found.push((code, lead));
+        }
+        Ok(found)
+    }
+
+    async fn tokens_of(&self, people: &[LeadId]) -> Step<BTreeMap<LeadId, Vec<TokenRecord>>> {
+        let hints: Vec<BoxFuture<'_, _>> =
+            people.iter().map(|lead| hints_of_lead(self.deps, self.munchkin, *lead).boxed()).collect();
+        let hints: Vec<_> = stream::iter(hints).buffer_unordered(READS_AT_ONCE).try_collect().await?;
+        let mut owned: BTreeMap<LeadId, Vec<TokenRecord>> = BTreeMap::new();
+        for token in tokens(self.deps, self.munchkin, hints.iter().flatten()).await? {
+            if let Some(lead) = token.value.lead {
+                owned.entry(lead).or_default().push(token.value);
+            }
+        }
+        Ok(owned)
+    }
+
+    /// Whether each of these browsers was seen beside too many cookies.
+    async fn are_over_cap(&self, ecids: &BTreeSet<Ecid>) -> Step<bool> {
+        for ecid in ecids {
+            let hints = hints_of_ecid(self.deps, self.munchkin, *ecid).await?.tokens;
+            if hints.len() <= TOKENS_PER_ECID {
+                return Ok(false);
+            }
+            let found = tokens(self.deps, self.munchkin, &hints).await?;
+            if found.iter().filter(|token| token.value.ecids.contains_key(ecid)).count() <= TOKENS_PER_ECID {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What ties somebody to browsers.
+#[derive(Debug, Default)]
+struct Ties {
+    known: bool,
+    gone: Option<&'static str>,
+    counting: BTreeSet<Ecid>,
+    /// By cookies that were seen in too many browsers.
+    aside: BTreeSet<Ecid>,
+    is_aside: bool,
+}
+
+enum Inside {
+    Aside,
+    Counts(BTreeSet<Ecid>),
+}
+
+impl Ties {
+    fn of(record: Option<&LeadRecord>, tokens: &[TokenRecord]) -> Self {
+        let mut ties = Self::default();
+        for token in tokens {
+            ties.known |= token.known;
+            if token.set_aside() {
+                ties.is_aside = true;
+                ties.aside.extend(token.ecids.keys());
+            } else {
+                ties.counting.extend(token.ecids.keys());
+            }
+        }
+        if let Some(record) = record {
+            ties.known |= record.known && !record.gone;
+            ties.gone = record.gone.then_some(if record.merged_into.is_some() { "merged" } else { "gone" });
+            match record.counted() {
+                Some(counted) => ties.counting.extend(counted),
+                None => ties.is_aside = true,
+            }
+        }
+        ties
+    }
+
+    fn all(&self) -> impl Iterator<Item = Ecid> + '_ {
+        self.counting.iter().chain(&self.aside).copied()
+    }
+
+    fn inside(&self, inside: &HashSet<Ecid>) -> Option<Inside> {
+        let counting: BTreeSet<Ecid> = self.counting.iter().filter(|ecid| inside.contains(ecid)).copied().collect();
+        if !counting.is_empty() {
+            return Some(Inside::Counts(counting));
+        }
+        self.aside.iter().any(|ecid| inside.contains(ecid)).then_some(Inside::Aside)
+    }
+
+    /// Of somebody whom nothing ties to a browser of the audience. `was`: something did.
+    fn outside(&self, was: bool) -> &'static str {
+        match self.gone {
+            Some(gone) => gone,
+            None if was => "left_audience",
+            None if !self.counting.is_empty() => "not_in_audience",
+            None if self.is_aside => "set_aside",
+            None => "no_browser",
+        }
+    }
+}
