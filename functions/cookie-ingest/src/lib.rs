@@ -27,4 +27,5 @@ pub const USES: lambda::Uses = lambda::Uses {
     adobe: false,
     streams: false,
     access: false,
+    alerts: false,
 };

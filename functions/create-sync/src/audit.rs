@@ -52,6 +52,7 @@ pub(crate) fn deed(request: &Request) -> Option<String> {
         ["syncs"] => "sync.create",
         ["syncs", _, order] => return Some(format!("sync.{}", order.replace('-', "_"))),
         ["subscription"] => "subscription.change",
+        ["alerts"] => "alerts.change",
         ["subscription", "hint-secrets"] => "subscription.hint_secret",
         ["people", "erase"] => "people.erase",
         ["feeds", _] => "feed.change",

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use state::audience::want_pass;
 use state::bell::BellKey;
 use state::budget::Purpose;
-use state::rest::rest;
+use state::rest::{PAUSED_BY_HAND, STOPPED_BY_HAND, rest};
 use state::syncs::{Start, Status, Subscription, Sync, change_sync, subscription_key};
 use state::{Deps, Step, bell, syncs, update};
 
@@ -43,7 +43,7 @@ pub(crate) fn not_now(sync: &Sync, what: &str) -> Problem {
 pub(crate) async fn pause(deps: &Deps, sync: Sync) -> Answer<Value> {
     match sync.status {
         Status::Active | Status::Paused => {
-            let row = rest(deps, &sync, Status::Paused, Some("paused by an operator")).await?;
+            let row = rest(deps, &sync, Status::Paused, Some(PAUSED_BY_HAND)).await?;
             view::sync(deps, &row).await
         }
         _ => Err(not_now(&sync, "paused")),
@@ -62,7 +62,7 @@ pub(crate) async fn stop(deps: &Deps, sync: Sync, request: &Request) -> Answer<V
     if sync.status == Status::StoppedLeaving && status == Status::StoppedKeeping {
         return Err(Problem::at(409, "/people", "this sync is stopped and its people are being taken out already"));
     }
-    let row = rest(deps, &sync, status, Some("stopped by an operator")).await?;
+    let row = rest(deps, &sync, status, Some(STOPPED_BY_HAND)).await?;
     view::sync(deps, &row).await
 }
 

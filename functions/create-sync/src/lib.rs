@@ -5,6 +5,7 @@
 //! simulation and the tests call the same [`handle`].
 
 mod access;
+mod alerts;
 mod audit;
 mod compare;
 mod console;
@@ -46,4 +47,5 @@ pub const USES: lambda::Uses = lambda::Uses {
     adobe: true,
     streams: false,
     access: true,
+    alerts: false,
 };

@@ -10,7 +10,7 @@ use state::{Cause, Deps, Doc, load, syncs};
 use crate::access::{Caller, Needs, Role, SignIn};
 use crate::problem::{Answer, Problem};
 use crate::{
-    access, audit, compare, console, control, create, download, explain, export, feeds, library, lists, orders, people,
+    access, alerts, audit, compare, console, control, create, download, explain, export, feeds, library, lists, orders, people,
     preview, runs, setup, view,
 };
 
@@ -89,7 +89,7 @@ impl Response {
 pub const BODY_BYTES: usize = 64 * 1024;
 
 /// Every route: method, path (`*` for one segment), and what it asks of its caller.
-pub const ROUTES: [(&str, &str, Needs); 46] = [
+pub const ROUTES: [(&str, &str, Needs); 48] = [
     ("GET", "/", Needs::Nothing),
     ("GET", "/status", Needs::Viewer),
     ("GET", "/imports", Needs::Viewer),
@@ -135,6 +135,8 @@ pub const ROUTES: [(&str, &str, Needs); 46] = [
     ("GET", "/downloads/*", Needs::Viewer),
     ("GET", "/setup", Needs::Viewer),
     ("GET", "/audit", Needs::Viewer),
+    ("GET", "/alerts", Needs::Viewer),
+    ("PUT", "/alerts", Needs::Operator),
     ("GET", "/export", Needs::Viewer),
     ("POST", "/import", Needs::Operator),
     ("GET", "/console/config", Needs::Nothing),
@@ -245,6 +247,8 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
             setup::check(deps, maybe(deps, request).await?.as_ref(), request, deadline).await.map(ok)
         }
         ("GET", ["audit"]) => audit::audit(deps, request).await,
+        ("GET", ["alerts"]) => alerts::get(deps, &chosen(deps, request).await?.munchkin_id).await.map(ok),
+        ("PUT", ["alerts"]) => alerts::put(deps, &chosen(deps, request).await?.munchkin_id, request).await.map(ok),
         ("GET", ["export"]) => export::export(deps, &chosen(deps, request).await?).await.map(ok),
         ("POST", ["import"]) => export::import(deps, request, deadline).await.map(ok),
         ("GET", ["console", "config"]) => Ok(access::config(request)),

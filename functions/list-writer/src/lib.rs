@@ -38,6 +38,7 @@ pub const USES: lambda::Uses = lambda::Uses {
     adobe: false,
     streams: false,
     access: false,
+    alerts: false,
 };
 
 /// Handles one ring of a list. Replay is harmless: the work is recomputed from state.

@@ -1,6 +1,7 @@
 //! Takes in feeds, asks Marketo who owns which token, follows Marketo's activities, and works out who is wanted in
 //! which audience. It never calls Marketo's list-membership endpoints.
 
+mod alerts;
 mod audience;
 mod identity;
 mod import;
@@ -30,6 +31,7 @@ pub const USES: lambda::Uses = lambda::Uses {
     adobe: true,
     streams: false,
     access: false,
+    alerts: true,
 };
 
 /// Handles one ring of identity work or of an audience. Replay is harmless: the work is recomputed from state.
@@ -59,7 +61,7 @@ pub async fn handle(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
 const RESERVE_MS: u64 = 15_000;
 
 /// The tick: rings what was not rung, looks at deliveries whose time has come, takes in files whose notification was lost,
-/// and asks Adobe what its audiences are called. None of these hinders another.
+/// asks Adobe what its audiences are called, and says what is wrong. None of these hinders another.
 pub async fn tick(deps: &Deps, deadline: u64) -> Step<()> {
     // What stops at the deadline still has to say so.
     let deadline = deadline.saturating_sub(deps.settings.scaled(RESERVE_MS));
@@ -67,5 +69,6 @@ pub async fn tick(deps: &Deps, deadline: u64) -> Step<()> {
     let looked = import::due(deps, deadline).await;
     let listed = backstop(deps, deadline).await;
     let refreshed = library::refresh(deps, deadline).await;
-    swept.and(looked).and(listed).and(refreshed)
+    let alerted = alerts::check(deps, deadline).await;
+    swept.and(looked).and(listed).and(refreshed).and(alerted)
 }

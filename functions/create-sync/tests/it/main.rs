@@ -1,15 +1,23 @@
 //! The control plane over the doubles of Marketo and Adobe.
 
+mod alerts;
 mod access;
+mod audit;
 mod console;
+mod compare;
 mod control;
 mod create;
+mod download;
+mod explain;
 mod export;
 mod feeds;
 mod library;
 mod lists;
 mod orders;
 mod people;
+mod preview;
+mod runs;
+mod setup;
 mod show;
 mod sources;
 mod support;

@@ -125,6 +125,14 @@ const AUTH_OPERATOR: Variable =
     optional("AUTH_OPERATOR", "Value of that claim of whoever may do everything.", "operator");
 const AUTH_VIEWER: Variable = optional("AUTH_VIEWER", "Value of that claim of whoever may look.", "viewer");
 
+const EVENT_BUS: Variable = optional(
+    "EVENT_BUS",
+    "EventBridge's bus, by name or ARN, that hears of incidents and of runs that have ended; empty: none does.",
+    "",
+);
+const DEAD_QUEUE_URLS: Variable =
+    optional("DEAD_QUEUE_URLS", "URLs of the dead-letter queues that are watched, separated by commas.", "");
+
 /// What a function uses: each function declares one as a constant.
 #[derive(Debug, Clone, Copy)]
 pub struct Uses {
@@ -144,6 +152,8 @@ pub struct Uses {
     pub streams: bool,
     /// Whether it asks who calls.
     pub access: bool,
+    /// Whether it says when something is wrong.
+    pub alerts: bool,
 }
 
 impl Uses {
@@ -157,6 +167,7 @@ impl Uses {
         adobe: false,
         streams: false,
         access: false,
+        alerts: false,
     };
 
     /// The variables that such a function reads, in the order of the documentation.
@@ -180,6 +191,9 @@ impl Uses {
             all.extend([ADOBE_IMS_URL, ADOBE_AAM_URL, ADOBE_AEP_URL, ADOBE_AEP_FOLDERS_URL, ADOBE_AEP_SANDBOX]);
             all.extend(ADOBE.all());
             all.push(ADOBE_SCOPES);
+        }
+        if self.alerts {
+            all.extend([EVENT_BUS, DEAD_QUEUE_URLS]);
         }
         if self.streams {
             all.extend([STREAM_SECRET_ARN, STREAM_SECRETS]);
@@ -521,6 +535,7 @@ mod tests {
         adobe: true,
         streams: true,
         access: true,
+        alerts: true,
     };
 
     fn complete() -> BTreeMap<&'static str, String> {

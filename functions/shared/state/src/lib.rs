@@ -3,6 +3,7 @@
 //!
 //! Rows are read, changed and written back on condition of their revision; whoever loses reads again.
 
+pub mod alerts;
 pub mod audience;
 pub mod bell;
 pub mod budget;

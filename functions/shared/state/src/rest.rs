@@ -8,6 +8,11 @@ use crate::lists::{Want, read_leads, want_key, write_leads};
 use crate::syncs::{Start, Status, Sync, change_sync};
 use crate::{Deps, Doc, Step, bell, load};
 
+/// Why a sync is paused that an operator has paused.
+pub const PAUSED_BY_HAND: &str = "paused by an operator";
+/// Why a sync is stopped that an operator has stopped.
+pub const STOPPED_BY_HAND: &str = "stopped by an operator";
+
 /// Attempts to read a set that is replaced meanwhile.
 const ATTEMPTS: usize = 5;
 

@@ -16,7 +16,7 @@ fn path() -> PathBuf {
 
 /// Without the parameters that only AWS has.
 fn open() -> BTreeMap<String, String> {
-    BTreeMap::from([("Auth".to_owned(), "none".to_owned())])
+    BTreeMap::from([("Auth".to_owned(), "none".to_owned()), ("EventBus".to_owned(), String::new())])
 }
 
 fn template() -> Template {

@@ -1,0 +1,166 @@
+//! Whom to tell that something is wrong, and what is wrong at present. `scheduled-incremental-sync` looks for it and tells.
+
+use std::collections::BTreeMap;
+
+use domain::MunchkinId;
+use ports::Table;
+use serde_json::{Value, json};
+use state::alerts::{Alerts, DEVIATION_PERCENT, Form, Webhook, alerts, alerts_key, incidents};
+use state::{Deps, update};
+
+use crate::orders::unknown;
+use crate::problem::{Answer, Problem};
+use crate::routes::Request;
+use crate::view::time;
+
+/// Webhooks of a subscription. Ours: each check calls them one after the other.
+const WEBHOOKS: usize = 5;
+/// Longest name of a webhook, longest address and longest value of a header, in bytes. Ours.
+const NAME_BYTES: usize = 64;
+const URL_BYTES: usize = 2_000;
+/// Headers of a webhook. Ours.
+const HEADERS: usize = 20;
+/// Headers that are the request's own.
+const OWN: [&str; 5] = ["host", "content-length", "content-type", "transfer-encoding", "connection"];
+
+/// `GET /alerts`: the settings, without what is secret in them, and the incidents, the latest first.
+pub(crate) async fn get(deps: &Deps, munchkin: &MunchkinId) -> Answer<Value> {
+    let mut body = shown(&alerts(deps, munchkin).await?);
+    let mut found: Vec<_> = incidents(deps, munchkin).await?.into_iter().map(|found| found.value).collect();
+    found.sort_by(|a, b| (b.ended_at.is_none(), b.since).cmp(&(a.ended_at.is_none(), a.since)));
+    let rows = found.iter().map(|incident| {
+        json!({
+            "id": incident.id,
+            "kind": incident.kind,
+            "subject": incident.subject,
+            "sentence": incident.sentence,
+            "values": incident.values,
+            "since": time(incident.since),
+            "ended_at": incident.ended_at.map(time),
+            "not_told_yet": incident.owed.union(&incident.owed_end).collect::<Vec<_>>(),
+        })
+    });
+    body["incidents"] = rows.collect();
+    Ok(body)
+}
+
+/// `PUT /alerts`. A webhook whose address or headers are left out keeps those that it has, for they are never shown again.
+pub(crate) async fn put(deps: &Deps, munchkin: &MunchkinId, request: &Request) -> Answer<Value> {
+    let body = request.json()?;
+    let kept = update(
+        deps,
+        Table::Syncs,
+        &alerts_key(munchkin),
+        |found: Option<Alerts>| match read(&body, &found.unwrap_or_default()) {
+            Ok(alerts) => Ok((Some(alerts.clone()), Ok(alerts))),
+            Err(problem) => Ok((None, Err(problem))),
+        },
+        |_| None,
+    )
+    .await?;
+    Ok(shown(&kept?))
+}
+
+fn shown(alerts: &Alerts) -> Value {
+    let hook = |hook: &Webhook| {
+        json!({"form": hook.form, "host": host(&hook.url), "headers": hook.headers.keys().collect::<Vec<_>>()})
+    };
+    let webhooks: BTreeMap<&String, Value> = alerts.webhooks.iter().map(|(name, one)| (name, hook(one))).collect();
+    json!({"webhooks": webhooks, "deviation_percent": alerts.deviation_percent})
+}
+
+/// The host of an address: what stands behind it is often a secret.
+fn host(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().unwrap_or_default()
+}
+
+fn read(body: &Value, before: &Alerts) -> Answer<Alerts> {
+    let mut errors = unknown(body, &["webhooks", "deviation_percent"], "");
+    let mut alerts = Alerts { v: 1, webhooks: BTreeMap::new(), deviation_percent: DEVIATION_PERCENT };
+    match &body["webhooks"] {
+        Value::Null => {}
+        Value::Object(hooks) if hooks.len() <= WEBHOOKS => {
+            for (name, hook) in hooks {
+                if let Some(hook) = webhook(name, hook, before.webhooks.get(name), &mut errors) {
+                    alerts.webhooks.insert(name.clone(), hook);
+                }
+            }
+        }
+        _ => errors.push(("/webhooks".into(), format!("expected an object: at most {WEBHOOKS} webhooks by their names"))),
+    }
+    match (&body["deviation_percent"], body["deviation_percent"].as_u64().filter(|percent| (1..=1_000).contains(percent))) {
+        (Value::Null, _) => {}
+        (_, Some(percent)) => alerts.deviation_percent = percent,
+        _ => errors.push(("/deviation_percent".into(), "expected a whole number from 1 to 1000".into())),
+    }
+    if errors.is_empty() { Ok(alerts) } else { Err(Problem::fields(errors)) }
+}
+
+fn webhook(name: &str, hook: &Value, before: Option<&Webhook>, errors: &mut Vec<(String, String)>) -> Option<Webhook> {
+    let at = |field: &str| format!("/webhooks/{name}{field}");
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    // "bus" is the event bus.
+    if name.is_empty() || name.len() > NAME_BYTES || name == "bus" || !name.bytes().all(plain) {
+        let expected = "expected a name of 1 to 64 letters, digits, dots, hyphens and underscores, other than \"bus\"";
+        errors.push(("/webhooks".into(), expected.into()));
+        return None;
+    }
+    if !hook.is_object() {
+        errors.push((at(""), r#"expected an object such as {"url": "https://…", "form": "slack"}"#.into()));
+        return None;
+    }
+    let wrong = errors.len();
+    errors.extend(unknown(hook, &["url", "form", "headers"], &at("")));
+    let url = match (&hook["url"], before) {
+        (Value::Null, Some(before)) => before.url.clone(),
+        (url, _) => url.as_str().filter(|url| is_url(url)).map(str::to_owned).unwrap_or_else(|| {
+            errors.push((at("/url"), "expected an address that begins with https://, without user name or space".into()));
+            String::new()
+        }),
+    };
+    let form = match &hook["form"] {
+        Value::Null => before.map_or_else(Form::default, |before| before.form),
+        form => serde_json::from_value(form.clone()).unwrap_or_else(|_| {
+            errors.push((at("/form"), r#"expected "json", "slack" or "teams""#.into()));
+            Form::default()
+        }),
+    };
+    let headers = match (&hook["headers"], before) {
+        (Value::Null, Some(before)) => before.headers.clone(),
+        (Value::Null, None) => BTreeMap::new(),
+        (headers, _) => match headers_of(headers) {
+            Some(headers) => headers,
+            None => {
+                let expected = format!("expected an object of at most {HEADERS} headers with text, other than {}", OWN.join(", "));
+                errors.push((at("/headers"), expected));
+                BTreeMap::new()
+            }
+        },
+    };
+    (errors.len() == wrong).then_some(Webhook { url, form, headers })
+}
+
+/// What goes over the network is encrypted; on the same machine it need not be.
+fn is_url(url: &str) -> bool {
+    let near = ["http://127.0.0.1:", "http://127.0.0.1/", "http://localhost:", "http://localhost/"];
+    let plain = url.len() <= URL_BYTES && url.bytes().all(|b| b.is_ascii_graphic());
+    let known = url.starts_with("https://") || near.iter().any(|near| url.starts_with(near));
+    plain && known && !host(url).is_empty() && !host(url).contains('@')
+}
+
+fn headers_of(headers: &Value) -> Option<BTreeMap<String, String>> {
+    let headers = headers.as_object().filter(|headers| headers.len() <= HEADERS)?;
+    let token = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    headers
+        .iter()
+        .map(|(name, value)| {
+            let name = name.to_ascii_lowercase();
+            let is_name = (1..=NAME_BYTES).contains(&name.len()) && name.bytes().all(token) && !OWN.contains(&&*name);
+            let value = value.as_str().filter(|value| {
+                value.len() <= URL_BYTES && value.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
+            })?;
+            is_name.then(|| (name, value.to_owned()))
+        })
+        .collect()
+}
