@@ -285,8 +285,10 @@ function drawer(label, read) {
   const all = h("details", { class: "card drawer", ontoggle: async () => {
     if (!all.open || asked) return;
     asked = true;
+    box.setAttribute("aria-busy", "true");
     box.replaceChildren(h("p", { class: "soft" }, t("base.loading")));
     box.replaceChildren(await read());
+    box.removeAttribute("aria-busy");
   } }, h("summary", null, label), box);
   return all;
 }

@@ -1,0 +1,486 @@
+// The console's pages round a sync, in a real browser: against the running local stack for what it can come into, and
+// with answers of the tests for what is rare.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { chromium } from "playwright-core";
+
+import { startStack, until } from "./stack.js";
+import { MUNCHKIN, ORG } from "./world.js";
+import * as stubs from "./stubs.js";
+
+const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
+/** Browsers in the audience; the first ones have a match, and one of those belongs to nobody with an email. */
+const BROWSERS = 12;
+const MATCHED = 8;
+const ANONYMOUS = 1;
+
+const people = Array.from({ length: BROWSERS }, (_, n) => ({
+  lead: 200_000 + n,
+  email: n < ANONYMOUS ? undefined : `reader-${n}@example.com`,
+  ecid: String(10n ** 37n + 104_729n * BigInt(n + 1) ** 9n).padStart(38, "0"),
+  token: `_mch-example.test-1700000000000-${20_000 + n}`,
+}));
+const matchOf = ({ ecid, token }) => ({ org_id: ORG, ecid, munchkin_id: MUNCHKIN, token });
+
+let browser, stack, id;
+
+before(async () => {
+  browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", "--disable-background-networking"] });
+  stack = await startStack({ org: ORG, munchkin: MUNCHKIN, people });
+  for (const one of people.slice(0, MATCHED)) await stack.call("POST", "/matches", matchOf(one));
+  [{ id }] = await until("the sync", async () => {
+    const all = await stack.call("GET", "/syncs");
+    return all.length > 0 && all;
+  });
+});
+
+after(async () => {
+  await browser?.close();
+  await stack?.stop();
+});
+
+/** A page of the console in a browser of its own; nothing may go wrong in it. */
+async function open(t, hash, { answers, width = 1_280, scheme = "light", language = "en", session } = {}) {
+  const context = await browser.newContext({ viewport: { width, height: 800 }, colorScheme: scheme, locale: language });
+  t.after(() => context.close());
+  const wrong = [];
+  context.on("weberror", (error) => wrong.push(`${error.error()}`));
+  context.on("console", (message) => {
+    // A browser logs each answer of 400 and above; pages show them.
+    if (message.type() === "error" && !message.text().startsWith("Failed to load resource")) wrong.push(message.text());
+  });
+  const asked = answers ? await stubs.stub(context, answers) : [];
+  await stubs.watchShifts(context);
+  if (session) await context.addInitScript((value) => sessionStorage.setItem("auth.session", JSON.stringify(value)), session);
+  const page = await context.newPage();
+  await page.goto(`${stack.url}/${hash}`);
+  await page.locator("main h1").waitFor();
+  t.after(() => assert.deepEqual(wrong, []));
+  return { page, asked };
+}
+
+const yes = (page) => page.locator("dialog .buttons button").first();
+const numberOf = (text) => Number(/-?[\d,]+/.exec(text.replaceAll("−", "-"))?.[0].replaceAll(",", "") ?? NaN);
+
+/** The funnel as it stands on the screen. */
+async function funnelOf(page) {
+  const rows = await page.locator("[data-stage]").all();
+  return Promise.all(rows.map(async (row) => ({
+    key: await row.getAttribute("data-stage"),
+    label: await row.locator(".count").innerText(),
+    parts: Object.fromEntries(await Promise.all((await row.locator("[data-part]").all()).map(async (chip) =>
+      [await chip.getAttribute("data-part"), numberOf(await chip.locator(".n").innerText())]))),
+  })));
+}
+const sum = (numbers) => Object.values(numbers).reduce((total, one) => total + one, 0);
+
+test("on real data the funnel adds up, from the audience to what Marketo shows", async (t) => {
+  const expected = MATCHED - ANONYMOUS;
+  await until("the list", async () => (await stack.members()).length === expected, 180_000);
+  await until("the report", async () => {
+    const report = await stack.call("GET", `/syncs/${id}/report`).catch(() => null);
+    return report?.in_list.ours === expected && report.members_in_marketo === expected;
+  }, 120_000);
+  const { page } = await open(t, `#/syncs/${id}`);
+  await page.locator("[data-stage=members]").waitFor();
+  const stages = await funnelOf(page);
+  assert.deepEqual(stages.map(({ label }) => label),
+    [`${BROWSERS} browsers`, `${MATCHED} browsers`, `${expected} browsers`, `${expected} people`, `${expected} people`, `${expected} people`]);
+  for (const [n, { label, parts }] of stages.slice(0, -1).entries())
+    assert.equal(numberOf(label) + sum(parts), numberOf(stages[n + 1].label), JSON.stringify(stages));
+  assert.equal(stages[0].parts.no_match, MATCHED - BROWSERS);
+  assert.equal(stages[1].parts.anonymous, -ANONYMOUS);
+  assert.match(await page.locator("[data-stage=addressable] .rate").innerText(), /match rate 66\.7/);
+  // Each drop opens a sentence, and closes it.
+  const chip = page.locator("[data-part=anonymous]");
+  await chip.click();
+  assert.equal(await chip.getAttribute("aria-expanded"), "true");
+  assert.match(await page.locator("#why-addressable-anonymous").innerText(), /email address/);
+  await chip.click();
+  assert.equal(await page.locator("#why-addressable-anonymous").isVisible(), false);
+  // The same numbers as a table.
+  await page.locator(".funnel + details summary").click();
+  assert.match(await page.locator(".funnel + details table").innerText(), /12 browsers/);
+});
+
+test("a pause leaves the list alone, a resume catches up, a stop takes ours out", async (t) => {
+  const { page } = await open(t, `#/syncs/${id}`);
+  const before = await stack.members();
+  const button = (name) => page.locator(`[data-focus=${name}]`);
+  // Whoever cancels has done nothing.
+  await button("pause").click();
+  assert.match(await page.locator("dialog").innerText(), /list is not written any more.+resume catches up/s);
+  await page.keyboard.press("Escape");
+  assert.equal((await stack.call("GET", `/syncs/${id}`)).status, "active");
+  await button("pause").click();
+  await yes(page).click();
+  await page.locator(".tag", { hasText: "paused" }).waitFor();
+  assert.equal((await stack.call("GET", `/syncs/${id}`)).status, "paused");
+  // Facts are still taken in, and the list is not written.
+  await stack.call("POST", "/matches", matchOf(people[MATCHED]));
+  await until("the look-up", async () => {
+    const { live } = await stack.call("GET", `/syncs/${id}`);
+    return live.wanted === before.length + 1;
+  }, 120_000);
+  assert.deepEqual(await stack.members(), before);
+  await button("resume").click();
+  assert.match(await page.locator("dialog").innerText(), /campaigns/);
+  await yes(page).click();
+  await page.locator(".tag", { hasText: "active" }).waitFor();
+  await until("the list", async () => (await stack.members()).includes(people[MATCHED].lead), 120_000);
+  // A stop asks what becomes of the people.
+  await button("stop").click();
+  assert.match(await page.locator("dialog").innerText(), /cannot be resumed.+Keep the people.+Take ours out/s);
+  await page.locator("dialog input[value=take_out]").check();
+  await yes(page).click();
+  await page.locator(".tag", { hasText: "stopped" }).waitFor();
+  assert.equal((await stack.call("GET", `/syncs/${id}`)).status, "stopped_leaving");
+  await until("an empty list", async () => (await stack.members()).length === 0, 120_000);
+  // What cannot be done any more says why, and can be reached.
+  assert.equal(await button("run").getAttribute("aria-disabled"), "true");
+  assert.match(await button("run").getAttribute("title"), /stopped for good/);
+});
+
+test("a large change that is held is applied or dropped by its id", async (t) => {
+  for (const decision of ["apply", "drop"]) {
+    const answers = stubs.answers();
+    answers[`GET /syncs/${stubs.SYNC_ID}`] = stubs.sync({ held: stubs.HELD, progress: { step: "held" } });
+    answers[`POST /syncs/${stubs.SYNC_ID}/held`] = { status: 202, json: stubs.sync() };
+    const { page, asked } = await open(t, `#/syncs/${stubs.SYNC_ID}`, { answers });
+    const notice = page.locator("[data-notice=held]");
+    assert.match(await notice.innerText(), /remove 400 and add 2 people; the list holds 900/);
+    await page.locator(`[data-focus=held-${decision}]`).click();
+    assert.match(await page.locator("dialog").innerText(), /400/);
+    answers[`GET /syncs/${stubs.SYNC_ID}`] = stubs.sync();
+    await yes(page).click();
+    await notice.waitFor({ state: "detached" });
+    assert.deepEqual(asked.filter(({ key }) => key.endsWith("/held")).map(({ body }) => body), [{ held: "h1", decision }]);
+  }
+});
+
+test("a held delivery is decided on the page of the sync, and on the feeds' page", async (t) => {
+  for (const [hash, decision, name] of [[`#/syncs/${stubs.SYNC_ID}`, "apply", "Take the delivery in"], ["#/feeds", "drop", "Drop the delivery"]]) {
+    const answers = stubs.answers();
+    answers["POST /imports/decide"] = { status: 202, json: {} };
+    const { page, asked } = await open(t, hash, { answers });
+    await page.locator("[data-notice=delivery]").getByRole("button", { name }).click();
+    assert.match(await page.locator("dialog").innerText(), /S3_1234_20914_full\.sync/);
+    answers["GET /imports"] = [];
+    await yes(page).click();
+    await page.locator("[data-notice=delivery]").waitFor({ state: "detached" });
+    assert.deepEqual(asked.filter(({ key }) => key === "POST /imports/decide").map(({ body }) => body), [{ import: "f.1", decision }]);
+  }
+});
+
+test("an audience that is not delivered says what to ask, and can be declared empty", async (t) => {
+  const answers = stubs.answers();
+  answers[`GET /syncs/${stubs.SYNC_ID}`] = stubs.sync({ not_delivered: stubs.NOT_DELIVERED });
+  answers[`POST /syncs/${stubs.SYNC_ID}/not-delivered`] = { status: 202, json: stubs.sync() };
+  const { page, asked } = await open(t, `#/syncs/${stubs.SYNC_ID}`, { answers });
+  const notice = page.locator("[data-notice=not-delivered]");
+  assert.match(await notice.innerText(), /Ask Adobe to map segment 101/);
+  await notice.getByRole("button").click();
+  await yes(page).click();
+  await until("the order", () => asked.some(({ key }) => key.endsWith("/not-delivered")));
+  assert.deepEqual(asked.find(({ key }) => key.endsWith("/not-delivered")).body, { decision: "empty" });
+});
+
+test("what Marketo refused, lines that were not taken, the guard, and the download", async (t) => {
+  const answers = stubs.answers();
+  answers[`POST /syncs/${stubs.SYNC_ID}/guard`] = stubs.sync();
+  const { page, asked } = await open(t, `#/syncs/${stubs.SYNC_ID}`, { answers });
+  const drawer = (name) => page.locator("details.drawer", { hasText: name });
+  await drawer("Whom Marketo refused").locator("summary").click();
+  await drawer("Whom Marketo refused").locator("table").first().waitFor();
+  const refused = await drawer("Whom Marketo refused").innerText();
+  assert.match(refused, /1004\s+4\s+Marketo does not find this person: deleted/);
+  assert.match(refused, /9999\s+1\s+A code that nobody has met before/);
+  assert.match(refused, /e42b#14272d07d78/);
+  await drawer("Lines of feeds").locator("summary").click();
+  await drawer("Lines of feeds").locator("table").waitFor();
+  assert.match(await drawer("Lines of feeds").innerText(), /incoming\/a\.sync\s+7\s+expected 38 digits/);
+  await drawer("When a change is held").locator("summary").click();
+  await drawer("When a change is held").locator("input").first().fill("50");
+  await drawer("When a change is held").getByRole("button").click();
+  await until("the order", () => asked.some(({ key }) => key.endsWith("/guard")));
+  assert.deepEqual(asked.find(({ key }) => key.endsWith("/guard")).body, { removals_percent: 50, removals_at_least: 100, additions_at_least: 5_000 });
+  await drawer("Download").locator("summary").click();
+  await drawer("Download").getByRole("button").click();
+  const link = drawer("Download").getByRole("link");
+  await link.waitFor();
+  assert.match(await link.innerText(), /50 rows/);
+  assert.equal(await link.getAttribute("href"), "https://bucket.example.com/d1.csv");
+});
+
+test("what comes by itself moves nothing; what would waits for a click", async (t) => {
+  const answers = stubs.answers();
+  answers["GET /imports"] = [];
+  const { page, asked } = await open(t, `#/syncs/${stubs.SYNC_ID}`, { answers });
+  await page.locator(".chart .plot").first().waitFor();
+  const reads = () => asked.filter(({ key }) => key === `GET /syncs/${stubs.SYNC_ID}/report`).length;
+  const first = reads();
+  answers[`GET /syncs/${stubs.SYNC_ID}/report`] = stubs.report({ waiting: 0, in_list: { ours: 36, before_us: 4 }, as_of: "2026-11-22T09:31:00Z" });
+  answers[`GET /syncs/${stubs.SYNC_ID}`] = stubs.sync({ held: stubs.HELD, progress: { step: "held" } });
+  await until("new numbers", () => reads() > first, 30_000);
+  await page.locator("[data-stage=ours] .count", { hasText: "36 people" }).waitFor();
+  const news = page.locator(".news button");
+  await news.waitFor();
+  assert.equal(await page.locator("[data-notice=held]").count(), 0);
+  assert.deepEqual(await stubs.shifts(page), []);
+  await news.click();
+  await page.locator("[data-notice=held]").waitFor();
+  assert.equal(await news.count(), 0);
+});
+
+test("progress shows its estimate, or that it is not known", async (t) => {
+  for (const [progress, text] of [
+    [{ step: "writing", done: 30, of: 40, unit: "people", estimate_seconds: 95 }, /Writing the list.+30 of 40 people · about 1 minute 35 seconds to go/s],
+    [{ step: "asking_marketo", done: 1, of: 900, unit: "cookies", estimate_seconds: null }, /1 of 900 cookies · time to go: not known yet/],
+    [{ step: "in_step" }, /Up to date/],
+    [{ step: "of_tomorrow", sentence: "a step that came later" }, /a step that came later/],
+  ]) {
+    const answers = stubs.answers();
+    answers[`GET /syncs/${stubs.SYNC_ID}`] = stubs.sync({ progress });
+    const { page } = await open(t, `#/syncs/${stubs.SYNC_ID}`, { answers });
+    assert.match(await page.locator(".progress").innerText(), text);
+  }
+});
+
+test("runs with their cause, their numbers and Marketo's request id, page by page", async (t) => {
+  const answers = stubs.answers();
+  const [newest, oldest] = answers[`GET /syncs/${stubs.SYNC_ID}/runs`];
+  answers[`GET /syncs/${stubs.SYNC_ID}/runs`] = (_, url) => url.searchParams.has("after")
+    ? { status: 200, json: [oldest] }
+    : { status: 200, json: [newest], headers: { link: `</syncs/${stubs.SYNC_ID}/runs?after=r2>; rel="next"` } };
+  const { page } = await open(t, `#/syncs/${stubs.SYNC_ID}/runs`, { answers });
+  assert.match(await page.locator("tbody").innerText(), /still running\s+by hand, a file\s+3\s+1\s+1\s+0\s+4/);
+  await page.locator("tbody summary").click();
+  assert.match(await page.locator("tbody").innerText(), /Code 1004, 1 person:.+e42b#1/s);
+  await page.getByRole("button", { name: "Show more" }).click();
+  await page.locator("tbody tr").nth(1).waitFor();
+  assert.match(await page.locator("tbody tr").nth(1).innerText(), /a stream\s+30\s+0\s+0\s+0\s+2\s+1 minute 2 seconds/);
+  assert.equal(await page.getByRole("button", { name: "Show more" }).count(), 0);
+});
+
+const LINKS = {
+  audience: ["not_in_audience", "not_delivered"],
+  match: ["no_match", "match_expired", "set_aside_browser", "set_aside_cookie"],
+  person: ["not_asked", "nobody", "anonymous", "gone"],
+  list: ["kept_out", "dropped", "refused", "waiting", "held", "paused", "report_only"],
+};
+
+test("explain marks the first missing link, whichever it is, and says what helps", async (t) => {
+  const answers = stubs.answers();
+  const { page, asked } = await open(t, "#/explain", { answers });
+  const secret = "1".repeat(38);
+  await page.getByRole("textbox", { name: "Its value" }).fill(secret);
+  const order = Object.keys(LINKS);
+  for (const [link, codes] of Object.entries(LINKS)) {
+    for (const code of codes) {
+      answers["POST /explain"] = stubs.explained(code);
+      await page.getByRole("button", { name: "Explain", exact: true }).click();
+      await page.locator(`[data-missing=${code}]`).waitFor();
+      const states = await page.locator("[data-link]").evaluateAll((all) => all.map((one) => one.dataset.state));
+      const n = order.indexOf(link);
+      assert.deepEqual(states, order.map((_, place) => (place < n ? "there" : place === n ? "missing" : "later")), code);
+      const text = await page.locator(`[data-link=${link}] [data-missing]`).innerText();
+      assert.match(text, /What helps: \S/);
+      // In the words of the catalogue, and not of the API.
+      assert.doesNotMatch(text, /the sentence of|what helps /);
+    }
+  }
+  answers["POST /explain"] = stubs.explained("nothing_known", { people: [], browsers: [], lists: [] });
+  await page.getByRole("button", { name: "Explain", exact: true }).click();
+  await page.locator("[data-missing=nothing_known]").waitFor();
+  answers["POST /explain"] = stubs.explained(null);
+  await page.getByRole("button", { name: "Explain", exact: true }).click();
+  await page.getByText("Every link is there.").waitFor();
+  // What was typed went into bodies alone.
+  assert.ok(asked.filter(({ key }) => key === "POST /explain").every(({ body }) => body.ecid === secret));
+  assert.ok(asked.every(({ url }) => !url.includes(secret)) && !page.url().includes(secret));
+  assert.ok(!(await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, history.state]))).includes(secret));
+});
+
+test("explain says at the field what is wrong with a value", async (t) => {
+  const answers = stubs.answers();
+  answers["POST /explain"] = { status: 400, json: { title: "Bad Request", status: 400, detail: "expected a string of 38 digits", errors: [{ pointer: "/ecid", detail: "expected a string of 38 digits" }] } };
+  const { page, asked } = await open(t, "#/explain", { answers });
+  await page.getByRole("textbox", { name: "Its value" }).fill("12");
+  await page.getByRole("button", { name: "Explain", exact: true }).click();
+  await page.getByText("A browser ID has 38 digits.").waitFor();
+  await page.getByRole("combobox", { name: "What do you have?" }).selectOption("lead_id");
+  await page.getByRole("textbox", { name: "Its value" }).fill("seventeen");
+  await page.keyboard.press("Enter");
+  await page.getByText("A Marketo ID is a number.").waitFor();
+  assert.equal(asked.filter(({ key }) => key === "POST /explain").length, 1);
+});
+
+test("erasing a person asks first, and then shows how far it is", async (t) => {
+  const answers = stubs.answers();
+  const job = { id: "e1", status: "forgetting", cookies_forgotten: 0, browsers_forgotten: 0, people_out_of_audiences: 0, people_who_stay: 0, lists: [], lists_waiting: [1001] };
+  answers["POST /people/erase"] = { status: 202, json: job };
+  answers["GET /people/erase/e1"] = { ...job, status: "done", cookies_forgotten: 2, browsers_forgotten: 3, people_out_of_audiences: 1, lists: [{ list_id: 1001, taken_out: 1, stay: 0 }], lists_waiting: [] };
+  const { page, asked } = await open(t, "#/explain", { answers });
+  const drawer = page.locator("details.drawer");
+  await drawer.locator("summary").click();
+  await drawer.getByLabel("What do you have?").selectOption("lead_id");
+  await drawer.getByLabel("Its value").fill("17");
+  await drawer.getByRole("button", { name: "Erase" }).click();
+  assert.match(await page.locator("dialog").innerText(), /cannot be undone/);
+  assert.equal(asked.filter(({ key }) => key === "POST /people/erase").length, 0);
+  await yes(page).click();
+  await drawer.getByText("2 cookies").waitFor();
+  assert.match(await drawer.innerText(), /3 browsers/);
+  assert.deepEqual(asked.find(({ key }) => key === "POST /people/erase").body, { lead_id: 17 });
+});
+
+test("a comparison says first what it costs", async (t) => {
+  const { page, asked } = await open(t, `#/syncs/${stubs.SYNC_ID}/compare`, { answers: stubs.answers() });
+  await page.getByLabel("The other list").fill("vip");
+  // The sync's own list is not offered.
+  await page.getByRole("button", { name: "VIP of before" }).waitFor();
+  assert.equal(await page.locator(".picks li").count(), 1);
+  await page.getByRole("button", { name: "VIP of before" }).click();
+  await page.getByText("This takes 3 Marketo calls.").waitFor();
+  const starts = () => asked.filter(({ body }) => body?.start === true);
+  assert.equal(starts().length, 0);
+  await page.getByRole("button", { name: "Compare", exact: true }).click();
+  await page.locator("[data-count=both]").waitFor();
+  assert.deepEqual(await Promise.all(["both", "only_there", "only_here"].map((key) => page.locator(`[data-count=${key}]`).innerText())),
+    ["40 people", "5 people", "8 people"]);
+  assert.deepEqual(starts().map(({ body }) => body), [{ list_id: 1002, start: true }]);
+  assert.equal(await page.getByRole("link", { name: "Download the file" }).getAttribute("href"), "https://bucket.example.com/c1.csv");
+});
+
+test("the set-up check shows each row with a word for its state, and who can mend it", async (t) => {
+  const { page, asked } = await open(t, "#/setup", { answers: stubs.answers() });
+  const rows = await page.locator("[data-code]").evaluateAll((all) => all.map((one) => [one.dataset.status, one.querySelector(".tag").textContent]));
+  assert.deepEqual(rows, [["ok", "✓ ok"], ["not_ok", "✕ not ok"], ["not_seen_yet", "! not seen yet"], ["not_used", "○ not used"]]);
+  assert.match(await page.locator("[data-status=not_ok]").innerText(), /your Marketo administrator/);
+  await page.getByRole("button", { name: "Check again" }).click();
+  await until("a fresh check", () => asked.some(({ url }) => url.includes("/setup?fresh=1")));
+});
+
+test("the real set-up check has a row for every area", async (t) => {
+  const { page } = await open(t, "#/setup");
+  await page.locator("[data-code]").first().waitFor();
+  const found = await stack.call("GET", "/setup");
+  assert.equal(await page.locator("[data-code]").count(), found.rows.length);
+  assert.deepEqual(await stubs.bareKeys(page), []);
+});
+
+test("settings say what a change will do before it is saved, and where a value is wrong", async (t) => {
+  const answers = stubs.answers();
+  answers["PUT /subscription"] = { status: 400, json: { title: "Bad Request", status: 400, detail: "one field is wrong", errors: [{ pointer: "/origins", detail: "expected a list of origins" }] } };
+  const { page, asked } = await open(t, "#/settings", { answers });
+  const puts = () => asked.filter(({ key }) => key === "PUT /subscription");
+  await page.getByLabel("this Marketo instance is HIPAA-ready (this integration must not be used with it)").check();
+  await page.getByLabel("Websites whose pages may send matches").fill("example.com");
+  await page.getByRole("button", { name: "Save" }).click();
+  assert.match(await page.locator("dialog").innerText(), /All syncs are paused/);
+  assert.equal(puts().length, 0);
+  await yes(page).click();
+  await page.getByText("expected a list of origins").waitFor();
+  assert.deepEqual([puts()[0].body.hipaa_ready, puts()[0].body.origins, puts()[0].body.new_pairs_per_day], [true, ["example.com"], 1_000_000]);
+  assert.match(await page.locator("pre").first().innerText(), /<script async/);
+});
+
+test("an import shows its changes first, and writes them when it is told to", async (t) => {
+  const answers = stubs.answers();
+  const change = { what: "sync", name: "aam:101 → VIP", change: "add", fields: [], why: null };
+  answers["POST /import"] = (body) => ({ changes: [{ ...change, ...(body.apply ? { done: true } : {}) }, { what: "feed", name: "default", change: "same", fields: [] }] });
+  const { page, asked } = await open(t, "#/settings", { answers });
+  await page.getByLabel("A file that was exported").setInputFiles({ name: "a.json", mimeType: "application/json", buffer: Buffer.from('{"version":1}') });
+  await page.getByRole("button", { name: "Show what would change" }).click();
+  await page.getByText("would be added").waitFor();
+  await page.getByRole("button", { name: "Apply" }).click();
+  assert.match(await page.locator("dialog").innerText(), /1 thing is written/);
+  await yes(page).click();
+  await page.getByRole("cell", { name: "yes" }).waitFor();
+  assert.deepEqual(asked.filter(({ key }) => key === "POST /import").map(({ body }) => body), [{ export: { version: 1 } }, { export: { version: 1 }, apply: true }]);
+});
+
+test("absence means leaving only after a look at who would have left", async (t) => {
+  const answers = stubs.answers();
+  answers["PUT /feeds/default"] = {};
+  const { page, asked } = await open(t, "#/feeds", { answers });
+  const feed = page.locator("[data-feed=default]");
+  await feed.locator("details.drawer summary").click();
+  await feed.getByLabel("Whoever is absent from a full delivery has left").check();
+  await feed.getByRole("button", { name: "Save" }).click();
+  assert.match(await page.locator("dialog").innerText(), /would have been so.+90\s+10/s);
+  await yes(page).click();
+  await until("the order", () => asked.some(({ key }) => key === "PUT /feeds/default"));
+  assert.deepEqual(asked.find(({ key }) => key === "PUT /feeds/default").body,
+    { kind: "aam-files", snapshots: true, completeness: "single-file", quiet_minutes: 30, lag_minutes: 0, every_hours: 24 });
+});
+
+test("on real data: what was done stands in the audit log, and comes as a file", async (t) => {
+  const { page } = await open(t, "#/audit");
+  const text = await page.locator("tbody").innerText();
+  for (const what of ["sync stopped", "sync resumed", "sync paused"]) assert.match(text, new RegExp(what));
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Download as CSV" }).click()]);
+  const chunks = [];
+  for await (const chunk of await download.createReadStream()) chunks.push(chunk);
+  const lines = Buffer.concat(chunks).toString().trim().split("\n");
+  assert.equal(lines.filter((line) => line.includes("sync.stop")).length, 1);
+});
+
+test("on real data: every page comes up, and explain finds a person", async (t) => {
+  for (const hash of [`#/syncs/${id}`, `#/syncs/${id}/runs`, `#/syncs/${id}/compare`, "#/explain", "#/setup", "#/settings", "#/feeds", "#/audit", "#/help"]) {
+    const { page } = await open(t, hash);
+    assert.equal(await page.locator("main .problem").count(), 0, `${hash}: ${await page.locator("main").innerText()}`);
+    assert.deepEqual(await stubs.bareKeys(page), [], hash);
+  }
+  const { page } = await open(t, "#/explain");
+  await page.getByRole("textbox", { name: "Its value" }).fill(people[BROWSERS - 1].ecid);
+  await page.getByRole("button", { name: "Explain", exact: true }).click();
+  await page.locator("[data-missing=no_match], [data-missing=not_in_audience]").waitFor();
+});
+
+test("a viewer sees everything, and learns why nothing can be changed", async (t) => {
+  const answers = stubs.answers();
+  answers["GET /console/config"] = { auth: { authority: "https://login.example.com", client_id: "console", scope: "openid" }, version: "0" };
+  answers["GET /me"] = { name: "Vera", role: "viewer" };
+  const session = { token: "a.b.c", until: Date.now() + 3_600_000, name: "Vera" };
+  answers[`GET /syncs/${stubs.SYNC_ID}`] = stubs.sync({ held: stubs.HELD });
+  for (const [hash, free] of [
+    [`#/syncs/${stubs.SYNC_ID}`, /^(Make the file|[−+]?\d.*)$/s],
+    ["#/settings", /^(Copy|Export)$/],
+    ["#/feeds", /^$/],
+  ]) {
+    const { page, asked } = await open(t, hash, { answers, session });
+    await page.getByText("You may look, but not change anything").first().waitFor();
+    const buttons = await page.locator("main button").evaluateAll((all) =>
+      all.map((one) => ({ text: one.textContent.trim(), disabled: one.getAttribute("aria-disabled") === "true", title: one.title })));
+    for (const { text, disabled, title } of buttons) {
+      if (free.test(text)) continue;
+      assert.ok(disabled && /You may look/.test(title), `${hash}: ${text}`);
+    }
+    for (const button of await page.locator("main button[aria-disabled=true]").all()) await button.evaluate((one) => one.click());
+    assert.equal(await page.locator("dialog").count(), 0);
+    assert.deepEqual(asked.filter(({ key }) => !key.startsWith("GET ")), []);
+  }
+});
+
+const PAGES = [`#/syncs/${stubs.SYNC_ID}`, `#/syncs/${stubs.SYNC_ID}/runs`, `#/syncs/${stubs.SYNC_ID}/compare`, "#/explain", "#/setup", "#/settings", "#/feeds", "#/audit", "#/help"];
+
+for (const [width, scheme, language] of [[1_280, "light", "en"], [1_280, "dark", "sv"], [360, "light", "fr"], [360, "dark", "en"]])
+  test(`every page at ${width} px, ${scheme}, in ${language}: nothing moves, overflows or is hard to read`, async (t) => {
+    for (const hash of PAGES) {
+      const answers = stubs.answers();
+      answers[`GET /syncs/${stubs.SYNC_ID}`] = stubs.sync({ held: stubs.HELD, not_delivered: stubs.NOT_DELIVERED });
+      const { page } = await open(t, hash, { answers, width, scheme, language });
+      if (hash === PAGES[0]) await page.locator(".chart .plot").nth(1).waitFor();
+      assert.deepEqual(await stubs.shifts(page), [], hash);
+      assert.equal(await page.evaluate(() => document.documentElement.lang), language);
+      // With everything open that can be opened.
+      for (const summary of await page.locator("main details:not([open]) > summary").all()) if (await summary.isVisible()) await summary.click();
+      for (const chip of await page.locator("main .chip").all()) await chip.click();
+      await until("what was opened", async () => (await page.locator("main [aria-busy]").count()) === 0);
+      assert.equal(await stubs.overflows(page), false, hash);
+      assert.deepEqual(await stubs.bareKeys(page), [], hash);
+      assert.deepEqual(await stubs.accessibility(page), [], hash);
+    }
+  });
