@@ -52,7 +52,7 @@ async function open(t, hash, { answers, width = 1_280, scheme = "light", languag
   });
   const asked = answers ? await stubs.stub(context, answers) : [];
   await stubs.watchShifts(context);
-  if (session) await context.addInitScript((value) => sessionStorage.setItem("auth.session", JSON.stringify(value)), session);
+  if (session) await context.addInitScript((value) => location.protocol === "about:" || sessionStorage.setItem("auth.session", JSON.stringify(value)), session);
   const page = await context.newPage();
   await page.goto(`${stack.url}/${hash}`);
   await page.locator("main h1").waitFor();
