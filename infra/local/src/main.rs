@@ -1,10 +1,11 @@
 //! `cargo run`: the whole of audience-sync on this machine, with doubles of Marketo and Adobe.
 //!
 //! The world is a generated sample or a folder of one's own. Exit codes: 0 done, 1 it went wrong or did not settle,
-//! 2 a wrong flag or a faulty data folder, 130 stopped by the user before the end.
+//! 2 a wrong flag or a faulty data folder, 130 stopped by the user before the end. `check` has codes of its own.
 
 mod api;
 mod args;
+mod check;
 mod feeds;
 mod play;
 mod reports;
@@ -15,6 +16,7 @@ mod state;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use args::Command;
 use play::{Local, Prepared};
 use screen::Screen;
 
@@ -23,9 +25,10 @@ const STOPPED: u8 = 130;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = match args::parse(std::env::args_os().skip(1)) {
-        Ok(Some(args)) => args,
-        Ok(None) => {
+    let args = match args::parse(std::env::args_os().skip(1), std::env::var("AUDIENCE_SYNC_TOKEN").ok()) {
+        Ok(Command::Run(args)) => args,
+        Ok(Command::Check(check)) => return check::run(&check).await,
+        Ok(Command::Help) => {
             std::io::stdout().write_all(args::HELP.as_bytes()).ok();
             return ExitCode::SUCCESS;
         }
