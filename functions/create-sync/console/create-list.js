@@ -82,7 +82,7 @@ export const list = async (state, signal) => {
     Promise.race([state.setup ?? null, new Promise((resolve) => setTimeout(resolve, 1500, null))]),
   ]);
   state.into = preset;
-  const card = previewCard();
+  const card = previewCard(state.audience);
   let timer;
   let asked;
 
@@ -153,15 +153,15 @@ export const list = async (state, signal) => {
         if (mine.signal.aborted) return true;
         const working = now.status === "counting" || now.status === "asking";
         if (now.status === "failed") {
-          card.show(null, t("preview.failed"));
-          listField.fail(h("p", { lang: "en" }, now.why ?? ""));
+          if (now.code === "not_delivered") card.show(null, t("preview.nothing_yet"));
+          else card.show(null, t("preview.failed"), now.why);
+          if (now.code === "list_gone") listField.fail(h("p", null, t("refused.unknown_list")));
           return true;
         }
         card.show(now, working ? t(`preview.${now.status}`) : undefined);
         if (working) return false;
         state.preview = now;
         if (state.list?.id && !state.list.name && now.list?.name) decide({ id: state.list.id, name: now.list.name });
-        if (!state.audience.delivered) card.show(now, t("preview.not_delivered"));
         say(t("preview.ready", { people: number(now.people), add: number(now.to_add) }));
         return true;
       }, LOOK_MS, mine.signal);

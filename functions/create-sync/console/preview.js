@@ -42,23 +42,29 @@ const meaning = ({ list, leaving, members_before, start }) => {
   return `${before} ${t(`meaning.leaving.${leaving}`)}`;
 };
 
-/** A preview on screen; `show(preview, status)` fills it in, `mean(state)` says what the choices do. */
-export const previewCard = () => {
+/**
+ * The preview of a sync of `audience` on screen; `show(preview, status, why)` fills it in, `mean(state)` says what the
+ * choices do. `why` is a sentence of the API.
+ */
+export const previewCard = (audience) => {
   const cells = Object.fromEntries(ROWS.map((row) => [row, h("td", { class: "n" }, "–")]));
   const status = h("p", { class: "slot soft" });
   const choices = h("p", { class: "slot" });
   const unasked = h("p", { class: "slot soft" });
-  const show = (preview, text) => {
+  const show = (preview, text, why) => {
     const now = values(preview);
     for (const row of ROWS) cells[row].textContent = now[row] ?? "–";
     status.textContent = text ?? (preview?.as_of ? t("preview.as_of", { time: date(preview.as_of) }) : "");
-    unasked.textContent = preview?.not_asked > 0 ? t("preview.not_asked", { count: preview.not_asked }) : "";
+    if (why) unasked.lang = "en";
+    else unasked.removeAttribute("lang");
+    unasked.textContent = why ?? (preview?.not_asked > 0 ? t("preview.not_asked", { count: preview.not_asked }) : "");
   };
   const mean = (state) => {
     choices.textContent = meaning(state);
   };
   const element = h("section", { class: "card preview", "aria-labelledby": "preview-title" },
-    h("h2", { id: "preview-title" }, t("preview.title")), status,
+    h("h2", { id: "preview-title" }, t("preview.title")),
+    !audience.delivered && h("p", { class: "notice warn" }, t("preview.not_delivered")), status,
     h("table", null, h("tbody", null, ROWS.map((row) => h("tr", null, h("th", { scope: "row" }, t(`preview.${row}`)), cells[row])))),
     unasked, choices, h("p", null, t("meaning.campaigns")));
   return { element, show, mean };
