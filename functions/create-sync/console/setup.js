@@ -32,16 +32,40 @@ function rows({ checked_at, rows: all }) {
     }));
 }
 
-/** A sentence in the language of the screen where we have it, else the API's own. */
-const words = (row, name) => {
-  const key = `setup.${row.code}.${name}`;
-  return has(key) ? t(key, row.values ?? {}) : h("span", { lang: "en" }, row[name]);
+/** Who can mend a row, in our words. */
+const WHO = {
+  operator: ["subscription", "hipaa", "bucket", "snapshot"],
+  marketo_org: ["ims_organisation"],
+  marketo_operator: ["marketo_credentials"],
+  marketo: ["cookie_sync", "marketo_ip_allowlist", "marketo_read_lead", "marketo_read_write_lead", "marketo_read_activity",
+    "marketo_read_asset", "marketo_read_write_asset", "marketo_quota", "marketo_ecids"],
+  developer: ["adobe_credentials"],
+  manager: ["audience_manager_library"],
+  platform: ["experience_platform_library", "experience_platform_folders"],
+  destination: ["last_file", "id_type", "stream"],
+  website: ["tag_seen"],
+  website_dns: ["tag_cookies"],
+};
+
+/** Times of a row as people read them. */
+const readable = (values) =>
+  Object.fromEntries(Object.entries(values ?? {}).map(([key, value]) => [key, /^\d{4}-\d\d-\d\dT/.test(value) ? date(value) : value ?? "–"]));
+
+/** A sentence of a row in the language of the screen where we have it, else the API's own. */
+export const words = (row, name) => {
+  const english = h("span", { lang: "en" }, row[name]);
+  const { code, values } = row;
+  const say = (key) => (has(key) ? t(key, readable(values)) : null);
+  if (name === "who") return say(`setup.who.${Object.keys(WHO).find((who) => WHO[who].includes(code))}`) ?? english;
+  if (name !== "means") return say(`setup.${code}.${name}`) ?? english;
+  const { reason } = values ?? {};
+  return say(`setup.${code}.${reason}`) ?? say(`setup.any.${reason}`) ?? english;
 };
 
 function one(row) {
   const fact = (name) => row[name] && [h("dt", null, t(`setup.column.${name}`)), h("dd", null, words(row, name))];
   return h("div", { class: "card check", "data-code": row.code, "data-status": row.status },
     h("div", { class: "head" }, h("h3", null, words(row, "title")), tag(LOOK[row.status] ?? "soft", t(`setup.status.${row.status}`))),
-    h("dl", { class: "facts" }, fact("tried"), fact("means"), row.status !== "ok" && [fact("who"), fact("where")]));
+    h("dl", { class: "facts" }, row.tried !== "nothing" && fact("tried"), fact("means"), row.status !== "ok" && [fact("who"), fact("where")]));
 }
 
