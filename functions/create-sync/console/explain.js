@@ -97,12 +97,12 @@ function reason({ code, sentence, what_helps: helps }) {
 
 const browserName = ({ n, ecid_ends: ends }) => t("explain.browser", { n, ends: String(ends ?? "") });
 
-function audiences({ browsers }) {
+function audiences({ browsers, browsers_not_shown: others }) {
   if (!browsers?.length) return h("p", { class: "soft" }, t("explain.no_browser"));
-  return h("ul", null, browsers.map((browser) => h("li", null, browserName(browser), ": ",
+  return h("ul", null, others > 0 && h("li", null, t("explain.others", { count: others })), browsers.map((browser) => h("li", null, browserName(browser), ": ",
     browser.audiences?.length
-      ? h("ul", null, browser.audiences.map(({ name, audience_id, inside, said_at }) => h("li", null,
-        t(inside ? "explain.inside" : "explain.outside", { audience: name || audience_id }), said_at && [" · ", when(said_at)])))
+      ? h("ul", null, browser.audiences.map(({ name, audience_id, delivered, inside, said_at }) => h("li", null,
+        t(`explain.${inside ? "inside" : delivered === false ? "undelivered" : "outside"}`, { audience: name || audience_id }), said_at && [" · ", when(said_at)])))
       : t("explain.no_audience"))));
 }
 
@@ -118,17 +118,17 @@ function matches({ browsers }) {
 
 function people({ people: all }) {
   if (!all?.length) return h("p", { class: "soft" }, t("explain.no_person"));
-  return h("ul", null, all.map(({ lead_id, known, gone, as_of }) => h("li", null,
-    t("explain.lead", { id: String(lead_id) }), " · ", t(gone ? "explain.gone" : known === null ? "explain.not_asked" : known ? "explain.known" : "explain.anonymous"),
+  return h("ul", null, all.map(({ lead_id, known, gone, merged_into: into, as_of }) => h("li", null,
+    t("explain.lead", { id: String(lead_id) }), " · ", typeof into === "number" ? t("explain.merged", { id: String(into) }) : t(gone ? "explain.gone" : known === null ? "explain.not_asked" : known ? "explain.known" : "explain.anonymous"),
     as_of && [" · ", when(as_of)])));
 }
 
 function lists({ lists: all }) {
   if (!all?.length) return h("p", { class: "soft" }, t("explain.no_list"));
-  return h("ul", null, all.map(({ sync_id, audience_name, list_name, state, code, lead_id }) => h("li", null,
+  return h("ul", null, all.map(({ sync_id, audience_name, list_name, state, code, sentence, lead_id }) => h("li", null,
     h("a", { href: `#/syncs/${sync_id}` }, t("sync.title", { audience: audience_name, list: list_name })), ": ", t(`explain.list.${state}`),
     typeof lead_id === "number" && [" · ", t("explain.lead", { id: String(lead_id) })],
-    code && [" ", t("explain.code", { code }), " ", said(code, "")])));
+    code === "held" ? [" · ", t("explain.list.held")] : code && [" · ", t("explain.code", { code }), " ", said(code, sentence)])));
 }
 
 /** Forgets a person, after a question that says what that means. */
