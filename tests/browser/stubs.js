@@ -91,7 +91,7 @@ const feeds = [
 ];
 
 const subscription = { v: 1, munchkin_id: "123-ABC-456", org_id: "0123456789ABCDEF01234567@AdobeOrg", hipaa_ready: false, cookie_sync: true,
-  extract_since: null, bulk_import_above: null, origins: ["https://www.example.com"], new_pairs_per_day: 1_000_000 };
+  extract_since: null, bulk_import_above: null, origins: ["https://www.example.com"], new_pairs_per_day: 1_000_000, quota_share_percent: 40 };
 
 /** Somebody for whom everything is there, but for what `missing` says. */
 export const explained = (code, more = {}) => ({

@@ -382,7 +382,8 @@ test("settings say what a change will do before it is saved, and where a value i
   assert.equal(puts().length, 0);
   await yes(page).click();
   await page.getByText("expected a list of origins").waitFor();
-  assert.deepEqual([puts()[0].body.hipaa_ready, puts()[0].body.origins, puts()[0].body.new_pairs_per_day], [true, ["example.com"], 1_000_000]);
+  const { hipaa_ready: hipaa, origins, new_pairs_per_day: pairs, quota_share_percent: share } = puts()[0].body;
+  assert.deepEqual([hipaa, origins, pairs, share], [true, ["example.com"], 1_000_000, 40]);
   assert.match(await page.locator("pre").first().innerText(), /<script async/);
 });
 

@@ -33,10 +33,11 @@ function subscription(known, saved) {
     hipaa_ready: box("hipaa_ready", known.hipaa_ready === true),
     cookie_sync: box("cookie_sync", known.cookie_sync !== false),
     origins: h("textarea", { name: "origins", rows: "4", value: (known.origins ?? []).join("\n") }),
+    quota_share_percent: input("quota_share_percent", known.quota_share_percent, { type: "number", min: "1", max: "100", inputmode: "numeric" }),
     new_pairs_per_day: input("new_pairs_per_day", known.new_pairs_per_day, { type: "number", min: "0", inputmode: "numeric" }),
     bulk_import_above: input("bulk_import_above", known.bulk_import_above, { type: "number", min: "300", inputmode: "numeric" }),
   };
-  const fields = Object.fromEntries(["munchkin_id", "org_id", "origins", "new_pairs_per_day", "bulk_import_above"].map((name) =>
+  const fields = Object.fromEntries(["munchkin_id", "org_id", "quota_share_percent", "origins", "new_pairs_per_day", "bulk_import_above"].map((name) =>
     [name, field({ label: t(`settings.${name}`), control: controls[name], hint: t(`settings.${name}.hint`) })]));
   const check = (name) => h("div", { class: "field" }, h("label", { class: "choice" }, controls[name], t(`settings.${name}`)),
     h("p", { class: "hint" }, t(`settings.${name}.hint`)));
@@ -48,6 +49,7 @@ function subscription(known, saved) {
       org_id: controls.org_id.value.trim() || null,
       hipaa_ready: controls.hipaa_ready.checked,
       cookie_sync: controls.cookie_sync.checked,
+      quota_share_percent: numberOrNull(controls.quota_share_percent),
       origins: lines(controls.origins.value),
       new_pairs_per_day: numberOrNull(controls.new_pairs_per_day),
       bulk_import_above: numberOrNull(controls.bulk_import_above),
@@ -72,9 +74,8 @@ function subscription(known, saved) {
   };
   const submit = action(t("settings.save"), save, { kind: "main", out });
   return h("form", { class: "narrow", onsubmit: (event) => (event.preventDefault(), (submit.querySelector("button") ?? submit).click()) },
-    fields.munchkin_id, fields.org_id, check("hipaa_ready"), check("cookie_sync"), fields.origins,
+    fields.munchkin_id, fields.org_id, check("hipaa_ready"), check("cookie_sync"), fields.quota_share_percent, fields.origins,
     fields.new_pairs_per_day, fields.bulk_import_above,
-    typeof known.quota_share === "number" && h("p", null, t("settings.quota_share", { share: known.quota_share * 100 })),
     h("div", { class: "buttons" }, submit), out);
 }
 
