@@ -6,8 +6,9 @@ import { combobox } from "./combobox.js";
 import { read, same } from "./destination.js";
 import { field, h, number, poll, problem, say, unique } from "./dom.js";
 import { previewCard } from "./preview.js";
+import { words as setupWords } from "./setup.js";
 import { at, door } from "./steps.js";
-import { either, remember, remembered, t } from "./words.js";
+import { remember, remembered, t } from "./words.js";
 
 /** Marketo's folder of the database's lists, where it is as Marketo sets it up. */
 const GROUP_LISTS = 12;
@@ -61,7 +62,7 @@ const warnings = (rows) => {
   if (bad.length === 0) return null;
   return h("section", { class: "notice warn", "aria-label": t("list.warnings") },
     h("p", null, h("strong", null, t("list.warnings", { count: bad.length }))),
-    h("ul", null, bad.map((row) => h("li", null, either(`setup.${row.code}.title`, row.title), " — ", either(`setup.${row.code}.means`, row.means)))),
+    h("ul", null, bad.map((row) => h("li", null, setupWords(row, "title"), " — ", setupWords(row, "means")))),
     h("p", null, h("a", { href: "#/setup" }, t("nav.setup"))));
 };
 
