@@ -4,7 +4,7 @@ import { get, post } from "./api.js";
 import { confirm, field, h, poll, problem, say, when } from "./dom.js";
 import { said } from "./figures.js";
 import { action, tag, viewerNotice } from "./parts.js";
-import { either, has, t } from "./words.js";
+import { has, t } from "./words.js";
 
 const KINDS = ["ecid", "token", "lead_id", "email"];
 /** The links of the chain, in order, and the codes that say that one of them is missing. */
@@ -89,10 +89,11 @@ function chain(found) {
 
 /** What is missing, and what would make it appear. */
 function reason({ code, sentence, what_helps: helps }) {
-  const line = (key, text) => (has(key) ? t(key) : h("span", { lang: "en" }, either(key, text)));
+  const english = (text) => h("span", { lang: "en" }, text);
+  const ours = has(`missing.${code}`);
   return h("div", { class: "notice bad", "data-missing": code },
-    h("p", null, h("strong", null, line(`missing.${code}`, sentence))),
-    (helps || has(`missing.${code}.helps`)) && h("p", null, t("explain.helps"), " ", line(`missing.${code}.helps`, helps)));
+    h("p", null, h("strong", null, ours ? t(`missing.${code}`) : english(sentence))),
+    h("p", null, t("explain.helps"), " ", ours ? t(`missing.${code}.helps`) : english(helps)));
 }
 
 const browserName = ({ n, ecid_ends: ends }) => t("explain.browser", { n, ends: String(ends ?? "") });

@@ -4,7 +4,7 @@ import { chart, thinned } from "./chart.js";
 import { date, h, number, percent, svg } from "./dom.js";
 import { widths } from "./funnel.js";
 import { table } from "./parts.js";
-import { either, has, t } from "./words.js";
+import { has, t } from "./words.js";
 
 /** "12 browsers": a count and its unit. */
 export const counted = (count, unit) => (count === null ? t("funnel.unknown") : t(`unit.${unit}`, { count }));
@@ -23,7 +23,7 @@ const meaning = ({ key, count, codes }, reasons, extra) => {
 
 /** Our sentence for a code of Marketo's. */
 export const said = (code, sentence) =>
-  has(`marketo.${code}`) ? t(`marketo.${code}`) : h("span", { lang: "en" }, either(`marketo.${code}`, sentence));
+  has(`marketo.${code}`) ? t(`marketo.${code}`) : h("span", { lang: "en" }, sentence);
 
 /**
  * The funnel. `open` holds the keys of what somebody has opened; `extra(key)` adds to an opened sentence.

@@ -5,7 +5,7 @@ import { confirm, duration, h, number, poll, problem, say, when } from "./dom.js
 import { funnelPicture, funnelTable, linePicture, lineTable, said } from "./figures.js";
 import { funnel } from "./funnel.js";
 import { action, asked, more, part, places, soft, table, tag, viewerNotice } from "./parts.js";
-import { either, has, t } from "./words.js";
+import { has, t } from "./words.js";
 
 /** While something is under way, and while nothing is. */
 const BUSY_MS = 5_000;
