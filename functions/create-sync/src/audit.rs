@@ -127,7 +127,10 @@ fn about(request: &Request, answer: &Value) -> (Option<String>, Value) {
         }
         ["subscription"] => {
             let names = ["org_id", "hipaa_ready", "cookie_sync", "extract_since", "bulk_import_above", "origins"];
-            (text(&body["munchkin_id"]), some(&[names.as_slice(), &["new_pairs_per_day"]].concat()))
+            (
+                text(&body["munchkin_id"]),
+                some(&[names.as_slice(), &["new_pairs_per_day", "quota_share_percent"]].concat()),
+            )
         }
         ["people", "erase"] => (text(&answer["id"]), json!({})),
         ["feeds", id] => (Some((*id).to_owned()), body),

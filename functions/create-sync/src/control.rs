@@ -14,7 +14,7 @@ use state::bell::BellKey;
 use state::budget::Purpose;
 use state::rest::{PAUSED_BY_HAND, STOPPED_BY_HAND, rest};
 use state::syncs::{Start, Status, Subscription, Sync, change_sync, subscription_key};
-use state::{Deps, Step, bell, syncs, update};
+use state::{Deps, Step, bell, budget, syncs, update};
 
 use crate::create::door;
 use crate::problem::{Answer, Problem};
@@ -139,6 +139,8 @@ pub(crate) async fn put_subscription(deps: &Deps, request: &Request) -> Answer<R
         |_| None,
     )
     .await?;
+    // Whoever dies before this sends the same body again.
+    budget::set_share(deps, munchkin, subscription.quota_share_percent).await?;
     let mut paused = Vec::new();
     if let Some(why) = subscription.refused() {
         for sync in syncs::syncs(deps, munchkin).await? {
@@ -193,6 +195,12 @@ pub(crate) fn read_subscription(body: &Value) -> Answer<Subscription> {
     if new_pairs_per_day.is_none() {
         errors.push(("/new_pairs_per_day".into(), format!("expected a whole number, or null for {NEW_PAIRS_PER_DAY}")));
     }
+    let share = &body["quota_share_percent"];
+    let quota_share_percent = share.as_u64().filter(|percent| (1..=100).contains(percent));
+    if quota_share_percent.is_none() && !share.is_null() {
+        let expected = "expected a whole number of per cent from 1 to 100, or null for the deployment's share";
+        errors.push(("/quota_share_percent".into(), expected.into()));
+    }
     match (munchkin_id, origins, new_pairs_per_day) {
         (Some(munchkin_id), Some(origins), Some(new_pairs_per_day)) if errors.is_empty() => Ok(Subscription {
             v: 1,
@@ -204,6 +212,7 @@ pub(crate) fn read_subscription(body: &Value) -> Answer<Subscription> {
             bulk_import_above,
             origins,
             new_pairs_per_day,
+            quota_share_percent,
         }),
         _ => Err(Problem::fields(errors)),
     }

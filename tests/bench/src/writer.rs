@@ -252,6 +252,7 @@ impl Bench {
                 bulk_import_above: None,
                 origins: Vec::new(),
                 new_pairs_per_day: 1_000,
+                quota_share_percent: None,
             },
         );
         for list in 0..lists {

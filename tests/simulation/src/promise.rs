@@ -255,6 +255,7 @@ pub fn subscription(munchkin: &MunchkinId, cookie_sync: bool) -> Subscription {
         bulk_import_above: None,
         origins: Vec::new(),
         new_pairs_per_day: 1_000_000,
+        quota_share_percent: None,
     }
 }
 

@@ -70,6 +70,7 @@ impl World {
             bulk_import_above: above,
             origins: Vec::new(),
             new_pairs_per_day: 1_000,
+            quota_share_percent: None,
         };
         world.put(Table::Syncs, subscription_key(&world.munchkin), &subscription);
         let sync = Sync { id: SYNC.into(), ..active_sync(&world.munchkin, audience(), LIST, ours) };

@@ -20,8 +20,9 @@ use simulation::fakes::{Faults, Sim};
 use simulation::scenario::{BEGIN, MUNCHKIN, ORG, active_sync, library};
 use state::bell::{self, BellKey};
 use state::erase::Answer;
-use state::lists::{AudienceReport, Want, head_key, want_key};
+use state::lists::{AudienceReport, ListHead, Want, head_key, want_key};
 use state::notes::{self, Note};
+use state::runs::{Run, runs_pk};
 use state::syncs::{Subscription, subscription_key, sync_key};
 use state::{Deps, Settings, doc};
 use world::types::{Lead, List, MarketoData};
@@ -113,6 +114,7 @@ impl World {
             bulk_import_above: None,
             origins: Vec::new(),
             new_pairs_per_day: 1_000,
+            quota_share_percent: None,
         };
         world.put(Table::Syncs, subscription_key(&world.munchkin), &subscription);
         for (list, ours) in LISTS {
@@ -507,6 +509,7 @@ impl World {
             }
         }
         self.erasures()?;
+        self.runs()?;
         self.budget()?;
         Ok(checked)
     }
@@ -545,6 +548,48 @@ impl World {
                     return Err(format!("lead {} was removed from {list}, and never put there", activity.lead));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The runs of a list, whose last one has ended.
+    fn runs_of(&self, list: ListId) -> Result<Vec<Run>, String> {
+        let store = self.driver.sim.lock();
+        let head = store.tables.get(&(Table::Lists, head_key(&self.munchkin, list)));
+        let Some(head) = head else { return Ok(Vec::new()) };
+        let head: ListHead = serde_json::from_value(head.doc.clone()).unwrap();
+        let pk = runs_pk(&self.munchkin, list);
+        let rows = store.tables.iter().filter(|((table, key), _)| *table == Table::Lists && key.pk == pk);
+        let mut runs: Vec<Run> = rows.map(|(_, item)| serde_json::from_value(item.doc.clone()).unwrap()).collect();
+        runs.reverse();
+        let numbers: Vec<u64> = runs.iter().map(|run| run.number).collect();
+        if head.run.is_some() || numbers != (1..=head.runs).collect::<Vec<u64>>() {
+            return Err(format!("list {list}: runs {numbers:?} of {}, and {:?} is open", head.runs, head.run));
+        }
+        Ok(runs)
+    }
+
+    /// What the runs say was done is never more than Marketo has clearly answered, whoever died and whatever came twice.
+    fn runs(&self) -> Result<(), String> {
+        let mut runs = Vec::new();
+        for (list, _) in LISTS {
+            runs.extend(self.runs_of(list)?);
+        }
+        if let Some(run) = runs.iter().find(|run| run.ended_at < Some(run.began_at) || run.syncs.is_empty()) {
+            return Err(format!("{run:?}"));
+        }
+        let sum = |of: fn(&Run) -> u64| runs.iter().map(of).sum::<u64>();
+        let store = self.driver.sim.lock();
+        let answered = |kind: Kind| -> u64 {
+            let calls = store.marketo.calls().iter().filter(|call| call.kind == kind);
+            calls.filter(|call| call.status == 200 && call.code == 0).map(|call| u64::from(call.ids)).sum()
+        };
+        let (added, removed) = (answered(Kind::ListAdd), answered(Kind::ListRemove));
+        let calls = store.marketo.calls().iter().filter(|call| call.kind != Kind::Token).count() as u64;
+        let (ours, theirs) =
+            ((sum(|run| run.added), sum(|run| run.removed), sum(|run| run.calls)), (added, removed, calls));
+        if ours.0 > theirs.0 || ours.1 > theirs.1 || ours.2 > theirs.2 {
+            return Err(format!("runs added, removed and called {ours:?}, and Marketo has answered {theirs:?}"));
         }
         Ok(())
     }
@@ -599,6 +644,40 @@ fn a_guard_taken_out_is_noticed() {
         take_out(None);
         assert!(found, "{SEEDS} seeds do not notice that {guard:?} is missing");
     }
+}
+
+/// Where nothing goes wrong, and nobody else writes the lists, runs count each person whom Marketo shows as added or removed,
+/// and each call that wrote.
+#[test]
+fn runs_count_just_what_marketo_has_done() {
+    let mut most = 0;
+    for seed in 0..40 {
+        let mut world = World::new(seed);
+        for _ in 0..12 {
+            world.change();
+            let ms = world.rng.random_range(0..40 * MINUTE);
+            world.driver.run_for(ms);
+        }
+        world.end().unwrap_or_else(|fault| panic!("seed {seed}: {fault}"));
+        for (list, _) in LISTS {
+            let runs = world.runs_of(list).expect("runs in order");
+            let store = world.driver.sim.lock();
+            let activities = |kind| {
+                let mut of = store.marketo.activities().iter();
+                let of = of.by_ref().filter(|activity| activity.type_id == kind && activity.list == Some(list));
+                of.count() as u64
+            };
+            let (added, removed) = (runs.iter().map(|run| run.added).sum(), runs.iter().map(|run| run.removed).sum());
+            assert_eq!((activities(24), activities(25)), (added, removed), "seed {seed}, list {list}");
+            assert!(runs.iter().all(|run| run.refused == 0 && run.failures.is_empty()), "seed {seed}: {runs:?}");
+            most = most.max(runs.len());
+        }
+        let runs: Vec<Run> = LISTS.iter().flat_map(|(list, _)| world.runs_of(*list).unwrap()).collect();
+        let store = world.driver.sim.lock();
+        let wrote = store.marketo.calls().iter().filter(|call| matches!(call.kind, Kind::ListAdd | Kind::ListRemove));
+        assert!(runs.iter().map(|run| run.calls).sum::<u64>() >= wrote.count() as u64, "seed {seed}");
+    }
+    assert!(most > 3, "no list had more than {most} runs");
 }
 
 #[test]

@@ -84,6 +84,9 @@ struct Rate {
     waiting: Vec<(u64, Purpose)>,
     /// Nothing is sent before this time, in ms (606, 607, 615).
     closed_until: u64,
+    /// Our share of each limit, in per cent, where an operator has set it; absent: the deployment's.
+    #[serde(default)]
+    share_percent: Option<u64>,
     /// Calls in a window that Marketo seems to have left for us; absent: our share.
     #[serde(default)]
     window: Option<f64>,
@@ -131,6 +134,8 @@ pub struct Standing {
     pub ours: u64,
     /// Calls of other tools today, as far as Marketo has told.
     pub others: u64,
+    /// Our share of the day, in calls: less than the setting where other tools have used more than theirs.
+    pub allowance: u64,
     /// When the day ends, in ms.
     pub day_ends: u64,
     /// Time between two small writes that the rest of the day affords, in ms.
@@ -177,10 +182,15 @@ impl Rate {
         self.used.iter().sum()
     }
 
+    /// Our share of each of Marketo's limits, above 0 and at most 1.
+    fn share(&self, deps: &Deps) -> f64 {
+        self.share_percent.map_or(deps.settings.quota_share, |percent| percent as f64 / 100.0)
+    }
+
     /// Calls that are ours today: our share, or less where other tools have used more than theirs.
     fn allowance(&self, deps: &Deps) -> f64 {
         let quota = deps.settings.quota_per_day;
-        (quota as f64 * deps.settings.quota_share).min(quota.saturating_sub(self.others) as f64).max(0.0)
+        (quota as f64 * self.share(deps)).min(quota.saturating_sub(self.others) as f64).max(0.0)
     }
 
     /// Part of the day that is left, 0 to 1.
@@ -225,7 +235,7 @@ impl Rate {
 
     /// Places in the window for this purpose, or when the next is free.
     fn places(&self, deps: &Deps, purpose: Purpose, window: u64) -> Result<usize, u64> {
-        let share = WINDOW_CALLS * deps.settings.quota_share;
+        let share = WINDOW_CALLS * self.share(deps);
         let ours = self.window.unwrap_or(share).min(share).max(1.0);
         let sent = |purpose: Purpose| self.sends.iter().filter(|(_, sent)| *sent == purpose).count();
         let kept: usize = self
@@ -258,16 +268,16 @@ impl Rate {
 
     /// How many of the calls that have a place go at once.
     fn going(&self, deps: &Deps, wanted: usize) -> usize {
-        let share = CALLS_AT_ONCE * deps.settings.quota_share;
+        let share = CALLS_AT_ONCE * self.share(deps);
         let day = self.left(deps).max(1.0) as usize;
         wanted.min(self.at_once.unwrap_or(share).max(1.0) as usize).min(day).max(1)
     }
 
     /// Wins back what 606 and 615 took.
     fn recover(&mut self, deps: &Deps, calls: usize) {
-        let won = |cap: Option<f64>, share: f64| {
-            cap.map(|cap| cap + RECOVERY * calls as f64).filter(|cap| *cap < share * deps.settings.quota_share)
-        };
+        let of = self.share(deps);
+        let won =
+            |cap: Option<f64>, share: f64| cap.map(|cap| cap + RECOVERY * calls as f64).filter(|cap| *cap < share * of);
         self.window = won(self.window, WINDOW_CALLS);
         self.at_once = won(self.at_once, CALLS_AT_ONCE);
     }
@@ -330,8 +340,8 @@ pub async fn permit(deps: &Deps, munchkin: &MunchkinId, purpose: Purpose, wanted
 
 /// Marketo refused a call as one too many: everybody keeps away for a while. Returns until when, in ms.
 pub async fn push_back(deps: &Deps, munchkin: &MunchkinId, pushback: Pushback) -> Step<u64> {
-    let share = deps.settings.quota_share;
     change(deps, munchkin, |rate, now| {
+        let share = rate.share(deps);
         // Several calls that were under way together are refused together: that is one refusal.
         let first = rate.closed_until <= now;
         let until = match pushback {
@@ -377,6 +387,16 @@ pub async fn book(deps: &Deps, munchkin: &MunchkinId, calls: usize) -> Step<u64>
     .await
 }
 
+/// An operator has set our share of each of Marketo's limits, in per cent from 1 to 100; `None`: the deployment's counts.
+pub async fn set_share(deps: &Deps, munchkin: &MunchkinId, percent: Option<u64>) -> Step<()> {
+    change(deps, munchkin, |rate, _| {
+        let changed = rate.share_percent != percent;
+        rate.share_percent = percent;
+        (changed, ())
+    })
+    .await
+}
+
 /// Marketo told how many calls were made on a day (`2026-11-22`, US Central), by everybody; `None`: it would not tell.
 /// `asked_at`: just before it was asked, in ms. The word of another day says nothing of today: Marketo's count may lag,
 /// and its day may follow standard time.
@@ -416,6 +436,7 @@ pub async fn standing(deps: &Deps, munchkin: &MunchkinId) -> Step<Standing> {
         left: rate.left(deps).max(0.0) as u64,
         ours: rate.ours(),
         others: rate.others,
+        allowance: rate.allowance(deps) as u64,
         day_ends: rate.day_ends,
         between_writes_ms: between as u64,
         next_write_in_ms: rate.next_write.saturating_sub(now).max(rate.closed_until.saturating_sub(now)),

@@ -37,6 +37,9 @@ pub struct Subscription {
     /// New pairs that pages may show a day (UTC); beyond it only some are kept, and an alarm is raised.
     #[serde(default = "new_pairs_per_day")]
     pub new_pairs_per_day: u64,
+    /// Our share of each of Marketo's limits, in per cent from 1 to 100; `None`: the deployment's.
+    #[serde(default)]
+    pub quota_share_percent: Option<u64>,
 }
 
 /// The secrets with which form handlers and webhooks may leave hints: only what is needed to recognise one.

@@ -42,7 +42,7 @@ pub async fn outlook(deps: &Deps, munchkin: &MunchkinId) -> Step<Outlook> {
     let now = deps.now();
     let rate = read(deps, munchkin).await?;
     let seconds = windows(deps) as f64 / 1_000.0;
-    let share = WINDOW_CALLS * deps.settings.quota_share;
+    let share = WINDOW_CALLS * rate.share(deps);
     let per_second = rate.window.unwrap_or(share).min(share).max(1.0) / seconds;
     let looks: Vec<u64> = rate.sends.iter().filter(|(_, of)| *of == Purpose::LookUp).map(|(at, _)| *at).collect();
     let looking = match looks.as_slice() {
