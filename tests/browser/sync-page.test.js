@@ -112,6 +112,11 @@ test("a pause leaves the list alone, a resume catches up, a stop takes ours out"
   await button("pause").click();
   assert.match(await page.locator("dialog").innerText(), /list is not written any more.+resume catches up/s);
   await page.keyboard.press("Escape");
+  await button("pause").click();
+  await page.evaluate(() => (location.hash = "#/help"));
+  await page.locator("main h1", { hasText: "Help" }).waitFor();
+  assert.equal(await page.locator("dialog").count(), 0);
+  await page.goBack();
   assert.equal((await stack.call("GET", `/syncs/${id}`)).status, "active");
   await button("pause").click();
   await yes(page).click();

@@ -76,7 +76,11 @@ export const confirm = ({ title, body, yes, no = t("base.cancel") }) =>
     const close = (answer) => h("button", { type: "button", class: answer === "yes" ? "main" : null, onclick: () => dialog.close(answer) }, answer === "yes" ? yes : no);
     const dialog = h("dialog", { "aria-labelledby": heading, "aria-describedby": text },
       h("h2", { id: heading }, title), h("div", { id: text }, paragraphs), h("div", { class: "buttons" }, close("yes"), close("no")));
+    // Whoever goes to another page has not said yes.
+    const gone = () => dialog.close("no");
+    addEventListener("hashchange", gone, { once: true });
     dialog.addEventListener("close", () => {
+      removeEventListener("hashchange", gone);
       dialog.remove();
       resolve(dialog.returnValue === "yes");
     });
