@@ -23,8 +23,21 @@ export async function until(what, look, patience = 60_000) {
   }
 }
 
-/** Starts the stack; `people` are in its audience, and Marketo knows them by their tokens. */
-export async function startStack({ org, munchkin, people }) {
+/** The world of one sync: its audience, and nothing else. */
+const ONE_SYNC = {
+  library: {
+    folders: [{ folderId: 1, parentFolderId: 0, name: "Retail" }],
+    segments: [{ sid: 101, folderId: 1, name: "Seen in a browser" }],
+  },
+  lists: [],
+  syncs: [{ audience_id: "aam:101", list: { name: "Seen in a browser" } }],
+};
+
+/**
+ * Starts the stack; `people` are in its audience, and Marketo knows them by their tokens. `world`: another library, other
+ * lists, other syncs.
+ */
+export async function startStack({ org, munchkin, people, world = ONE_SYNC }) {
   const program = join(TARGET, "debug", "local");
   await stat(program).catch(() => {
     throw new Error(`${program} is missing: run cargo build -p local first`);
@@ -33,18 +46,15 @@ export async function startStack({ org, munchkin, people }) {
   const put = async (file, content) =>
     writeFile(join(folder, file), typeof content === "string" ? content : JSON.stringify(content));
   await mkdir(join(folder, "incoming"));
-  await put("library.json", {
-    folders: [{ folderId: 1, parentFolderId: 0, name: "Retail" }],
-    segments: [{ sid: 101, folderId: 1, name: "Seen in a browser" }],
-  });
+  await put("library.json", world.library);
   await put("marketo.json", {
     munchkin_id: munchkin,
     org_id: org,
     leads: people.map(({ lead, email, token }) => ({ id: lead, email, cookies: [token], ecids: [] })),
-    lists: [],
+    lists: world.lists,
   });
   await put("matches.jsonl", "");
-  await put("syncs.json", [{ audience_id: "aam:101", list: { name: "Seen in a browser" } }]);
+  await put("syncs.json", world.syncs);
   await put("incoming/S3_1234_20914_Browser_full_1793491200000.sync", people.map(({ ecid }) => `${ecid}\t101\t\n`).join(""));
 
   const child = spawn(program, ["--data", folder, "--fresh", "--port", "0"], { cwd: ROOT });
@@ -88,10 +98,13 @@ export async function startStack({ org, munchkin, people }) {
     async allow(origins) {
       await call("PUT", "/subscription", { ...(await call("GET", "/subscription")), origins });
     },
+    /** The lists as Marketo has them: {id, name, members}. */
+    async lists() {
+      return (await fetch(`${marketo}/_control/lists`)).json();
+    },
     /** Leads in the list that the sync made, as Marketo has them. */
     async members() {
-      const lists = await (await fetch(`${marketo}/_control/lists`)).json();
-      return lists.flatMap((list) => list.members).sort();
+      return (await this.lists()).flatMap((list) => list.members).sort();
     },
     /** Stops it. Where logs are kept, what it printed is kept beside what its functions have logged. */
     async stop() {

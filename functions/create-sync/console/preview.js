@@ -31,7 +31,7 @@ const values = (preview) => {
     to_add: typeof preview.to_add === "number" ? about(number(preview.to_add), preview.to_add_is_estimate) : "–",
     calls: number(calls?.total),
     left: number(preview.left_today),
-    time: typeof preview.seconds === "number" ? about(roughly(preview.seconds), true) : "–",
+    time: typeof preview.seconds === "number" ? about(roughly(preview.seconds), true) : calls ? t("done.due_unknown") : "–",
   };
 };
 
