@@ -17,7 +17,7 @@ use state::readings::{self, MembersJob};
 use state::syncs::{Start, Status, Subscription, Sync, sync_key, syncs};
 use state::{Deps, Doc, Step, doc, load};
 
-use crate::control::open;
+use crate::control::{not_now, open};
 use crate::orders::unknown;
 use crate::places::{Class, Places};
 use crate::problem::{Answer, Problem};
@@ -29,11 +29,13 @@ use strangers::Strangers;
 const COLUMNS: [&str; 4] = ["marketo_id", "where", "code", "reason"];
 /// Comparisons of a subscription that are under way at once. Ours: each of them reads a whole list.
 const OPEN_MOST: usize = 5;
-/// A job that is not over by then, in ms, is given up: what it has found expires. Its numbers are kept for a week.
+/// A job whose list has not been read by then, in ms, is given up. Numbers are kept for a week.
 const GIVEN_UP_MS: u64 = readings::KEPT_MS - DAY_MS;
 /// One request works for so long, in ms, or looks at as many people as a slice of other work has records. Ours: below the
 /// function's 30 s by enough for the last of it.
 const WORK_MS: u64 = 8_000;
+/// After so many people what was found of them is written down. Ours: some seconds of work.
+const STEP: usize = 6_000;
 
 /// The row of a comparison: key `comparison/<id>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +111,10 @@ pub(crate) async fn post(deps: &Deps, sync: &Sync, request: &Request, deadline: 
         let detail = "this is the list that the sync writes: POST /syncs/{id}/verify compares that one";
         return Err(Problem::at(422, "/list_id", detail));
     }
-    if !Places::open(deps, sync).await?.counted || matches!(sync.status, Status::Creating) {
+    if matches!(sync.status, Status::StoppedKeeping | Status::StoppedLeaving) {
+        return Err(not_now(sync, "compared"));
+    }
+    if !Places::open(deps, sync).await?.counted || sync.status == Status::Creating {
         return Err(Problem::new(409, "nobody has been counted for this sync yet: its first pass is under way"));
     }
     let marketo = Marketo::new(deps, &sync.munchkin, deadline, Purpose::Control);
@@ -121,8 +126,8 @@ pub(crate) async fn post(deps: &Deps, sync: &Sync, request: &Request, deadline: 
         return Ok(Response::json(200, &estimate(deps, sync, list, &found.name, &jobs).await?));
     }
     let mut under_way = 0;
-    for (_, reading) in jobs.iter().filter(|(job, _)| job.outcome.is_none()) {
-        under_way += usize::from(reading.as_ref().is_none_or(|reading| reading.why.is_none()));
+    for (job, reading) in &jobs {
+        under_way += usize::from(job.outcome.is_none() && given_up(job, reading.as_ref(), deps.now()).is_none());
     }
     if under_way >= OPEN_MOST {
         let detail = format!("{under_way} comparisons are under way already: please wait for one of them");
@@ -155,7 +160,7 @@ async fn jobs(deps: &Deps, munchkin: &MunchkinId) -> Step<Vec<(Comparison, Optio
     let found: Vec<Doc<Comparison>> = doc::all(deps, Table::Syncs, munchkin.as_str(), "comparison/").await?;
     let now = deps.now();
     let mut jobs = Vec::new();
-    for job in found.into_iter().map(|job| job.value).filter(|job| now < job.at + GIVEN_UP_MS) {
+    for job in found.into_iter().map(|job| job.value).filter(|job| now < until(job)) {
         let reading = readings::find(deps, munchkin, &job.id).await?;
         jobs.push((job, reading.map(|reading| reading.value)));
     }
@@ -215,10 +220,10 @@ pub(crate) async fn get(deps: &Deps, subscription: &Subscription, id: &str) -> A
     };
     let mut reading = readings::find(deps, munchkin, id).await?;
     let Doc { value: mut job, mut rev } = found;
+    let over = given_up(&job, reading.as_ref().map(|reading| &reading.value), deps.now());
     match &reading {
-        _ if job.outcome.is_some() || deps.now() >= job.at + GIVEN_UP_MS => {}
+        _ if job.outcome.is_some() || over.is_some() => {}
         None => readings::ask(deps, munchkin, job.list, id).await?,
-        Some(found) if found.value.why.is_some() => {}
         Some(Doc { value: MembersJob { members: Some(members), .. }, .. }) => {
             let began = deps.now();
             let mut left = deps.settings.slice_records;
@@ -262,24 +267,31 @@ async fn step(deps: &Deps, munchkin: &MunchkinId, job: &mut Comparison, members:
         return Ok(1);
     }
     let mut found = read(deps, key).await?;
-    let next: Vec<LeadId> = {
-        let upto = found.upto;
-        let rest = found.only_there.iter().skip_while(|lead| upto.is_some_and(|upto| *lead <= upto));
-        rest.take(strangers::AT_ONCE.min(deps.settings.slice_records)).collect()
-    };
+    let upto = found.upto;
+    let rest = found.only_there.iter().skip_while(|lead| upto.is_some_and(|upto| *lead <= upto));
+    let next: Vec<LeadId> = rest.take(STEP.min(deps.settings.slice_records)).collect();
     let Some(last) = next.last().copied() else {
         let rows = Rows { v: 1, columns: COLUMNS.map(str::to_owned).into(), blocks: blocks(&found) };
         job.sheet = Some(sheet::begin(deps, &job.id, &rows).await?);
         return Ok(1);
     };
-    let looked = next.len();
     let strangers = Strangers { deps, munchkin, audience: &sync.audience, knew: &found.knew };
-    for (code, lead) in strangers.look(&next).await? {
+    let began = deps.now();
+    let (mut looked, mut upto) = (Vec::new(), last);
+    for people in next.chunks(strangers::AT_ONCE) {
+        looked.extend(strangers.look(people).await?);
+        upto = *people.last().unwrap_or(&last);
+        if deps.now() >= began + deps.settings.scaled(WORK_MS / 2) {
+            break;
+        }
+    }
+    let count = looked.len();
+    for (code, lead) in looked {
         found.strangers.entry(code.to_owned()).or_default().insert(lead);
     }
-    found.upto = Some(last);
+    found.upto = Some(upto);
     job.found = Some(keep(deps, &job.id, &found).await?);
-    Ok(looked)
+    Ok(count)
 }
 
 async fn keep(deps: &Deps, id: &str, found: &Found) -> Step<String> {
@@ -357,12 +369,20 @@ fn outcome(found: &Found) -> Outcome {
     outcome
 }
 
+/// Why a comparison that has come to nothing is given up, if so.
+fn given_up(job: &Comparison, reading: Option<&MembersJob>, now: u64) -> Option<String> {
+    if let Some(why) = reading.and_then(|reading| reading.why.clone()) {
+        return Some(why);
+    }
+    let forgotten = reading.and_then(|reading| reading.read_at).is_some_and(|at| now >= at + sheet::KEPT_MS);
+    if forgotten {
+        return Some("nobody asked for the answer for a day, and what was read has expired: please begin anew".to_owned());
+    }
+    (now >= job.at + GIVEN_UP_MS).then(|| "the list could not be read for days: please begin anew".to_owned())
+}
+
 async fn show(deps: &Deps, job: &Comparison, reading: Option<&MembersJob>) -> Answer<Value> {
-    let given_up = job.outcome.is_none() && deps.now() >= job.at + GIVEN_UP_MS;
-    let why = match reading.and_then(|reading| reading.why.clone()) {
-        Some(why) => Some(why),
-        None => given_up.then(|| "it took too long: please begin anew".to_owned()),
-    };
+    let why = given_up(job, reading, deps.now()).filter(|_| job.outcome.is_none());
     let status = match (&job.outcome, &why) {
         (Some(_), _) => "done",
         (None, Some(_)) => "failed",

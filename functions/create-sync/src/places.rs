@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use domain::list::{LEAD_NOT_FOUND, State};
 use domain::{LeadId, LeadSet};
-use ports::Table;
+use ports::{Failure, Table};
 use state::lists::{OpenList, Want, read_leads, want_key};
 use state::syncs::{Start, Status, Sync, syncs};
 use state::{Deps, Step, load};
+
+/// Attempts to read what is replaced meanwhile, before the last one.
+const ATTEMPTS: usize = 2;
 
 /// Where somebody stands: a word for machines, Marketo's code or ours where there is one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,6 +93,17 @@ pub(crate) struct Places {
 
 impl Places {
     pub(crate) async fn open(deps: &Deps, sync: &Sync) -> Step<Self> {
+        // A set or a state may be replaced between its pointer and itself.
+        for _ in 0..ATTEMPTS {
+            match Self::read(deps, sync).await {
+                Err(Failure::Retry { .. }) => {}
+                other => return other,
+            }
+        }
+        Self::read(deps, sync).await
+    }
+
+    async fn read(deps: &Deps, sync: &Sync) -> Step<Self> {
         let report_only = sync.start == Start::ReportOnly;
         let found = want(deps, sync).await?;
         let counted = found.is_some();

@@ -155,13 +155,7 @@ pub(crate) async fn address(deps: &Deps, sheet: &Sheet, made_at: u64, filename: 
 
 /// Writes a job's row, which the table forgets by itself after `until` (ms). `false`: somebody was faster, and has done
 /// the same.
-pub(crate) async fn save<T: Serialize>(
-    deps: &Deps,
-    key: Key,
-    value: &T,
-    rev: Option<u64>,
-    until: u64,
-) -> Step<bool> {
+pub(crate) async fn save<T: Serialize>(deps: &Deps, key: Key, value: &T, rev: Option<u64>, until: u64) -> Step<bool> {
     let mut item = doc::item(key, value, rev, None)?;
     item.expires_at = Some(until / 1_000);
     Ok(deps.ports.tables.put(Table::Syncs, item, rev.map_or(Expect::Absent, Expect::Rev)).await?)

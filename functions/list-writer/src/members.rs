@@ -14,7 +14,7 @@ use state::{Deps, Step};
 use crate::is_short;
 use crate::reading::Asking;
 
-/// A reading begins anew so often where Marketo has forgotten its place, before it is given up. Ours.
+/// A reading that is refused begins anew so often, for Marketo may have forgotten its place, before it is given up. Ours.
 const RESTARTS: u32 = 3;
 
 /// Goes on with the oldest reading that a note asks for, for one turn. `None`: no note asks for any. Whoever dies in
@@ -57,7 +57,6 @@ pub(crate) async fn turn(
 async fn slice(deps: &Deps, munchkin: &MunchkinId, job: &mut MembersJob, deadline: u64) -> Step<Next> {
     let marketo = Marketo::new(deps, munchkin, deadline, Purpose::Bulk);
     let asking = Asking { deps, marketo, munchkin, list: job.list, deadline };
-    let began = job.reading.is_some();
     match asking.read_on(&mut job.reading, "id").await {
         Ok(None) => Ok(Next::Again),
         Ok(Some(members)) => {
@@ -76,7 +75,7 @@ async fn slice(deps: &Deps, munchkin: &MunchkinId, job: &mut MembersJob, deadlin
             job.why = Some("the list does not exist in Marketo any more (code 1013)".to_owned());
             Ok(Next::Done(None))
         }
-        Err(CallError::Refused { .. }) if began && job.restarts < RESTARTS => {
+        Err(CallError::Refused { .. }) if job.restarts < RESTARTS => {
             job.restarts += 1;
             Ok(Next::Again)
         }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use create_sync::{Caller, Request, handle};
 use domain::base::Base;
 use domain::identity::{Seen, TokenRecord};
 use domain::limits::{DAY_MS, HOUR_MS};
@@ -422,6 +423,17 @@ impl Tables for Packed {
     }
 }
 
+/// What the control plane told of the sync at a moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    /// When, in ms after the sync was made.
+    pub at: u64,
+    /// The member `progress` of `GET /syncs/{id}`.
+    pub progress: Value,
+    /// People in the list at that moment.
+    pub members: u64,
+}
+
 /// What is seen of the list, and when.
 #[derive(Default)]
 struct Sighted {
@@ -431,11 +443,22 @@ struct Sighted {
     laps: u64,
     stuck: bool,
     held: bool,
+    told: Vec<Told>,
 }
 
 /// Makes the sync and waits until its list holds everybody.
 #[must_use]
 pub fn measure(plan: &Plan) -> Measured {
+    live(plan, false).0
+}
+
+/// The same, while somebody looks at the sync each ten seconds.
+#[must_use]
+pub fn told(plan: &Plan) -> (Measured, Vec<Told>) {
+    live(plan, true)
+}
+
+fn live(plan: &Plan, looked_at: bool) -> (Measured, Vec<Told>) {
     let munchkin = MunchkinId::parse(MUNCHKIN).expect("a Munchkin id");
     let audience = AudienceId::parse("aam:101").expect("an audience id");
     let lead = |n: u64| {
@@ -469,7 +492,7 @@ pub fn measure(plan: &Plan) -> Measured {
     let seen = Rc::new(RefCell::new(Sighted::default()));
     let mut work = cloud.work();
     work.push(Box::pin(begin(cloud.clone(), munchkin, audience.clone())));
-    let watching: Work = Box::pin(watch(cloud.clone(), packed, *plan, seen.clone()));
+    let watching: Work = Box::pin(watch(cloud.clone(), packed, *plan, seen.clone(), looked_at.then_some(sync.id)));
     work.push(watching);
     timed.run(work, plan.begin + plan.patience_ms);
 
@@ -478,7 +501,7 @@ pub fn measure(plan: &Plan) -> Measured {
     let calls: Vec<&marketo::Call> = store.marketo.calls().iter().filter(|call| call.kind != Kind::Token).collect();
     let hours = |at: u64| (at - plan.begin) as f64 / HOUR_MS as f64;
     let passes = store.tables.iter().find(|((table, key), _)| *table == Table::Audiences && key.sk == "head");
-    Measured {
+    let measured = Measured {
         tokens: plan.tokens,
         known: plan.known,
         in_list: store.marketo.members(LIST).map_or(0, |members| members.len() as u64),
@@ -496,7 +519,8 @@ pub fn measure(plan: &Plan) -> Measured {
         held: seen.held,
         stopped: cloud.stopped.get(),
         failed: cloud.failed.get(),
-    }
+    };
+    (measured, seen.told.clone())
 }
 
 /// As the control plane does once the list is there.
@@ -505,9 +529,18 @@ async fn begin(cloud: Rc<Cloud>, munchkin: MunchkinId, audience: AudienceId) {
     bell::mark(&cloud.deps, &BellKey::audience(&munchkin, &audience)).await.expect("nothing fails here");
 }
 
-async fn watch(cloud: Rc<Cloud>, packed: Packed, plan: Plan, seen: Rc<RefCell<Sighted>>) {
+async fn watch(cloud: Rc<Cloud>, packed: Packed, plan: Plan, seen: Rc<RefCell<Sighted>>, looked_at: Option<String>) {
     loop {
         cloud.timed.sleep_ms(LOOK_MS).await;
+        if let Some(sync) = &looked_at {
+            let at = cloud.deps.now();
+            let (path, caller) = (format!("/syncs/{sync}"), Some(Caller::local()));
+            let request = Request { method: "GET".into(), path, caller, ..Request::default() };
+            let answer = handle(&cloud.deps, request, at + 30_000).await;
+            let sync: Value = serde_json::from_slice(&answer.body).expect("JSON");
+            let members = cloud.timed.sim.lock().marketo.members(LIST).map_or(0, |members| members.len() as u64);
+            seen.borrow_mut().told.push(Told { at: at - plan.begin, progress: sync["progress"].clone(), members });
+        }
         let unasked = packed.lock().unasked;
         let store = cloud.timed.sim.lock();
         let (now, members) = (store.now, store.marketo.members(LIST).map_or(0, |members| members.len() as u64));

@@ -402,6 +402,46 @@ fn a_batch_is_deduplicated_and_changes_nothing_when_it_comes_again() {
 }
 
 #[test]
+fn page_views_are_counted_and_cost_no_write_of_their_own() {
+    let scenario = world(0);
+    let deps = scenario.driver.deps();
+    let amcv = format!("AMCV_{}=MCMID%7C{}", ORG.replace('@', "%40"), ecid(1));
+    let trk = format!("_mkto_trk=id:{MUNCHKIN}&token:{}", token(1));
+    let with_cookies = beacon(&json!({}), &[&trk, &amcv], PAGE);
+    let ingest = Ingest::new(deps.clone());
+    let views = |ingest: &Ingest, request: &HttpEvent| {
+        ask(ingest, request);
+        let told = queued(&scenario).pop().and_then(|found| found.views);
+        scenario.driver.sim.lock().messages.retain(|message| message.queue != Queue::Matches);
+        told.map(|views| (views.all, views.both))
+    };
+    assert_eq!(views(&ingest, &with_cookies), Some((1, 1)));
+    stored(&deps, &[a_match(1, 1, deps.now(), true)]);
+    // Repeats send nothing and write nothing, in this process and in another.
+    let before = scenario.driver.sim.lock().writes;
+    for _ in 0..3 {
+        assert_eq!(views(&ingest, &with_cookies), None);
+    }
+    let cold = Ingest::new(deps.clone());
+    assert_eq!(views(&cold, &page(1, 1)), None);
+    assert_eq!(scenario.driver.sim.lock().writes, before);
+    // The next new pair of a process tells of them.
+    assert_eq!(views(&ingest, &page(2, 2)), Some((4, 3)));
+    assert_eq!(views(&cold, &page(3, 3)), Some((2, 0)));
+    // They stand in the day's numbers, which are written anyway.
+    let Message::Match(mut found) = a_match(4, 4, deps.now(), true) else { panic!("a match") };
+    found.views = Some(cookie_ingest::Views { all: 4, both: 3 });
+    let hour = |intake: Intake| intake.views.last().map(|views| (views.all, views.both));
+    let before = scenario.driver.sim.lock().writes;
+    stored(&deps, &[a_match(5, 5, deps.now(), true)]);
+    let without = scenario.driver.sim.lock().writes - before;
+    assert_eq!(hour(intake(&deps)), None);
+    stored(&deps, &[Message::Match(found)]);
+    assert_eq!(scenario.driver.sim.lock().writes, before + 2 * without);
+    assert_eq!(hour(intake(&deps)), Some((4, 3)));
+}
+
+#[test]
 fn the_earliest_of_a_batchs_sights_is_the_first() {
     let scenario = world(0);
     let deps = scenario.driver.deps();
@@ -634,7 +674,7 @@ fn repeats_do_not_count_towards_the_days_cap() {
     for _ in 0..5 {
         stored(&deps, &[a_match(1, 1, now, true)]);
     }
-    assert_eq!(intake(&deps), Intake { v: 1, new_public: 1, ..Intake::default() });
+    assert_eq!(Intake { last_at: None, ..intake(&deps) }, Intake { v: 1, new_public: 1, ..Intake::default() });
 }
 
 // ---- Hints. ----

@@ -30,7 +30,7 @@ pub struct MembersJob {
     /// Where it goes on.
     #[serde(default)]
     pub reading: Option<Reading>,
-    /// How often it began anew because Marketo did not know the place any more.
+    /// How often it began anew because Marketo refused a page.
     #[serde(default)]
     pub restarts: u32,
     /// When all members had been read, in ms.
