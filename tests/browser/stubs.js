@@ -124,6 +124,11 @@ export const answers = () => ({
   "GET /subscription": subscription,
   "GET /tag": { file: "tag/0.js", integrity: "sha384-0", snippet: '<script async src="https://collect.example.com/tag/0.js"></script>' },
   "GET /audit": audit,
+  "GET /alerts": {
+    webhooks: { team: { form: "slack", host: "hooks.example.com", headers: ["authorization"] } },
+    deviation_percent: 20,
+    incidents: [{ id: "i1", kind: "feed_late", subject: "default", sentence: "The feed is late.", values: {}, since: AT, ended_at: null, not_told_yet: [] }],
+  },
   "GET /lists": { lists: [{ id: 1001, name: "VIP", workspace: "Default" }, { id: 1002, name: "VIP of before", workspace: "Default" }], count: 2, complete: true },
   "GET /export": { version: 1, subscription, feeds: {}, syncs: [] },
   "POST /explain": explained(null),

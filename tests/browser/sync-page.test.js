@@ -382,7 +382,7 @@ test("settings say what a change will do before it is saved, and where a value i
   const puts = () => asked.filter(({ key }) => key === "PUT /subscription");
   await page.getByLabel("this Marketo instance is HIPAA-ready (this integration must not be used with it)").check();
   await page.getByLabel("Websites whose pages may send matches").fill("example.com");
-  await page.getByRole("button", { name: "Save" }).click();
+  await page.getByRole("button", { name: "Save" }).first().click();
   assert.match(await page.locator("dialog").innerText(), /All syncs are paused/);
   assert.equal(puts().length, 0);
   await yes(page).click();
@@ -390,6 +390,37 @@ test("settings say what a change will do before it is saved, and where a value i
   const { hipaa_ready: hipaa, origins, new_pairs_per_day: pairs, quota_share_percent: share } = puts()[0].body;
   assert.deepEqual([hipaa, origins, pairs, share], [true, ["example.com"], 1_000_000, 40]);
   assert.match(await page.locator("pre").first().innerText(), /<script async/);
+});
+
+test("webhooks are added and removed without their secrets, and incidents are shown", async (t) => {
+  const answers = stubs.answers();
+  let refused = true;
+  answers["PUT /alerts"] = (body) => refused
+    ? { status: 400, json: { title: "Bad Request", status: 400, detail: "a field is wrong", errors: [{ pointer: "/webhooks/ops/url", detail: "expected an address that begins with https://" }] } }
+    : body;
+  const { page, asked } = await open(t, "#/settings", { answers });
+  const alerts = page.locator(".alerts");
+  assert.match(await alerts.innerText(), /team\s+Slack\s+hooks\.example\.com\s+authorization/);
+  assert.match(await alerts.innerText(), /a feed is late\s+✕ lasts/);
+  await alerts.getByText("Add a webhook").first().click();
+  await alerts.getByLabel("Name").fill("ops");
+  await alerts.getByLabel("Address").fill("ftp://example.com");
+  await alerts.getByLabel("Headers").fill("Authorization: Bearer x");
+  await alerts.getByRole("button", { name: "Add a webhook" }).click();
+  await alerts.getByText("expected an address that begins with https://").waitFor();
+  refused = false;
+  await alerts.getByLabel("Address").fill("https://example.com/hook");
+  await alerts.getByRole("button", { name: "Add a webhook" }).click();
+  const puts = () => asked.filter(({ key }) => key === "PUT /alerts").map(({ body }) => body);
+  await until("the second try", () => puts().length === 2);
+  assert.deepEqual(puts()[1], {
+    webhooks: { team: { form: "slack" }, ops: { url: "https://example.com/hook", form: "json", headers: { Authorization: "Bearer x" } } },
+    deviation_percent: 20,
+  });
+  await alerts.getByRole("button", { name: "Remove" }).click();
+  await yes(page).click();
+  await until("the removal", () => puts().length === 3);
+  assert.deepEqual(puts()[2], { webhooks: {}, deviation_percent: 20 });
 });
 
 test("an import shows its changes first, and writes them when it is told to", async (t) => {

@@ -1,12 +1,14 @@
 // The subscription, the tag's snippet, secrets of hints, and all settings as one file.
 
+import { alerting } from "./alerts.js";
 import { get, post, put } from "./api.js";
 import { confirm, date, field, h, say } from "./dom.js";
 import { action, asked, saveFile, soft, table, viewerNotice } from "./parts.js";
 import { t } from "./words.js";
 
 export async function page(_params, { signal }) {
-  const [{ value: known, error }, tag] = await Promise.all([soft(get("/subscription", { signal })), soft(get("/tag", { signal }))]);
+  const [{ value: known, error }, tag, alerts] = await Promise.all([
+    soft(get("/subscription", { signal })), soft(get("/tag", { signal })), alerting(signal)]);
   // A new installation has none yet: the form makes it.
   if (error && error.status !== 404) throw error;
   const tagBox = h("div", null, snippet(tag));
@@ -17,6 +19,7 @@ export async function page(_params, { signal }) {
     h("section", { class: "card" }, h("h2", null, t("settings.subscription")), subscription(known ?? {}, again)),
     h("section", { class: "card" }, h("h2", null, t("settings.tag")), tagBox),
     h("section", { class: "card" }, h("h2", null, t("settings.secrets")), secrets()),
+    known && h("section", { class: "card" }, h("h2", null, t("alerts.title")), alerts),
     h("section", { class: "card" }, h("h2", null, t("settings.move")), exporting(), importing()));
 }
 

@@ -38,8 +38,17 @@ impl Source {
 
     pub(crate) fn json(&self) -> Value {
         let Self { feed, last, lateness, overdue } = self;
-        let last = time(*last);
-        json!({"feed": feed.id, "kind": feed.kind, "last_at": last, "lateness": lateness, "overdue": overdue})
+        // What the sentence says, for whoever says it in another language.
+        let said = lateness.as_ref();
+        json!({
+            "feed": feed.id,
+            "kind": feed.kind,
+            "last_at": time(*last),
+            "lateness": lateness,
+            "every_hours": said.map(|_| feed.every_hours),
+            "behind_hours": said.map(|_| feed.behind_hours()),
+            "overdue": overdue,
+        })
     }
 }
 

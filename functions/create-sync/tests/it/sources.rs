@@ -33,7 +33,10 @@ fn a_sync_says_how_late_its_list_can_be() {
     let world = World::new();
     let id = sync(&world, "aam:101");
     let late = "this feed is delivered once a day; the list can be up to 26 hours behind Adobe";
-    let source = json!({"feed": "default", "kind": "aam-files", "last_at": FIRST, "lateness": late, "overdue": null});
+    let source = json!({
+        "feed": "default", "kind": "aam-files", "last_at": FIRST,
+        "lateness": late, "every_hours": 24, "behind_hours": 26, "overdue": null,
+    });
     assert_eq!(shown(&world, &id)["sources"], json!([source]), "a head of before feeds were told apart");
 
     world.put("/feeds/hourly", &json!({"snapshots": false, "every_hours": 1, "lag_minutes": 90}));
@@ -41,6 +44,7 @@ fn a_sync_says_how_late_its_list_can_be() {
     let sources = shown(&world, &id)["sources"].clone();
     assert_eq!(sources[0]["lateness"], late);
     assert_eq!(sources[1]["lateness"], "this feed is delivered every hour; the list can be up to 5 hours behind Adobe");
+    assert_eq!((&sources[1]["every_hours"], &sources[1]["behind_hours"]), (&json!(1), &json!(5)));
 }
 
 #[test]
@@ -64,6 +68,7 @@ fn what_a_stream_fills_is_as_late_as_the_stream() {
     let sources = shown(&world, &id)["sources"].clone();
     let lateness: Vec<&Value> = sources.as_array().expect("sources").iter().map(|source| &source["lateness"]).collect();
     assert_eq!(lateness, [&Value::Null, &Value::Null]);
+    assert_eq!(sources[0]["behind_hours"], Value::Null);
     assert_eq!((&sources[1]["kind"], &sources[1]["overdue"]), (&json!("aam-stream"), &Value::Null));
     assert_eq!(sources[1]["last_at"], FIRST);
 }

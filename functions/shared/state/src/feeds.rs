@@ -136,8 +136,14 @@ impl Feed {
             hours if hours % 24 == 0 => format!("every {} days", hours / 24),
             hours => format!("every {hours} hours"),
         };
-        let behind = self.every_hours + LATE_HOURS + self.lag_minutes.div_ceil(60);
+        let behind = self.behind_hours();
         Some(format!("this feed is delivered {often}; the list can be up to {behind} hours behind Adobe"))
+    }
+
+    /// How far a list that this feed of files fills can be behind Adobe, in hours.
+    #[must_use]
+    pub const fn behind_hours(&self) -> u64 {
+        self.every_hours + LATE_HOURS + self.lag_minutes.div_ceil(60)
     }
 
     /// Whether the feed has been silent for longer than twice its rhythm; never for a stream.
