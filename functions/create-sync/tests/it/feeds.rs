@@ -8,6 +8,7 @@ use ports::Table;
 use serde_json::{Value, json};
 use state::feeds::{
     Delivery, FeedState, FullDelivery, Import, ImportStatus, Reject, delivery_key, feed_state_key, import_key,
+    index_import,
 };
 use state::load;
 
@@ -241,6 +242,7 @@ fn import(world: &World, id: &str, delivery: Option<&str>, status: ImportStatus)
         not_named: Vec::new(),
     };
     world.store(Table::Syncs, import_key(&munchkin(), id), &import);
+    block_on(index_import(&world.deps, &munchkin(), START, id)).expect("a line");
 }
 
 fn delivery(world: &World, id: &str, held: Option<&str>) {

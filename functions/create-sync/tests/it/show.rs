@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use domain::AudienceId;
+use futures::executor::block_on;
 use ports::Table;
 use serde_json::{Value, json};
-use state::feeds::{Import, ImportStatus, Reject, import_key};
+use state::feeds::{Import, ImportStatus, Reject, import_key, index_import};
 
 use crate::support::{START, World, munchkin};
 
@@ -30,6 +31,7 @@ fn the_report_has_the_published_shape_and_its_sums_hold() {
             "delivered": true, "audience": 7, "no_match": 3, "set_aside": 1, "anonymous": 1, "addressable": 4,
             "known": 2, "people": 7, "in_list": {"ours": 1, "before_us": 1}, "waiting": 1,
             "kept_out": 1, "dropped": 1, "held": null, "failed": {"1004": 0, "1007": 2}, "members_in_marketo": 6,
+            "reasons": [{"code": "1007", "count": 2, "sentence": "Marketo finds several people for this key."}],
             "refused": [{
                 "lead_id": 4, "code": "1007", "request_id": "1a2b#3", "at": "2026-11-20T00:00:00Z",
                 "sentence": "Several <people> match.",
@@ -111,6 +113,7 @@ fn import(world: &World) {
         not_named: Vec::new(),
     };
     world.store(Table::Syncs, import_key(&munchkin(), "f1"), &import);
+    block_on(index_import(&world.deps, &munchkin(), START, "f1")).expect("a line");
 }
 
 #[test]
