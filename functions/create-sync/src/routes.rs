@@ -10,8 +10,8 @@ use state::{Cause, Deps, Doc, load, syncs};
 use crate::access::{Caller, Needs, Role, SignIn};
 use crate::problem::{Answer, Problem};
 use crate::{
-    access, alerts, audit, compare, console, control, create, download, explain, export, feeds, library, lists, orders, people,
-    preview, runs, setup, view,
+    access, alerts, audit, compare, console, control, create, download, explain, export, feeds, library, lists, orders,
+    people, preview, runs, setup, view,
 };
 
 /// A request, as the HTTP API hands it on.
@@ -243,9 +243,7 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
         ("GET", ["comparisons", id]) => compare::get(deps, &chosen(deps, request).await?, id).await.map(ok),
         ("POST", ["syncs", id, "download"]) => download::post(deps, &find(deps, id).await?).await,
         ("GET", ["downloads", id]) => download::get(deps, &chosen(deps, request).await?, id).await.map(ok),
-        ("GET", ["setup"]) => {
-            setup::check(deps, maybe(deps, request).await?.as_ref(), request, deadline).await.map(ok)
-        }
+        ("GET", ["setup"]) => setup::check(deps, maybe(deps, request).await?.as_ref(), request, deadline).await.map(ok),
         ("GET", ["audit"]) => audit::audit(deps, request).await,
         ("GET", ["alerts"]) => alerts::get(deps, &chosen(deps, request).await?.munchkin_id).await.map(ok),
         ("PUT", ["alerts"]) => alerts::put(deps, &chosen(deps, request).await?.munchkin_id, request).await.map(ok),

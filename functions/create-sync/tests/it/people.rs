@@ -130,8 +130,15 @@ fn pages_that_may_send_matches_are_named_by_their_origin() {
 #[test]
 fn what_was_not_taken_in_is_shown() {
     let world = World::new();
-    let today =
-        Intake { v: 1, new_public: 1_200, over_day_cap: 200, sampled_out: 180, token_over_cap: 3, ecid_over_cap: 4, last_at: None };
+    let today = Intake {
+        v: 1,
+        new_public: 1_200,
+        over_day_cap: 200,
+        sampled_out: 180,
+        token_over_cap: 3,
+        ecid_over_cap: 4,
+        ..Intake::default()
+    };
     world.store(ports::Table::Identity, intake_key(&munchkin(), START), &today);
     let (_, status) = world.get("/status");
     assert_eq!(

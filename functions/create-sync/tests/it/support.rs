@@ -48,6 +48,10 @@ pub struct Outside {
     adobe: Mutex<Adobe>,
     /// Audience Manager does not answer.
     pub no_manager: AtomicBool,
+    /// The bucket may not be listed.
+    pub no_listing: AtomicBool,
+    /// Its objects may not be read in part.
+    pub no_reading: AtomicBool,
     pub now: AtomicU64,
     random: AtomicU64,
     /// The process dies as soon as Marketo has made a list.
@@ -184,6 +188,9 @@ impl Objects for Outside {
         Ok(lock(&self.objects).get(key).cloned())
     }
     async fn get_range(&self, key: &str, from: u64, len: u64) -> PortResult<Option<Bytes>> {
+        if self.no_reading.load(Ordering::Relaxed) {
+            return Err(PortError::Refused { service: "S3", reason: "GetObject: AccessDenied".into() });
+        }
         let cut = |bytes: &Bytes| {
             let end = bytes.len().min((from + len) as usize);
             bytes.slice((from as usize).min(end)..end)
@@ -199,8 +206,19 @@ impl Objects for Outside {
         lock(&self.objects).insert(key.to_owned(), body);
         Ok(())
     }
-    async fn list(&self, _: &str, _: Option<&str>) -> PortResult<Vec<ObjectInfo>> {
-        Ok(Vec::new())
+    async fn list(&self, prefix: &str, after: Option<&str>) -> PortResult<Vec<ObjectInfo>> {
+        if self.no_listing.load(Ordering::Relaxed) {
+            return Err(PortError::Refused { service: "S3", reason: "ListObjectsV2: AccessDenied".into() });
+        }
+        let objects = lock(&self.objects);
+        let found =
+            objects.iter().filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
+        let info = |(key, body): (&String, &Bytes)| ObjectInfo {
+            key: key.clone(),
+            size: body.len() as u64,
+            etag: String::new(),
+        };
+        Ok(found.take(1_000).map(info).collect())
     }
     async fn delete(&self, key: &str) -> PortResult<()> {
         lock(&self.objects).remove(key);
@@ -343,6 +361,8 @@ impl World {
             marketo: Mutex::new(Marketo::new(settings, marketo_data(), START)),
             adobe: Mutex::new(Adobe::new(adobe::Settings::default(), library(), START)),
             no_manager: AtomicBool::new(false),
+            no_listing: AtomicBool::new(false),
+            no_reading: AtomicBool::new(false),
             now: AtomicU64::new(START),
             random: AtomicU64::new(0xA000_0000_0000_0000),
             die_after_list: AtomicBool::new(false),
@@ -355,7 +375,7 @@ impl World {
             time_scale: 1.0,
             quota_share: 0.5,
             quota_per_day: 50_000,
-            match_lifetime_ms: 0,
+            match_lifetime_ms: 396 * 86_400_000,
             marketo_url: "http://marketo.test".into(),
             ims_url: "http://adobe.test".into(),
             aam_url: "http://adobe.test".into(),
