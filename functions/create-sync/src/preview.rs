@@ -124,7 +124,8 @@ pub(crate) async fn get(deps: &Deps, subscription: &Subscription, id: &str, dead
 /// Asks Marketo about some more of the people.
 async fn ask(deps: &Deps, subscription: &Subscription, mut job: Preview, deadline: u64) -> Answer<Preview> {
     let munchkin = &subscription.munchkin_id;
-    for _ in 0..CALLS_A_REQUEST {
+    // The first step asks nobody.
+    for _ in 0..CALLS_A_REQUEST + usize::from(job.there.is_none()) {
         if job.status != Status::Asking || deps.now() + deps.settings.scaled(RESERVE_MS) > deadline {
             break;
         }

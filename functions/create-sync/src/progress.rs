@@ -6,17 +6,18 @@
 //! stage found. And what does not fill a call waits until its calls are due. Where one of these is not known the estimate
 //! is not, either.
 
+use domain::identity::TokenRecord;
 use domain::limits::MARKETO_BATCH;
 use domain::{AudienceId, MunchkinId};
-use ports::{Failure, Table};
+use ports::{Failure, Read, Table};
 use serde_json::{Value, json};
 use state::audience::{Head, Pass, Waiting, head_key};
 use state::bell::Bell;
 use state::budget::{Outlook, outlook};
-use state::identity::{SHARDS, ask_pk};
+use state::identity::{SHARDS, ask_pk, token_shard};
 use state::lists::{Left, OpenList, Want, read_leads};
-use state::syncs::{IdentityHead, Start, Status, followed, identity_key};
-use state::{Deps, Step, load};
+use state::syncs::{IdentityHead, Start, Status, Sync, followed, identity_key};
+use state::{Deps, Step, doc, load};
 
 use crate::problem::Answer;
 use crate::view::Seen;
@@ -26,6 +27,8 @@ use crate::view::Seen;
 const FULL: f64 = MARKETO_BATCH as f64;
 /// Look-ups a second where none was made in the last window: each waits for Marketo and writes down 300 answers. Ours.
 const LOOK_UPS_PER_SECOND: f64 = 1.5;
+/// Cookies that were asked about from which others are judged, at least. Ours.
+const SAMPLE: usize = 30;
 /// While many tokens wait for a look-up the audiences are told this often, in seconds (`scheduled-incremental-sync`).
 const STAGE_SECONDS: f64 = 600.0;
 /// A few tokens that a pass saw are asked about within this time, in ms: those that wait later are others. Ours.
@@ -95,8 +98,8 @@ async fn find(deps: &Deps, seen: &Seen) -> Step<Progress> {
     let Some(want) = &seen.want else { return Ok(counting(head)) };
     let outlook = outlook(deps, &seen.sync.munchkin).await?;
     let writing = if seen.sync.start == Start::Now { writing(deps, seen, want).await? } else { None };
-    if let Some(asking) = asking(deps, seen, head, &outlook).await? {
-        return Ok(asking.shown(want, writing.as_ref(), &outlook));
+    if let Some(asking) = asking(deps, seen, head, want, &outlook).await? {
+        return Ok(asking.shown(writing.as_ref(), &outlook));
     }
     if let Some(writing) = writing {
         return Ok(writing.shown(&outlook));
@@ -128,20 +131,25 @@ struct Asking {
     left: f64,
     /// What the last pass saw.
     waiting: Waiting,
-    /// Calls a second.
+    /// Look-ups a second.
     pace: f64,
+    /// Calls that an addition of 300 people takes.
+    calls_each: f64,
+    /// Part of the cookies that are known people's.
+    share: f64,
     /// Other audiences have so many that nobody knows whose turn it is.
     beside_others: bool,
 }
 
-async fn asking(deps: &Deps, seen: &Seen, head: &Head, outlook: &Outlook) -> Step<Option<Asking>> {
+async fn asking(deps: &Deps, seen: &Seen, head: &Head, want: &Want, outlook: &Outlook) -> Step<Option<Asking>> {
     let munchkin = &seen.sync.munchkin;
     let Some(waiting) = head.waiting.clone().filter(|waiting| waiting.tokens > 0) else { return Ok(None) };
     let identity: Option<IdentityHead> =
         load(deps, Table::Syncs, &identity_key(munchkin)).await?.map(|head| head.value);
     let identity = identity.unwrap_or_default();
     let crowded = identity.told_at != 0;
-    let since = deps.now().saturating_sub(waiting.as_of);
+    // Where it was the first, nobody was asked about before its end.
+    let since = deps.now().saturating_sub(waiting.as_of + waiting.took_ms);
     if !crowded && (identity.calm_at >= waiting.as_of || since > deps.settings.scaled(SOON_MS)) {
         return Ok(None);
     }
@@ -153,9 +161,32 @@ async fn asking(deps: &Deps, seen: &Seen, head: &Head, outlook: &Outlook) -> Ste
     Ok(Some(Asking {
         left: left(&waiting, due, since, pace),
         beside_others: crowded && others(deps, munchkin, &seen.sync.audience, &identity).await? * 2 > waiting.tokens,
+        calls_each: calls_each(&seen.sync),
+        share: share(deps, munchkin, &waiting, want).await?,
         waiting,
         pace,
     }))
+}
+
+/// Part of the cookies that are known people's: as the last pass saw it of those who were asked about by then; before it saw
+/// any, as some show who were asked about since. A half where nobody knows: then no estimate is wrong by more than a third.
+#[expect(clippy::cast_precision_loss)]
+async fn share(deps: &Deps, munchkin: &MunchkinId, waiting: &Waiting, want: &Want) -> Step<f64> {
+    let asked = waiting.of.saturating_sub(waiting.tokens);
+    if asked >= MARKETO_BATCH as u64 {
+        return Ok((want.report.counts.people as f64 / asked as f64).min(1.0));
+    }
+    let (tables, shard) = (&deps.ports.tables, token_shard(munchkin, 0));
+    let page = tables.query(Table::Identity, &shard, "", None, MARKETO_BATCH, Read::Eventual).await?;
+    let (mut asked, mut known) = (0, 0);
+    for item in page.items {
+        let token = doc::read::<TokenRecord>(item)?.value;
+        if token.asked_at.is_some_and(|at| at >= waiting.as_of) {
+            asked += 1;
+            known += usize::from(token.person().is_some());
+        }
+    }
+    Ok(if asked < SAMPLE { 0.5 } else { known as f64 / asked as f64 })
 }
 
 /// Cookies that are left: what the index shows where it shows fewer than a call takes, else what the last pass saw, less
@@ -184,37 +215,41 @@ async fn others(deps: &Deps, munchkin: &MunchkinId, own: &AudienceId, identity: 
 
 impl Asking {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    fn shown(&self, want: &Want, writing: Option<&Writing>, outlook: &Outlook) -> Progress {
+    fn shown(&self, writing: Option<&Writing>, outlook: &Outlook) -> Progress {
         let done = self.waiting.of.saturating_sub(self.left.ceil() as u64);
         let progress = Progress {
             part: Some((done, self.waiting.of, "cookies")),
-            seconds: self.seconds(want, writing, outlook),
+            seconds: self.seconds(writing, outlook),
             ..Progress::new("asking_marketo", "Marketo is being asked whose cookies these are.")
         };
         waiting_for_calls(progress, outlook.look_up_at, outlook)
     }
 
-    /// Look-ups at their pace; then the pass that ends them; then what the last stage found, and what is left of the stages
-    /// before. How many of the cookies are known people's is what those show that were asked about; before there are
-    /// any, half of them, for which the estimate is never wrong by more than a third.
+    /// The calls that are left at the pace of our share, or, where that takes longer, the look-ups at their own pace and
+    /// behind them what the last stage found; and the pass that ends them.
     #[expect(clippy::cast_precision_loss)]
-    fn seconds(&self, want: &Want, writing: Option<&Writing>, outlook: &Outlook) -> Option<f64> {
+    fn seconds(&self, writing: Option<&Writing>, outlook: &Outlook) -> Option<f64> {
         if self.beside_others {
             return None;
         }
-        let asked = (self.waiting.of as f64 - self.waiting.tokens as f64).max(0.0);
-        let known = want.report.counts.people as f64;
-        let share = if asked < FULL { 0.5 } else { (known / asked).min(1.0) };
-        let stage = (self.pace * STAGE_SECONDS * FULL).min(self.waiting.tokens as f64);
-        let waits = writing.map_or(0.0, |writing| writing.calls(writing.add));
-        // While these look-ups go on, what waits now is written.
-        let look_ups = self.left / FULL / self.pace;
-        let (calls, last) = (self.left / FULL * (1.0 + share) + waits, stage * share / FULL);
-        let pass = self.waiting.took_ms as f64 / 1_000.0 + RINGS_SECONDS;
-        let per_addition = writing.map_or(1.0, |writing| writing.calls_each);
-        let paced = outlook.seconds(calls)?;
-        // Where the day's calls last, the window's pace is no limit of its own: look-ups and additions share it.
-        Some(look_ups.max(paced) + pass + last * per_addition / outlook.per_second)
+        let Waiting { tokens, took_ms, .. } = self.waiting;
+        let (waiting, share) = (tokens as f64, self.share);
+        let additions = |cookies: f64| cookies * share / FULL * self.calls_each;
+        let look_ups = self.left / FULL;
+        // Of those who were asked about since the last pass nobody has been told yet.
+        let all = look_ups + additions(waiting) + writing.map_or(0.0, |writing| writing.calls(writing.add));
+        let stage = (self.pace * STAGE_SECONDS * FULL).min(waiting);
+        let one_by_one = look_ups / self.pace + additions(stage) / outlook.per_second;
+        Some(outlook.seconds(all)?.max(one_by_one) + took_ms as f64 / 1_000.0 + RINGS_SECONDS)
+    }
+}
+
+/// Calls that an addition of 300 people takes: on a list that we did not make they are asked about first.
+const fn calls_each(sync: &Sync) -> f64 {
+    match (sync.start, sync.list.ours) {
+        (Start::ReportOnly, _) => 0.0,
+        (Start::Now, true) => 1.0,
+        (Start::Now, false) => 2.0,
     }
 }
 
@@ -225,7 +260,7 @@ struct Writing {
     of: u64,
     add: u64,
     remove: u64,
-    /// Calls that an addition of 300 takes: on a list that we did not make they are asked about first.
+    /// Calls that an addition of 300 people takes.
     calls_each: f64,
     /// So long, in seconds, nothing is done for the list; `None`: nobody knows.
     rests: Option<f64>,
@@ -271,7 +306,7 @@ async fn writing(deps: &Deps, seen: &Seen, want: &Want) -> Step<Option<Writing>>
         of: wanted.len(),
         add,
         remove: left.remove,
-        calls_each: if seen.sync.list.ours { 1.0 } else { 2.0 },
+        calls_each: calls_each(&seen.sync),
         rests: Some(rests).filter(|_| state.import.is_none()),
     }))
 }

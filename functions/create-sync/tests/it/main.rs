@@ -16,6 +16,7 @@ mod lists;
 mod orders;
 mod people;
 mod preview;
+mod progress;
 mod runs;
 mod setup;
 mod show;

@@ -194,3 +194,18 @@ async fn change_list(
     )
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_there_is_reckoned_from_those_who_were_asked_about() {
+        let there = |told, unsure, asked, members| There { told, unsure, asked, members, ..There::default() }.already();
+        assert_eq!(there(3, 0, 0, 0), Some(3));
+        assert_eq!(there(3, 10, 0, 0), None);
+        assert_eq!(there(3, 10, 10, 4), Some(7));
+        assert_eq!(there(0, 7_000, 6_000, 1_500), Some(1_750));
+        assert_eq!(there(0, 10, 3, 2), Some(7));
+    }
+}

@@ -1,0 +1,139 @@
+//! How far a sync is, step by step.
+
+use futures::executor::block_on;
+use ports::Table;
+use serde_json::{Value, json};
+use state::audience::{Head, Waiting, head_key};
+use state::bell::BellKey;
+use state::budget::{Pushback, push_back};
+use state::identity::save_token;
+use state::lists::OpenList;
+use state::syncs::{IdentityHead, identity_key};
+
+use domain::identity::{Seen, TokenRecord};
+use domain::{AudienceId, Ecid, LeadSet, Token};
+
+use crate::support::{START, World, munchkin};
+
+fn sync(world: &World, audience: u64) -> String {
+    let body = json!({"audience_id": format!("aam:{audience}"), "list": {"id": 1001}});
+    let (status, sync) = world.post("/syncs", &body);
+    assert_eq!(status, 201, "{sync}");
+    sync["id"].as_str().expect("an id").to_owned()
+}
+
+fn progress(world: &World, id: &str) -> Value {
+    let (status, sync) = world.get(&format!("/syncs/{id}"));
+    assert_eq!(status, 200, "{sync}");
+    let progress = sync["progress"].clone();
+    assert!(progress["sentence"].as_str().is_some_and(|sentence| sentence.ends_with('.')), "{progress}");
+    progress
+}
+
+fn step(world: &World, id: &str) -> String {
+    progress(world, id)["step"].as_str().expect("a step").to_owned()
+}
+
+fn set(leads: impl IntoIterator<Item = u64>) -> LeadSet {
+    leads.into_iter().collect()
+}
+
+/// As if the list's writer had done what was rung for, and these people were in the list by us.
+fn written(world: &World, sure: LeadSet) {
+    let mut list = block_on(OpenList::open(&world.deps, &munchkin(), 1001)).expect("a list");
+    list.state.may = sure.clone();
+    list.state.sure = sure;
+    block_on(list.publish(&world.deps)).expect("published");
+}
+
+#[test]
+fn every_step_is_told() {
+    let world = World::new();
+    assert_eq!(step(&world, &sync(&world, 102)), "waiting_for_delivery");
+    let id = sync(&world, 101);
+    assert_eq!(
+        progress(&world, &id),
+        json!({
+            "step": "counting", "done": 0, "of": 7, "unit": "browsers", "estimate_seconds": null,
+            "sentence": "Who of the audience is a known person is being worked out.",
+        })
+    );
+
+    // Its pass is published, and the list's writer has not begun.
+    world.want(101, &(1..=700).collect::<Vec<u64>>(), 1);
+    let key = head_key(&munchkin(), &AudienceId::aam(101));
+    let head = |waiting: Option<Waiting>| {
+        let mut head = Head::new(AudienceId::aam(101), START);
+        (head.pass_wanted, head.pass_done, head.waiting) = (1, 1, waiting);
+        world.store(Table::Audiences, key.clone(), &head);
+    };
+    head(None);
+    let shown = progress(&world, &id);
+    assert_eq!((&shown["step"], &shown["done"], &shown["of"]), (&json!("writing"), &json!(0), &json!(700)));
+    // Three times two calls: on a list that we did not make they are asked about first.
+    assert_eq!((&shown["unit"], &shown["estimate_seconds"]), (&json!("people"), &json!(5)), "{shown}");
+    written(&world, set(1..=300));
+    let shown = progress(&world, &id);
+    assert_eq!((&shown["done"], &shown["estimate_seconds"]), (&json!(300), &json!(4)), "{shown}");
+
+    // A day that has no calls left.
+    let until = block_on(push_back(&world.deps, &munchkin(), Pushback::Day)).expect("pushed back");
+    let shown = progress(&world, &id);
+    assert_eq!((&shown["step"], &shown["of"]), (&json!("waiting_for_calls"), &json!(700)));
+    let wait = (until - world.deps.now()) / 1_000;
+    assert!(shown["estimate_seconds"].as_u64().is_some_and(|seconds| (wait..wait + 60).contains(&seconds)), "{shown}");
+    world.wait(until - world.deps.now());
+    assert_eq!(step(&world, &id), "writing");
+
+    world.hold(1001, "h1");
+    assert_eq!(step(&world, &id), "held");
+    written(&world, set(1..=700));
+    let mut list = block_on(OpenList::open(&world.deps, &munchkin(), 1001)).expect("a list");
+    (list.head.held, list.head.left.remove) = (None, 0);
+    block_on(list.publish(&world.deps)).expect("published");
+    world.handled(BellKey::list(&munchkin(), 1001));
+    assert_eq!(step(&world, &id), "in_step");
+    assert_eq!(progress(&world, &id)["estimate_seconds"], Value::Null);
+
+    assert_eq!(world.post(&format!("/syncs/{id}/pause"), &json!({})).0, 200);
+    assert_eq!(step(&world, &id), "paused");
+    assert_eq!(world.post(&format!("/syncs/{id}/stop"), &json!({"people": "keep"})).0, 200);
+    assert_eq!(step(&world, &id), "stopped");
+}
+
+#[test]
+fn cookies_that_wait_for_a_look_up_are_a_step_while_they_wait() {
+    let world = World::new();
+    let id = sync(&world, 101);
+    world.want(101, &[], 1);
+    written(&world, set([]));
+    world.handled(BellKey::list(&munchkin(), 1001));
+    let waiting = |tokens| Some(Waiting { as_of: START, tokens, of: 4_000, took_ms: 0 });
+    let head = |waiting: Option<Waiting>| {
+        let mut head = Head::new(AudienceId::aam(101), START);
+        (head.pass_wanted, head.pass_done, head.waiting) = (1, 1, waiting);
+        world.store(Table::Audiences, head_key(&munchkin(), &AudienceId::aam(101)), &head);
+    };
+    head(waiting(3_000));
+    assert_eq!(step(&world, &id), "in_step", "nobody waits any more");
+    for n in 0..300u64 {
+        let token = Token::parse(&format!("_mch-example.com-{}-{n}", 1_700_000_000_000u64 + n)).expect("a token");
+        let mut record = TokenRecord::new(token);
+        let ecid = Ecid::from_number(u128::from(n + 1)).expect("an ECID");
+        record.ecids.insert(ecid, Seen { first: START, last: START });
+        assert!(block_on(save_token(&world.deps, &munchkin(), &record, None)).expect("saved"));
+    }
+    let crowd = IdentityHead { v: 1, told_at: START + 1, ..IdentityHead::default() };
+    world.store(Table::Syncs, identity_key(&munchkin()), &crowd);
+    let shown = progress(&world, &id);
+    assert_eq!((&shown["step"], &shown["unit"]), (&json!("asking_marketo"), &json!("cookies")));
+    assert_eq!((&shown["done"], &shown["of"]), (&json!(1_000), &json!(4_000)));
+    // Ten look-ups at one and a half a second, and the rings; nobody of the first thousand was known.
+    assert_eq!(shown["estimate_seconds"], 9, "{shown}");
+    world.wait(2_000);
+    assert_eq!(progress(&world, &id)["done"], 1_900);
+    // The crowd is over, and those that wait are others.
+    let calm = IdentityHead { v: 1, calm_at: START + 1, ..IdentityHead::default() };
+    world.store(Table::Syncs, identity_key(&munchkin()), &calm);
+    assert_eq!(step(&world, &id), "in_step");
+}
