@@ -31,11 +31,12 @@ const ONE_SYNC = {
   },
   lists: [],
   syncs: [{ audience_id: "aam:101", list: { name: "Seen in a browser" } }],
+  delivered: "101",
 };
 
 /**
  * Starts the stack; `people` are in its audience, and Marketo knows them by their tokens. `world`: another library, other
- * lists, other syncs.
+ * lists, other syncs, other audiences that are delivered, with a comma between them.
  */
 export async function startStack({ org, munchkin, people, world = ONE_SYNC }) {
   const program = join(TARGET, "debug", "local");
@@ -55,7 +56,7 @@ export async function startStack({ org, munchkin, people, world = ONE_SYNC }) {
   });
   await put("matches.jsonl", "");
   await put("syncs.json", world.syncs);
-  await put("incoming/S3_1234_20914_Browser_full_1793491200000.sync", people.map(({ ecid }) => `${ecid}\t101\t\n`).join(""));
+  await put("incoming/S3_1234_20914_Browser_full_1793491200000.sync", people.map(({ ecid }) => `${ecid}\t${world.delivered}\t\n`).join(""));
 
   const child = spawn(program, ["--data", folder, "--fresh", "--port", "0"], { cwd: ROOT });
   let output = "";

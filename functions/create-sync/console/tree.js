@@ -1,44 +1,55 @@
 // A tree of folders, as the ARIA practices describe it: one stop of the tab key, arrows within.
 
-import { h, unique } from "./dom.js";
+import { h } from "./dom.js";
 
 /** Children by parent; a folder whose parent is not shown stands at the top, as does one of a circle. */
 const arrange = (rows) => {
   const known = new Map(rows.map((row) => [row.id, row]));
+  const above = new Map();
   const top = [];
   const below = new Map();
   for (const row of rows) {
-    let above = known.get(row.parent_id);
-    for (let n = 0; above && n <= rows.length; n += 1) above = above.id === row.id ? null : known.get(above.parent_id);
-    const parent = above === null ? undefined : known.get(row.parent_id);
-    if (parent && parent !== row) below.set(parent.id, [...(below.get(parent.id) ?? []), row]);
-    else top.push(row);
+    let up = known.get(row.parent_id);
+    for (let n = 0; up && up !== row && n < rows.length; n += 1) up = known.get(up.parent_id);
+    // Up there is nobody: the way to the top is no circle.
+    if (!up && known.has(row.parent_id)) {
+      above.set(row.id, row.parent_id);
+      below.set(row.parent_id, [...(below.get(row.parent_id) ?? []), row]);
+    } else top.push(row);
   }
-  return { top, below, known };
+  return { top, above, below, known };
 };
 
 /** `rows`: {id, parent_id, name}; `choose(row)` hears what is chosen; `selected`: the id that is chosen already. */
 export const tree = ({ label, rows, selected, choose }) => {
-  const { top, below, known } = arrange(rows);
+  const { top, above, below, known } = arrange(rows);
   const open = new Set(top.length <= 3 ? top.map((row) => row.id) : []);
-  for (let row = known.get(selected), n = 0; row && n < rows.length; row = known.get(row.parent_id), n += 1) open.add(row.parent_id);
+  for (let id = above.get(selected); id !== undefined; id = above.get(id)) open.add(id);
   let chosen = known.has(selected) ? selected : null;
   const items = new Map();
 
-  const item = (row, level) => {
+  // One flat list, each with its level and place: the name of an item is its own text alone.
+  const item = (row, level, place, all) => {
     const children = below.get(row.id);
-    const name = unique("folder");
-    const li = h("li", { role: "treeitem", "aria-level": level, "aria-labelledby": name, "aria-selected": row.id === chosen, tabindex: -1,
-      "aria-expanded": children ? String(open.has(row.id)) : null },
-    h("div", { class: "row" }, h("span", { class: "caret", "aria-hidden": "true" }, children ? "▸" : ""), h("span", { id: name }, row.name)),
-    children && h("ul", { role: "group" }, children.map((child) => item(child, level + 1))));
+    const li = h("li", { role: "treeitem", "aria-level": level, "aria-posinset": place + 1, "aria-setsize": all.length,
+      "aria-selected": String(row.id === chosen), "aria-expanded": children ? String(open.has(row.id)) : null, tabindex: -1,
+      style: { "--level": level - 1 } },
+    h("span", { class: "caret", "aria-hidden": "true" }, children ? "▸" : ""), row.name);
     li.dataset.folder = row.id;
     items.set(row.id, li);
-    return li;
+    return [li, (children ?? []).map((child, n) => item(child, level + 1, n, children))];
   };
-  const root = h("ul", { role: "tree", class: "tree", "aria-label": label }, top.map((row) => item(row, 1)));
+  const root = h("ul", { role: "tree", class: "tree", "aria-label": label }, top.map((row, n) => item(row, 1, n, top)));
 
-  const shown = () => [...root.querySelectorAll("[role=treeitem]")].filter((li) => !li.parentElement.closest("[aria-expanded=false]"));
+  const parent = (li) => items.get(above.get(li.dataset.folder));
+  const fold = () => {
+    for (const li of items.values()) {
+      let up = parent(li);
+      while (up && up.getAttribute("aria-expanded") === "true") up = parent(up);
+      li.hidden = Boolean(up);
+    }
+  };
+  const shown = () => [...items.values()].filter((li) => !li.hidden);
   const stop = (li) => {
     for (const other of items.values()) other.tabIndex = other === li ? 0 : -1;
   };
@@ -47,7 +58,10 @@ export const tree = ({ label, rows, selected, choose }) => {
     stop(li);
     li.focus();
   };
-  const unfold = (li, on) => li.hasAttribute("aria-expanded") && li.setAttribute("aria-expanded", String(on));
+  const unfold = (li, on) => {
+    li.setAttribute("aria-expanded", String(on));
+    fold();
+  };
   const select = (li) => {
     chosen = li.dataset.folder;
     for (const other of items.values()) other.setAttribute("aria-selected", String(other === li));
@@ -81,7 +95,7 @@ export const tree = ({ label, rows, selected, choose }) => {
     else if (event.key === "ArrowRight" && expanded === "false") unfold(li, true);
     else if (event.key === "ArrowRight" && expanded === "true") go(all[at + 1]);
     else if (event.key === "ArrowLeft" && expanded === "true") unfold(li, false);
-    else if (event.key === "ArrowLeft") go(li.parentElement.closest("[role=treeitem]"));
+    else if (event.key === "ArrowLeft") go(parent(li));
     else if (event.key === "Enter" || event.key === " ") select(li);
     else if (event.key.length === 1) go(find(event.key, li));
     else return;
@@ -94,6 +108,7 @@ export const tree = ({ label, rows, selected, choose }) => {
     if (event.target.closest(".caret") && li.hasAttribute("aria-expanded")) unfold(li, li.getAttribute("aria-expanded") === "false");
     else select(li);
   });
+  fold();
   stop(items.get(chosen) ?? root.querySelector("[role=treeitem]"));
   return root;
 };
