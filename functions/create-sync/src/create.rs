@@ -23,7 +23,7 @@ use state::rest::{rest, ring_list};
 use state::syncs::{
     GuardSettings, Leaving, MembersBefore, Start, Status, Subscription, Sync, Target, change_sync, sync_key,
 };
-use state::{Deps, Doc, Step, bell, doc, load, save, syncs, update};
+use state::{Cause, Deps, Doc, Step, bell, doc, load, save, syncs, update};
 
 use crate::lists::named;
 use crate::orders::read_guard;
@@ -654,6 +654,8 @@ async fn careless(deps: &Deps, mut sync: Sync, deadline: u64) -> Answer<Response
 
 /// Finishes the syncs that were left half-made. Called by a schedule, each minute; it may be called at any time.
 pub async fn resume(deps: &Deps) -> Step<()> {
+    // An operator has asked for each of them.
+    let deps = &deps.because([Cause::ByHand]);
     let mut failed = None;
     for subscription in syncs::subscriptions(deps).await? {
         if subscription.refused().is_some() {
