@@ -376,7 +376,9 @@ fn given_up(job: &Comparison, reading: Option<&MembersJob>, now: u64) -> Option<
     }
     let forgotten = reading.and_then(|reading| reading.read_at).is_some_and(|at| now >= at + sheet::KEPT_MS);
     if forgotten {
-        return Some("nobody asked for the answer for a day, and what was read has expired: please begin anew".to_owned());
+        return Some(
+            "nobody asked for the answer for a day, and what was read has expired: please begin anew".to_owned(),
+        );
     }
     (now >= job.at + GIVEN_UP_MS).then(|| "the list could not be read for days: please begin anew".to_owned())
 }

@@ -109,8 +109,11 @@ fn check(scenario: &Scenario, job: &Value, here: &str) {
         .iter()
         .filter_map(|row| Some((row["side"].as_str()?, row["code"].as_str()?, row["count"].as_u64()?)))
         .collect();
-    let expected =
-        BTreeSet::from([("only_here", here, 10), ("only_there", "not_in_audience", 10), ("only_there", "no_browser", 680)]);
+    let expected = BTreeSet::from([
+        ("only_here", here, 10),
+        ("only_there", "not_in_audience", 10),
+        ("only_there", "no_browser", 680),
+    ]);
     assert_eq!(explained, expected);
 }
 
@@ -125,11 +128,13 @@ fn a_list_that_nobody_writes_is_read_once_and_the_next_estimate_is_exact() {
     assert_eq!(members_calls(&scenario), 3);
     let told = estimate(&mut scenario, &id)["calls"].as_u64().expect("known by now");
     let before = members_calls(&scenario);
-    check(&scenario, &compare(&mut scenario, &id), "report_only");
+    let again = compare(&mut scenario, &id);
+    check(&scenario, &again, "report_only");
     assert_eq!((told, members_calls(&scenario) - before), (3, 3));
     assert_eq!(changes(&scenario), 0, "nothing was written, and nobody asked about");
     // Nothing is remembered of a list that is not ours: an erasure would wait for its answer.
-    let heads = |(table, key): &&(ports::Table, ports::Key)| *table == ports::Table::Lists && key.sk == format!("list/{OTHER}");
+    let heads =
+        |(table, key): &&(ports::Table, ports::Key)| *table == ports::Table::Lists && key.sk == format!("list/{OTHER}");
     assert_eq!(scenario.driver.sim.lock().tables.keys().filter(heads).count(), 0);
     let notes = |(_, key): &&(ports::Table, ports::Key)| key.pk.contains("/notes/");
     assert_eq!(scenario.driver.sim.lock().tables.keys().filter(notes).count(), 0, "every note is burnt");
@@ -139,8 +144,7 @@ fn a_list_that_nobody_writes_is_read_once_and_the_next_estimate_is_exact() {
 #[test]
 fn a_list_that_another_sync_writes_is_compared_beside_its_writing() {
     let mut scenario = world(2);
-    let (status, other) =
-        scenario.request("POST", "/syncs", &json!({"audience_id": "aam:102", "list": {"id": OTHER}}));
+    let (status, other) = scenario.request("POST", "/syncs", &json!({"audience_id": "aam:102", "list": {"id": OTHER}}));
     assert_eq!(status, 201, "{other}");
     let id = sync(&mut scenario, LIST, "now");
     // Its audience holds ECID 1: its report has counted 701 members.

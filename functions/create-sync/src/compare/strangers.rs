@@ -33,8 +33,12 @@ pub(super) fn sentence(code: &str) -> &'static str {
         "left_audience" => "Was in the audience, and has left it.",
         "not_in_audience" => "Is tied to browsers, and the audience holds none of them.",
         "anonymous" => "Is tied to a browser of the audience, and anonymous: Marketo has told us of no email.",
-        "set_aside" => "Is tied to browsers by nothing but cookies or browsers that are over a cap and count for nobody.",
-        "waiting" => "Is tied to a browser of the audience by something new: the sync counts the person within minutes.",
+        "set_aside" => {
+            "Is tied to browsers by nothing but cookies or browsers that are over a cap and count for nobody."
+        }
+        "waiting" => {
+            "Is tied to a browser of the audience by something new: the sync counts the person within minutes."
+        }
         _ => "We can tie the person to no browser: no page has shown one, and Marketo has stored none.",
     }
 }

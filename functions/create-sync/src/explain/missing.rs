@@ -127,7 +127,8 @@ fn words(subject: &str, link: Link, chain: &Chain) -> (&'static str, String, &'s
             } else {
                 "By the last delivery no followed audience holds the browser."
             };
-            let helps = "A sync of the audience that is meant; or the next delivery, once Adobe has put the browser into it.";
+            let helps =
+                "A sync of the audience that is meant; or the next delivery, once Adobe has put the browser into it.";
             ("not_in_audience", sentence.to_owned(), helps)
         }
         Link::NoMatch => {
@@ -192,8 +193,12 @@ fn helps_in_list(state: &str) -> &'static str {
         "on_hold" => "Nothing: after some minutes the call is made again.",
         "held" => "An operator applies or drops the mass change, on the page of the sync.",
         "kept_out" | "dropped" => "Put the person back (POST /syncs/{id}/put-back).",
-        "refused" => "Whatever the sentence says, in Marketo; tried again after a day, or once something about the person changes.",
-        "gone" => "Nothing, if the person was deleted; if merged, the other person takes their place once Marketo's log tells.",
+        "refused" => {
+            "Whatever the sentence says, in Marketo; tried again after a day, or once something about the person changes."
+        }
+        "gone" => {
+            "Nothing, if the person was deleted; if merged, the other person takes their place once Marketo's log tells."
+        }
         "paused" => "Resume the sync.",
         "report_only" => "A sync that writes the list.",
         _ => "Nothing: the person is in the list.",
