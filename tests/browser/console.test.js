@@ -487,7 +487,7 @@ for (const [width, scheme, language] of [[1_280, "light", "en-GB"], [1_280, "dar
     await look("audience");
     await page.getByRole("button", { name: next }).click();
     await page.locator("main input[role=combobox]").fill(`A list of ${width}`);
-    await page.getByRole("option").waitFor();
+    await page.locator("li[role=option]").waitFor();
     await look("suggestions");
     await until("the preview", async () => /^\d/.test(await page.locator(".preview td").nth(5).innerText()));
     await look("preview");
