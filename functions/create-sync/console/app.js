@@ -52,10 +52,17 @@ const header = () => {
     nav.classList.toggle("open", !open);
   } }, t("base.menu"));
   const user = auth.user();
+  const munchkin = remembered(MUNCHKIN);
+  // Only where there are several, one was ever chosen.
+  const other = () => {
+    remember(MUNCHKIN, "");
+    show();
+  };
   return h("header", { class: "top" },
     h("a", { class: "skip", href: "#main", onclick: (event) => (event.preventDefault(), main.focus()) }, t("base.skip")),
     h("a", { class: "product", href: "#/" }, t("base.product")), menu, nav,
     h("div", { class: "tools" }, choose, h("a", { href: "#/help", "aria-current": here("#/help") ? "page" : null }, t("nav.help")),
+      munchkin && h("button", { type: "button", class: "link", "aria-label": t("base.switch", { id: munchkin }), onclick: other }, munchkin),
       user?.name && h("span", { class: "who" }, user.name, user.role === "viewer" && ` (${t("base.viewer")})`),
       auth.token() && h("button", { type: "button", onclick: () => auth.signOut() }, t("base.sign_out"))));
 };

@@ -162,6 +162,7 @@ fn subscriptions_are_checked_and_chosen() {
     let (status, problem) = world.get("/syncs");
     assert_eq!(status, 400);
     assert!(problem["detail"].as_str().expect("words").contains("munchkin_id"), "{problem}");
+    assert_eq!(problem["munchkin_ids"], json!([MUNCHKIN, "999-ZZZ-999"]), "for a program to choose from");
     assert_eq!(world.get("/syncs?munchkin_id=999-ZZZ-999").0, 200);
     assert_eq!(world.get("/syncs?munchkin_id=111-AAA-111").0, 404);
 }
