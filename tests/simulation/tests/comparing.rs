@@ -144,9 +144,10 @@ fn a_list_that_nobody_writes_is_read_once_and_the_next_estimate_is_exact() {
 #[test]
 fn a_list_that_another_sync_writes_is_compared_beside_its_writing() {
     let mut scenario = world(2);
+    let id = sync(&mut scenario, LIST, "now");
     let (status, other) = scenario.request("POST", "/syncs", &json!({"audience_id": "aam:102", "list": {"id": OTHER}}));
     assert_eq!(status, 201, "{other}");
-    let id = sync(&mut scenario, LIST, "now");
+    scenario.settle().expect("settled");
     // Its audience holds ECID 1: its report has counted 701 members.
     let estimate = estimate(&mut scenario, &id);
     assert_eq!((&estimate["calls"], &estimate["members"]), (&json!(3), &json!(701)), "{estimate}");
