@@ -62,9 +62,7 @@ pub(crate) async fn put(deps: &Deps, munchkin: &MunchkinId, request: &Request) -
 }
 
 fn shown(alerts: &Alerts) -> Value {
-    let hook = |hook: &Webhook| {
-        json!({"form": hook.form, "host": host(&hook.url), "headers": hook.headers.keys().collect::<Vec<_>>()})
-    };
+    let hook = |hook: &Webhook| json!({"form": hook.form, "host": host(&hook.url), "headers": hook.headers.keys().collect::<Vec<_>>()});
     let webhooks: BTreeMap<&String, Value> = alerts.webhooks.iter().map(|(name, one)| (name, hook(one))).collect();
     json!({"webhooks": webhooks, "deviation_percent": alerts.deviation_percent})
 }
@@ -87,9 +85,14 @@ fn read(body: &Value, before: &Alerts) -> Answer<Alerts> {
                 }
             }
         }
-        _ => errors.push(("/webhooks".into(), format!("expected an object: at most {WEBHOOKS} webhooks by their names"))),
+        _ => {
+            errors.push(("/webhooks".into(), format!("expected an object: at most {WEBHOOKS} webhooks by their names")))
+        }
     }
-    match (&body["deviation_percent"], body["deviation_percent"].as_u64().filter(|percent| (1..=1_000).contains(percent))) {
+    match (
+        &body["deviation_percent"],
+        body["deviation_percent"].as_u64().filter(|percent| (1..=1_000).contains(percent)),
+    ) {
         (Value::Null, _) => {}
         (_, Some(percent)) => alerts.deviation_percent = percent,
         _ => errors.push(("/deviation_percent".into(), "expected a whole number from 1 to 1000".into())),
@@ -115,7 +118,8 @@ fn webhook(name: &str, hook: &Value, before: Option<&Webhook>, errors: &mut Vec<
     let url = match (&hook["url"], before) {
         (Value::Null, Some(before)) => before.url.clone(),
         (url, _) => url.as_str().filter(|url| is_url(url)).map(str::to_owned).unwrap_or_else(|| {
-            errors.push((at("/url"), "expected an address that begins with https://, without user name or space".into()));
+            errors
+                .push((at("/url"), "expected an address that begins with https://, without user name or space".into()));
             String::new()
         }),
     };
@@ -132,7 +136,8 @@ fn webhook(name: &str, hook: &Value, before: Option<&Webhook>, errors: &mut Vec<
         (headers, _) => match headers_of(headers) {
             Some(headers) => headers,
             None => {
-                let expected = format!("expected an object of at most {HEADERS} headers with text, other than {}", OWN.join(", "));
+                let expected =
+                    format!("expected an object of at most {HEADERS} headers with text, other than {}", OWN.join(", "));
                 errors.push((at("/headers"), expected));
                 BTreeMap::new()
             }
@@ -157,9 +162,9 @@ fn headers_of(headers: &Value) -> Option<BTreeMap<String, String>> {
         .map(|(name, value)| {
             let name = name.to_ascii_lowercase();
             let is_name = (1..=NAME_BYTES).contains(&name.len()) && name.bytes().all(token) && !OWN.contains(&&*name);
-            let value = value.as_str().filter(|value| {
-                value.len() <= URL_BYTES && value.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
-            })?;
+            let value = value
+                .as_str()
+                .filter(|value| value.len() <= URL_BYTES && value.bytes().all(|b| b.is_ascii_graphic() || b == b' '))?;
             is_name.then(|| (name, value.to_owned()))
         })
         .collect()

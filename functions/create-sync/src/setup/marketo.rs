@@ -336,7 +336,7 @@ fn read_write_asset(check: &Check<'_>) -> Row {
 
 fn quota(check: &Check<'_>, said: &Said, standing: &Standing) -> Row {
     let settings = &check.deps.settings;
-    let Standing { left, ours, others, day_ends, allowance: share, .. } = *standing;
+    let Standing { left, ours, others, day_ends, share, .. } = *standing;
     let (per_day, day_ends) = (settings.quota_per_day, time(day_ends));
     let tried = "asking Marketo how many calls were made today, and by whom";
     let told = said.usage.as_ref().and_then(|usage| usage.as_ref().ok()?.as_ref());

@@ -23,7 +23,10 @@ fn a_webhook_is_kept_and_what_is_secret_in_it_is_not_shown() {
     // What is not said again stays, for it cannot be read back.
     let (status, shown) = world.put("/alerts", &json!({"webhooks": {"team": {"form": "json"}}}));
     assert_eq!(status, 200);
-    assert_eq!(shown["webhooks"]["team"], json!({"form": "json", "host": "hooks.slack.test", "headers": ["authorization"]}));
+    assert_eq!(
+        shown["webhooks"]["team"],
+        json!({"form": "json", "host": "hooks.slack.test", "headers": ["authorization"]})
+    );
     let (_, none) = world.put("/alerts", &json!({}));
     assert_eq!(none["webhooks"], json!({}));
 }

@@ -1,10 +1,10 @@
 //! The control plane over the doubles of Marketo and Adobe.
 
-mod alerts;
 mod access;
+mod alerts;
 mod audit;
-mod console;
 mod compare;
+mod console;
 mod control;
 mod create;
 mod download;

@@ -134,8 +134,8 @@ pub struct Standing {
     pub ours: u64,
     /// Calls of other tools today, as far as Marketo has told.
     pub others: u64,
-    /// Our share of the day, in calls: less than the setting where other tools have used more than theirs.
-    pub allowance: u64,
+    /// Our share of the day, in calls. Where other tools have used more than theirs, less is left than that.
+    pub share: u64,
     /// When the day ends, in ms.
     pub day_ends: u64,
     /// Time between two small writes that the rest of the day affords, in ms.
@@ -427,7 +427,7 @@ pub async fn use_learned_at(deps: &Deps, munchkin: &MunchkinId) -> Step<u64> {
 }
 
 /// Where the day's calls stand.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 pub async fn standing(deps: &Deps, munchkin: &MunchkinId) -> Step<Standing> {
     let now = deps.now();
     let rate = read(deps, munchkin).await?;
@@ -436,7 +436,7 @@ pub async fn standing(deps: &Deps, munchkin: &MunchkinId) -> Step<Standing> {
         left: rate.left(deps).max(0.0) as u64,
         ours: rate.ours(),
         others: rate.others,
-        allowance: rate.allowance(deps) as u64,
+        share: (deps.settings.quota_per_day as f64 * rate.share(deps)) as u64,
         day_ends: rate.day_ends,
         between_writes_ms: between as u64,
         next_write_in_ms: rate.next_write.saturating_sub(now).max(rate.closed_until.saturating_sub(now)),
