@@ -106,8 +106,6 @@ const FILES: usize = 500;
 /// Cursors of streams and of files begin so.
 const STREAM: &str = "s.";
 const FILE: &str = "f.";
-/// Digits of a time in the index of files.
-const TIME_DIGITS: usize = 20;
 
 /// `GET /syncs/{id}/rejects`: first those of streams, then those of files, the newest file first. A page may be short
 /// although there is more: then the link says where it goes on.
@@ -138,11 +136,10 @@ pub(crate) async fn rejects(deps: &Deps, sync: &Sync, request: &Request) -> Answ
         Some(text) => {
             let (line, at) = text.rsplit_once('.').ok_or_else(bad_cursor)?;
             let at: usize = at.parse().map_err(|_| bad_cursor())?;
-            let (time, import) = line.split_once('/').ok_or_else(bad_cursor)?;
-            if time.len() != TIME_DIGITS || !time.bytes().all(|b| b.is_ascii_digit()) {
-                return Err(bad_cursor());
-            }
-            let found: Option<Doc<Import>> = load(deps, Table::Syncs, &import_key(munchkin, import)).await?;
+            let key = Key::new(munchkin.as_str(), format!("{IMPORTS_BY_TIME}{line}"));
+            let place: Doc<ImportLine> = load(deps, Table::Syncs, &key).await?.ok_or_else(bad_cursor)?;
+            let key = import_key(munchkin, &place.value.id);
+            let found: Option<Doc<Import>> = load(deps, Table::Syncs, &key).await?;
             let found = found.map(|found| found.value).filter(|import| named.contains(feed_of(import)));
             rows.extend(found.iter().flat_map(|import| of_file(import, line)).skip(at.saturating_add(1)));
             Some(line.to_owned())

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::limits::HOUR_MS;
 use doubles::marketo;
 use ports::{Outgoing, Queue};
 use rand::SeedableRng as _;
@@ -89,5 +90,68 @@ fn each_run_bears_the_cause_of_what_it_did() {
 
         scenario.stop_taking_out(0);
         assert_eq!(news(&mut scenario, &id, &mut seen), [(json!("by_hand"), 0, 5)], "seed {seed}");
+    }
+}
+
+fn get(scenario: &mut Scenario, path: &str) -> Value {
+    let (status, answer) = scenario.request("GET", path, &Value::Null);
+    assert_eq!(status, 200, "{path}: {answer}");
+    answer
+}
+
+fn deliver(scenario: &mut Scenario, time: u64, ecids: &[u64]) {
+    let people: BTreeSet<u64> = ecids.iter().copied().collect();
+    let inside = BTreeMap::from([(101, people.clone()), (102, people)]);
+    scenario.deliver(BEGIN + time, FileOf { snapshot: true, inside, outside: BTreeMap::new() });
+    scenario.settle().expect("settled");
+}
+
+#[test]
+fn sizes_are_kept_with_each_hours_report_and_a_held_change_is_a_run() {
+    for seed in 0..4 {
+        let mut scenario = world(seed);
+        let id = scenario.create(101, &json!({"id": LIST})).expect("a sync");
+        let body = json!({"audience_id": "aam:102", "list": {"name": "Later"}, "start": "report_only"});
+        let (status, reports) = scenario.request("POST", "/syncs", &body);
+        assert_eq!(status, 201, "{reports}");
+        let reports = reports["id"].as_str().expect("an id").to_owned();
+        deliver(&mut scenario, 1_000, &[1, 2]);
+        scenario.driver.run_for(3 * HOUR_MS);
+        deliver(&mut scenario, 2_000, &[1, 2, 3]);
+        scenario.driver.run_for(HOUR_MS);
+
+        let report = get(&mut scenario, &format!("/syncs/{id}/report"));
+        let sizes = get(&mut scenario, &format!("/syncs/{id}/history"));
+        let sizes = sizes.as_array().expect("rows");
+        let hours: Vec<&str> = sizes.iter().map(|size| &size["at"].as_str().expect("a time")[..13]).collect();
+        assert!(hours.len() >= 2 && hours.is_sorted_by(|a, b| a < b), "seed {seed}: one an hour: {hours:?}");
+        let last = sizes.last().expect("a row");
+        let of = |name: &str| report[name].clone();
+        let wanted = json!({
+            "at": of("as_of"), "browsers": of("audience"), "addressable": of("addressable"), "known": of("known"),
+            "people": of("people"), "in_list": 3, "members": of("members_in_marketo"),
+        });
+        assert_eq!((last, &last["people"]), (&wanted, &json!(3)), "seed {seed}");
+        let only = get(&mut scenario, &format!("/syncs/{reports}/history"));
+        let last = only.as_array().and_then(|rows| rows.last()).expect("a row");
+        assert_eq!((&last["people"], &last["in_list"], &last["members"]), (&json!(3), &Value::Null, &Value::Null));
+        assert_eq!(get(&mut scenario, &format!("/syncs/{reports}/runs")), json!([]));
+
+        let guard = json!({"removals_percent": 0, "removals_at_least": 1});
+        assert_eq!(scenario.request("POST", &format!("/syncs/{id}/guard"), &guard).0, 200);
+        let mut seen = 0;
+        news(&mut scenario, &id, &mut seen);
+        deliver(&mut scenario, 3_000, &[3]);
+        let runs = get(&mut scenario, &format!("/syncs/{id}/runs"));
+        let held = &runs[0];
+        let numbers = ["held", "removed"].map(|name| held[name].clone());
+        assert_eq!((&held["cause"], numbers), (&json!("file"), [json!(2), json!(0)]), "seed {seed}: {runs}");
+        let waits = get(&mut scenario, &format!("/syncs/{id}"))["held"]["id"].clone();
+        let decision = json!({"held": waits, "decision": "apply"});
+        assert_eq!(scenario.request("POST", &format!("/syncs/{id}/held"), &decision).0, 202);
+        scenario.settle().expect("settled");
+        let runs = get(&mut scenario, &format!("/syncs/{id}/runs"));
+        let numbers = ["held", "removed"].map(|name| runs[0][name].clone());
+        assert_eq!((&runs[0]["cause"], numbers), (&json!("by_hand"), [json!(0), json!(2)]), "seed {seed}: {runs}");
     }
 }

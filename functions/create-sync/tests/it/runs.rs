@@ -183,17 +183,25 @@ fn rejected_lines_of_the_feeds_that_name_the_audience_are_shown_page_by_page() {
     let rejects = vec![Reject { line: 1, reason: "older".into() }, Reject { line: 2, reason: "newer".into() }];
     world.store(Table::Syncs, feed_state_key(&munchkin(), "live"), &FeedState { rejects, ..FeedState::default() });
     for (name, feed, at, lines) in
-        [("a", "default", 1, 3), ("b", "other", 2, 2), ("c", "default", 3, 0), ("d", "default", 4, 2)]
+        [("a", "default", 1, 3), ("b", "other", 2, 2), ("c", "default", 3, 0), ("d é/(1).sync", "default", 4, 2)]
     {
         file(&world, name, feed, START + at, lines);
     }
     let (rows, _) = all(&world, &path);
     let reasons: Vec<&str> = rows.iter().map(|row| row["reason"].as_str().expect("a reason")).collect();
-    let wanted = ["newer", "older", "line 1 of d", "line 2 of d", "line 1 of a", "line 2 of a", "line 3 of a"];
+    let wanted = [
+        "newer",
+        "older",
+        "line 1 of d é/(1).sync",
+        "line 2 of d é/(1).sync",
+        "line 1 of a",
+        "line 2 of a",
+        "line 3 of a",
+    ];
     assert_eq!(reasons, wanted);
     assert_eq!(rows[0], json!({"feed": "live", "file": null, "line": 2, "reason": "newer", "at": null}));
     let of_file = json!({
-        "feed": "default", "file": "incoming/default/d", "line": 1, "reason": "line 1 of d", "at": "2026-11-20T00:00:01.004Z",
+        "feed": "default", "file": "incoming/default/d é/(1).sync", "line": 1, "reason": "line 1 of d é/(1).sync", "at": "2026-11-20T00:00:01.004Z",
     });
     assert_eq!(rows[2], of_file);
     for limit in 1..=4 {

@@ -7,6 +7,7 @@ use domain::limits::{DAY_MS, HOUR_MS};
 use domain::{AudienceId, Ecid, MunchkinId};
 use ports::{Due, Expect, Item, Key, Table};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::runs::newest_first;
 use crate::{Deps, Step, doc, load, update};
@@ -563,7 +564,10 @@ pub struct ImportLine {
 /// The key of a line of that index.
 #[must_use]
 pub fn import_line_key(munchkin: &MunchkinId, started_at: u64, id: &str) -> Key {
-    Key::new(munchkin.as_str(), format!("{IMPORTS_BY_TIME}{}/{id}", newest_first(started_at)))
+    // An id holds the name of a file: it may be long, and of any letters.
+    let digest = Sha256::digest(id);
+    let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    Key::new(munchkin.as_str(), format!("{IMPORTS_BY_TIME}{}/{short}", newest_first(started_at)))
 }
 
 /// Writes the line of a file that has just come, before its record.
