@@ -49,10 +49,11 @@ impl Request {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body as a JSON object; an absent body is an empty one.
+    /// The body as a JSON object. An absent body is an empty one, save where it would replace all that stands there.
     pub(crate) fn json(&self) -> Answer<Value> {
         if self.body.is_empty() {
-            return Ok(json!({}));
+            let nothing = Problem::at(400, "", "expected a body: a JSON object, of which `{}` is the shortest");
+            return if self.method == "PUT" { Err(nothing) } else { Ok(json!({})) };
         }
         match serde_json::from_slice::<Value>(&self.body) {
             Ok(value) if value.is_object() => Ok(value),
