@@ -1,23 +1,24 @@
-// Makes the pictures of the README and of the user guide: `node tests/browser/screenshots.js`. They show the running local
-// stack on a small world of its own, in three languages.
+// Makes the pictures of the six steps and of the main pages for the README and the guide, in the three languages:
+// node screenshots.js [folder]. It runs the local stack as the tests do (cargo build -p local first).
 
 import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
-import catalogue from "../../functions/create-sync/console/catalogue.json" with { type: "json" };
 import { startStack, until } from "./stack.js";
 import { MUNCHKIN, ORG } from "./world.js";
 
+const FOLDER = process.argv[2] ?? fileURLToPath(new URL("../../infra/docs/screens/", import.meta.url));
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const OUT = fileURLToPath(new URL("../../infra/docs/screens/", import.meta.url));
 const LANGUAGES = { en: "en-GB", fr: "fr-FR", sv: "sv-SE" };
-const BROWSERS = 60;
-const MATCHED = 41;
+const SIZE = { width: 1_120, height: 760 };
+const BROWSERS = 240;
+const MATCHED = 150;
 
 const people = Array.from({ length: BROWSERS }, (_, n) => ({
   lead: 400_000 + n,
-  email: `shopper-${n}@example.com`,
+  email: n % 10 === 0 ? undefined : `visitor-${n}@example.com`,
   ecid: String(10n ** 37n + 32_452_843n * BigInt(n + 1) ** 9n).padStart(38, "0"),
   token: `_mch-example.test-1700000000000-${40_000 + n}`,
 }));
@@ -30,12 +31,13 @@ const world = {
     ],
     segments: [
       { sid: 101, folderId: 2, name: "Cart abandoners" },
-      { sid: 102, folderId: 2, name: "Seen twice this week" },
-      { sid: 103, folderId: 1, name: "Returning visitors" },
+      { sid: 102, folderId: 2, name: "Returning visitors" },
     ],
   },
-  lists: [{ id: 1001, name: "Webinar guests", members: people.slice(36, 48).map(({ lead }) => lead) }],
-  syncs: [{ audience_id: "aam:101", list: { id: 1001 } }],
+  lists: [{ id: 1001, name: "Webinar guests", members: people.slice(0, 12).map(({ lead }) => lead) }],
+  syncs: [{ audience_id: "aam:102", list: { name: "Returning visitors" } }],
+  delivered: "101,102",
+  at: Date.now() - 3 * 3_600_000,
 };
 
 const stack = await startStack({ org: ORG, munchkin: MUNCHKIN, people, world });
@@ -44,53 +46,44 @@ try {
   for (const { ecid, token } of people.slice(0, MATCHED)) {
     await stack.call("POST", "/matches", { org_id: ORG, ecid, munchkin_id: MUNCHKIN, token });
   }
-  const [sync] = await stack.call("GET", "/syncs");
-  await until("a list that is in step", async () => (await stack.call("GET", "/status")).settled, 300_000);
-  await stack.call("POST", `/syncs/${sync.id}/run`);
-  await until("its report", async () => {
-    const report = await stack.call("GET", `/syncs/${sync.id}/report`).catch(() => null);
-    return report?.people === MATCHED && report.waiting === 0 && (await stack.call("GET", "/status")).settled;
+  const members = MATCHED - people.slice(0, MATCHED).filter(({ email }) => !email).length;
+  await until("the first sync", async () => {
+    const lists = await stack.lists();
+    return lists.find(({ name }) => name === "Returning visitors")?.members.length >= members;
   }, 300_000);
-
   for (const [language, locale] of Object.entries(LANGUAGES)) {
-    const word = (key) => catalogue[key][language];
-    const context = await browser.newContext({ viewport: { width: 960, height: 640 }, locale, colorScheme: "light", reducedMotion: "reduce" });
+    await mkdir(join(FOLDER, language), { recursive: true });
+    const context = await browser.newContext({ viewport: SIZE, locale, reducedMotion: "reduce" });
     const page = await context.newPage();
-    await mkdir(OUT + language, { recursive: true });
-    const shoot = (name, options = {}) => page.screenshot({ path: `${OUT}${language}/${name}.png`, ...options });
-    const heading = (key) => page.getByRole("heading", { level: 1, name: word(key), exact: true }).waitFor();
-
+    const shot = (name, more) => page.screenshot({ path: join(FOLDER, language, `${name}.png`), ...more });
+    const whole = { fullPage: true };
     await page.goto(`${stack.url}/`);
-    await heading("home.title");
-    await page.locator("li.sync").waitFor();
-    await shoot("step-1");
-    await page.getByRole("button", { name: word("home.new"), exact: true }).click();
-    await shoot("step-2");
-    await page.getByRole("link", { name: word("home.sync_from") }).first().click();
-    await heading("step.folder");
-    const shoes = page.getByRole("treeitem", { name: "Shoes" });
-    if (!(await shoes.isVisible())) await page.getByRole("treeitem", { name: "Retail" }).locator(".caret").first().click();
-    await shoes.click();
-    await shoot("step-3");
-    await page.getByRole("button", { name: word("create.next") }).click();
-    await heading("step.audience");
-    await page.getByRole("radio", { name: "Cart abandoners" }).check();
-    await shoot("step-4");
-    await page.getByRole("button", { name: word("create.next") }).click();
-    await heading("step.list");
-    await page.locator("[role=combobox]").fill(`Carts ${language}`);
-    await page.getByRole("option").last().click();
-    await page.locator(".preview table").waitFor({ timeout: 120_000 });
-    const nothing = word("preview.as_of").split("{time}.")[1].trim();
-    await page.getByText(nothing).waitFor({ timeout: 120_000 });
-    await shoot("step-5", { fullPage: true });
-    await page.getByRole("button", { name: word("create.sync"), exact: true }).click();
-    await heading("done.title");
-    await shoot("step-6");
-    await page.goto(`${stack.url}/#/syncs/${sync.id}`);
-    await page.locator("svg").first().waitFor();
-    await page.waitForLoadState("networkidle");
-    await shoot("sync", { fullPage: true });
+    await page.locator("li.sync").first().waitFor();
+    await shot("step-1");
+    await page.locator(".make button").click();
+    await shot("step-2");
+    await page.locator("#new-items a").click();
+    await page.locator("[data-folder='aam:2']").click();
+    await shot("step-3");
+    await page.locator("main button.main").click();
+    await page.locator(".result").first().click();
+    await shot("step-4");
+    await page.locator("main button.main").click();
+    await page.locator("main input[role=combobox]").fill(`Carts ${language}`);
+    await page.locator("li[role=option]").last().click();
+    await until("the preview", async () => /^\d/.test(await page.locator(".preview td").nth(5).innerText()));
+    await shot("step-5", whole);
+    await page.locator("main button.main").click();
+    await page.locator("main a.main").waitFor();
+    await shot("step-6");
+    await page.locator("main a.main").click();
+    await page.locator("[data-stage=members]").waitFor();
+    await shot("sync", whole);
+    for (const name of ["explain", "setup", "settings", "feeds", "audit"]) {
+      await page.goto(`${stack.url}/#/${name}`);
+      await until("the page", () => page.evaluate(() => document.querySelector("main h1") && !document.querySelector("[aria-busy=true]")));
+      await shot(name);
+    }
     await context.close();
   }
 } finally {

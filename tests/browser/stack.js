@@ -32,11 +32,12 @@ const ONE_SYNC = {
   lists: [],
   syncs: [{ audience_id: "aam:101", list: { name: "Seen in a browser" } }],
   delivered: "101",
+  at: 1_793_491_200_000,
 };
 
 /**
  * Starts the stack; `people` are in its audience, and Marketo knows them by their tokens. `world`: another library, other
- * lists, other syncs, other audiences that are delivered, with a comma between them.
+ * lists, other syncs, other audiences that are delivered (with a comma between them), and when (ms).
  */
 export async function startStack({ org, munchkin, people, world = ONE_SYNC }) {
   const program = join(TARGET, "debug", "local");
@@ -56,7 +57,7 @@ export async function startStack({ org, munchkin, people, world = ONE_SYNC }) {
   });
   await put("matches.jsonl", "");
   await put("syncs.json", world.syncs);
-  await put("incoming/S3_1234_20914_Browser_full_1793491200000.sync", people.map(({ ecid }) => `${ecid}\t${world.delivered}\t\n`).join(""));
+  await put(`incoming/S3_1234_20914_Browser_full_${world.at ?? ONE_SYNC.at}.sync`, people.map(({ ecid }) => `${ecid}\t${world.delivered}\t\n`).join(""));
 
   const child = spawn(program, ["--data", folder, "--fresh", "--port", "0"], { cwd: ROOT });
   let output = "";

@@ -33,8 +33,8 @@ const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 /** What the modules ask for: whole keys, and templates such as status.${…} as patterns. */
 const asked = [];
 for (const [name, source] of sources) {
-  for (const [, how, quoted] of source.matchAll(/(?<![.\w])(t|has|either)\(\s*"([^"]+)"/g)) asked.push({ name, how, key: quoted });
-  for (const [, how, template] of source.matchAll(/(?<![.\w])(t|has|either)\(\s*`([^`]+)`/g)) {
+  for (const [, how, quoted] of source.matchAll(/(?<![.\w])(t|has)\(\s*"([^"]+)"/g)) asked.push({ name, how, key: quoted });
+  for (const [, how, template] of source.matchAll(/(?<![.\w])(t|has)\(\s*`([^`]+)`/g)) {
     const pattern = template.split(/\$\{[^}]*\}/).map(escaped).join("[^#]+");
     asked.push({ name, how, key: template, pattern: new RegExp(`^${pattern}$`) });
   }

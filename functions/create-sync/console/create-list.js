@@ -7,6 +7,7 @@ import { read, same } from "./destination.js";
 import { field, h, number, poll, problem, say, unique } from "./dom.js";
 import { previewCard } from "./preview.js";
 import { words as setupWords } from "./setup.js";
+import { words } from "./setup.js";
 import { at, door } from "./steps.js";
 import { remember, remembered, t } from "./words.js";
 

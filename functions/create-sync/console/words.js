@@ -66,6 +66,3 @@ export const t = (key, params = {}) => {
   if (text === undefined) return key;
   return text.replace(/\{(\w+)\}/g, (all, name) => (name in params ? shown(params[name]) : all));
 };
-
-/** The string of a key, or else a sentence of the API, which is English. */
-export const either = (key, sentence, params) => (has(key, params) ? t(key, params) : (sentence ?? ""));
