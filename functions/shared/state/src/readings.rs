@@ -97,14 +97,16 @@ pub async fn save(deps: &Deps, munchkin: &MunchkinId, job: &MembersJob, rev: Opt
     Ok(deps.ports.tables.put(Table::Syncs, item, rev.map_or(Expect::Absent, Expect::Rev)).await?)
 }
 
-/// Somebody waits for a reading that was asked for so long ago (ms) and has not begun: its note may never have been left.
+/// Somebody waits for a reading that was asked for so long ago (ms) and has not begun: its note may never have been left. Each
+/// further note waits as long as all before it, so that they stay a handful.
 const UNHEARD_MS: u64 = 15 * 60_000;
 
 /// Leaves the note of a reading once more where it may have been lost with whoever asked.
 pub async fn remind(deps: &Deps, munchkin: &MunchkinId, mut job: Doc<MembersJob>) -> Step<()> {
     let (now, value) = (deps.now(), &mut job.value);
     let begun = value.reading.is_some() || value.is_over();
-    if begun || now < value.noted_at + deps.settings.scaled(UNHEARD_MS) {
+    let wait = deps.settings.scaled(UNHEARD_MS).max(value.noted_at - value.asked_at);
+    if begun || now < value.noted_at + wait {
         return Ok(());
     }
     value.noted_at = now;
