@@ -125,7 +125,7 @@ export const answers = () => ({
   "GET /tag": { file: "tag/0.js", integrity: "sha384-0", snippet: '<script async src="https://collect.example.com/tag/0.js"></script>' },
   "GET /audit": audit,
   "GET /alerts": {
-    webhooks: { team: { form: "slack", host: "hooks.example.com", headers: ["authorization"] } },
+    webhooks: { team: { form: "slack", host: "hooks-1.example.com", headers: ["authorization"] } },
     deviation_percent: 20,
     incidents: [{ id: "i1", kind: "feed_late", subject: "default", sentence: "The feed is late.", values: {}, since: AT, ended_at: null, not_told_yet: [] }],
   },

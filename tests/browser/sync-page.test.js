@@ -30,6 +30,7 @@ const WORLD = {
   library: { folders: [{ folderId: 1, parentFolderId: 0, name: "Retail" }], segments: [{ sid: 101, folderId: 1, name: OWN }] },
   lists: [{ id: 1001, name: OTHER, members: [200_000, 200_001, 200_002] }],
   syncs: [{ audience_id: "aam:101", list: { name: OWN } }],
+  delivered: "101",
 };
 
 let browser, stack, id;
@@ -458,7 +459,7 @@ test("webhooks are added and removed without their secrets, and incidents are sh
     : body;
   const { page, asked } = await open(t, "#/settings", { answers });
   const alerts = page.locator(".alerts");
-  assert.match(await alerts.innerText(), /team\s+Slack\s+hooks\.example\.com\s+authorization/);
+  assert.match(await alerts.innerText(), /team\s+Slack\s+hooks-1\.example\.com\s+authorization/);
   assert.match(await alerts.innerText(), /a feed is late\s+✕ lasts/);
   await alerts.getByText("Add a webhook").first().click();
   await alerts.getByLabel("Name").fill("ops");
