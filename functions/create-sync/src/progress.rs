@@ -1,7 +1,7 @@
 //! How far a sync is, and when its list will be as it should be.
 //!
 //! Three things determine the time of a first load. Look-ups go one after the other, 300 cookies a call, at the pace at
-//! which they went in the last 20 seconds, and no faster than our share of the window and of the day allows. Additions go
+//! which they went since the last pass, and no faster than our share of the window and of the day allows. Additions go
 //! several at a time beside them, in stages of ten minutes; so behind the last look-up there is a pass, and what the last
 //! stage found. And what does not fill a call waits until its calls are due. Where one of these is not known the estimate
 //! is not, either.
@@ -25,10 +25,13 @@ use crate::view::Seen;
 /// People, or cookies, of a call.
 #[expect(clippy::cast_precision_loss)]
 const FULL: f64 = MARKETO_BATCH as f64;
-/// Look-ups a second where none was made in the last window: each waits for Marketo and writes down 300 answers. Ours.
+/// Look-ups a second while too few were made to tell: each waits for Marketo and writes down 300 answers. Ours.
 const LOOK_UPS_PER_SECOND: f64 = 1.5;
-/// Cookies that were asked about from which others are judged, at least. Ours.
+/// Cookies of each partition that are looked at to judge others by them, and fewest that tell. Ours.
 const SAMPLE: usize = 30;
+/// Calls, and time in ms, from which a pace is judged, at least. Ours.
+const MEASURED_CALLS: u64 = 5;
+const MEASURED_MS: u64 = 10_000;
 /// While many tokens wait for a look-up the audiences are told this often, in seconds (`scheduled-incremental-sync`).
 const STAGE_SECONDS: f64 = 600.0;
 /// A few tokens that a pass saw are asked about within this time, in ms: those that wait later are others. Ours.
@@ -133,6 +136,8 @@ struct Asking {
     waiting: Waiting,
     /// Look-ups a second.
     pace: f64,
+    /// Calls of any kind a second, where the window is what bounds them.
+    window: f64,
     /// Calls that an addition of 300 people takes.
     calls_each: f64,
     /// Part of the cookies that are known people's.
@@ -141,6 +146,7 @@ struct Asking {
     beside_others: bool,
 }
 
+#[expect(clippy::cast_precision_loss)]
 async fn asking(deps: &Deps, seen: &Seen, head: &Head, want: &Want, outlook: &Outlook) -> Step<Option<Asking>> {
     let munchkin = &seen.sync.munchkin;
     let Some(waiting) = head.waiting.clone().filter(|waiting| waiting.tokens > 0) else { return Ok(None) };
@@ -148,7 +154,6 @@ async fn asking(deps: &Deps, seen: &Seen, head: &Head, want: &Want, outlook: &Ou
         load(deps, Table::Syncs, &identity_key(munchkin)).await?.map(|head| head.value);
     let identity = identity.unwrap_or_default();
     let crowded = identity.told_at != 0;
-    // Where it was the first, nobody was asked about before its end.
     let since = deps.now().saturating_sub(waiting.as_of + waiting.took_ms);
     if !crowded && (identity.calm_at >= waiting.as_of || since > deps.settings.scaled(SOON_MS)) {
         return Ok(None);
@@ -157,14 +162,24 @@ async fn asking(deps: &Deps, seen: &Seen, head: &Head, want: &Want, outlook: &Ou
     if due == 0 {
         return Ok(None);
     }
-    let pace = outlook.look_ups_per_second.unwrap_or_else(|| outlook.per_second.min(LOOK_UPS_PER_SECOND));
+    // At midnight both begin anew.
+    let made = |now: u64, then: u64| now.checked_sub(then).unwrap_or(now);
+    let look_ups = made(outlook.look_ups_today, waiting.look_ups);
+    // As they went since the last pass, once they tell.
+    let measured = |calls: u64| {
+        let enough = calls >= MEASURED_CALLS && since >= MEASURED_MS;
+        enough.then(|| (calls as f64 * 1_000.0 / since as f64).min(outlook.per_second))
+    };
+    let alone = outlook.per_second.min(LOOK_UPS_PER_SECOND);
+    let all = measured(made(outlook.calls_today, waiting.calls)).filter(|_| outlook.per_second < LOOK_UPS_PER_SECOND);
     Ok(Some(Asking {
-        left: left(&waiting, due, since, pace),
+        left: left(&waiting, due, look_ups),
         beside_others: crowded && others(deps, munchkin, &seen.sync.audience, &identity).await? * 2 > waiting.tokens,
         calls_each: calls_each(&seen.sync),
         share: share(deps, munchkin, &waiting, want).await?,
         waiting,
-        pace,
+        pace: measured(look_ups).unwrap_or(alone),
+        window: all.unwrap_or(outlook.per_second),
     }))
 }
 
@@ -176,27 +191,28 @@ async fn share(deps: &Deps, munchkin: &MunchkinId, waiting: &Waiting, want: &Wan
     if asked >= MARKETO_BATCH as u64 {
         return Ok((want.report.counts.people as f64 / asked as f64).min(1.0));
     }
-    let (tables, shard) = (&deps.ports.tables, token_shard(munchkin, 0));
-    let page = tables.query(Table::Identity, &shard, "", None, MARKETO_BATCH, Read::Eventual).await?;
     let (mut asked, mut known) = (0, 0);
-    for item in page.items {
-        let token = doc::read::<TokenRecord>(item)?.value;
-        if token.asked_at.is_some_and(|at| at >= waiting.as_of) {
-            asked += 1;
-            known += usize::from(token.person().is_some());
+    for shard in 0..SHARDS {
+        let (tables, shard) = (&deps.ports.tables, token_shard(munchkin, shard));
+        for item in tables.query(Table::Identity, &shard, "", None, SAMPLE, Read::Eventual).await?.items {
+            let token = doc::read::<TokenRecord>(item)?.value;
+            if token.asked_at.is_some_and(|at| at >= waiting.as_of) {
+                asked += 1;
+                known += usize::from(token.person().is_some());
+            }
         }
     }
     Ok(if asked < SAMPLE { 0.5 } else { known as f64 / asked as f64 })
 }
 
 /// Cookies that are left: what the index shows where it shows fewer than a call takes, else what the last pass saw, less
-/// what was asked about since.
+/// what the look-ups since have asked about.
 #[expect(clippy::cast_precision_loss)]
-fn left(waiting: &Waiting, due: usize, since_ms: u64, pace: f64) -> f64 {
+fn left(waiting: &Waiting, due: usize, look_ups: u64) -> f64 {
     if due < MARKETO_BATCH {
         return due as f64;
     }
-    (waiting.tokens as f64 - since_ms as f64 / 1_000.0 * pace * FULL).max(FULL)
+    (waiting.tokens as f64 - look_ups as f64 * FULL).max(FULL)
 }
 
 /// Cookies of other audiences that wait, too.
@@ -239,7 +255,8 @@ impl Asking {
         // Of those who were asked about since the last pass nobody has been told yet.
         let all = look_ups + additions(waiting) + writing.map_or(0.0, |writing| writing.calls(writing.add));
         let stage = (self.pace * STAGE_SECONDS * FULL).min(waiting);
-        let one_by_one = look_ups / self.pace + additions(stage) / outlook.per_second;
+        let outlook = Outlook { per_second: self.window, ..*outlook };
+        let one_by_one = look_ups / self.pace + additions(stage) / self.window;
         Some(outlook.seconds(all)?.max(one_by_one) + took_ms as f64 / 1_000.0 + RINGS_SECONDS)
     }
 }

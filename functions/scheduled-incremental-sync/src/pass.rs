@@ -14,6 +14,7 @@ use futures::FutureExt as _;
 use ports::{Failure, Item, Read, Table};
 use state::audience::{Head, Members, Pass, Waiting, head_key, read_base};
 use state::bell::{BellKey, Next};
+use state::budget::outlook;
 use state::identity::{SHARDS, lead_shard, token_shard};
 use state::lists::{AudienceReport, Want, want_key, write_leads};
 use state::{Deps, Doc, Step, bell, doc, load, save, update};
@@ -321,8 +322,15 @@ pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
     let applied = finish(deps, munchkin, audience, &pass, &found).await?;
     head.value.pass_done = pass.number;
     head.value.pass = None;
-    let took_ms = deps.now().saturating_sub(pass.as_of);
-    head.value.waiting = Some(Waiting { as_of: pass.as_of, tokens: found.to_look_up, of: found.inside, took_ms });
+    let calls = outlook(deps, munchkin).await?;
+    head.value.waiting = Some(Waiting {
+        as_of: pass.as_of,
+        tokens: found.to_look_up,
+        of: found.inside,
+        took_ms: deps.now().saturating_sub(pass.as_of),
+        look_ups: calls.look_ups_today,
+        calls: calls.calls_today,
+    });
     checkpoint(deps, munchkin, audience, &mut head).await?;
     // Not before: whoever dies between publishing and here publishes again, from what this pass has read, and without
     // these rows what they say would be lost.

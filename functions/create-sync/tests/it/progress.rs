@@ -5,7 +5,7 @@ use ports::Table;
 use serde_json::{Value, json};
 use state::audience::{Head, Waiting, head_key};
 use state::bell::BellKey;
-use state::budget::{Pushback, push_back};
+use state::budget::{Permit, Purpose, Pushback, permit, push_back};
 use state::identity::save_token;
 use state::lists::OpenList;
 use state::syncs::{IdentityHead, identity_key};
@@ -108,7 +108,7 @@ fn cookies_that_wait_for_a_look_up_are_a_step_while_they_wait() {
     world.want(101, &[], 1);
     written(&world, set([]));
     world.handled(BellKey::list(&munchkin(), 1001));
-    let waiting = |tokens| Some(Waiting { as_of: START, tokens, of: 4_000, took_ms: 0 });
+    let waiting = |tokens| Some(Waiting { as_of: START, tokens, of: 4_000, took_ms: 0, look_ups: 0, calls: 0 });
     let head = |waiting: Option<Waiting>| {
         let mut head = Head::new(AudienceId::aam(101), START);
         (head.pass_wanted, head.pass_done, head.waiting) = (1, 1, waiting);
@@ -131,7 +131,10 @@ fn cookies_that_wait_for_a_look_up_are_a_step_while_they_wait() {
     // Ten look-ups at one and a half a second, and the rings; nobody of the first thousand was known.
     assert_eq!(shown["estimate_seconds"], 9, "{shown}");
     world.wait(2_000);
-    assert_eq!(progress(&world, &id)["done"], 1_900);
+    let permit = block_on(permit(&world.deps, &munchkin(), Purpose::LookUp, 3)).expect("a permit");
+    assert_eq!(permit, Permit::Go(3));
+    let shown = progress(&world, &id);
+    assert_eq!((&shown["done"], &shown["estimate_seconds"]), (&json!(1_900), &json!(7)), "{shown}");
     // The crowd is over, and those that wait are others.
     let calm = IdentityHead { v: 1, calm_at: START + 1, ..IdentityHead::default() };
     world.store(Table::Syncs, identity_key(&munchkin()), &calm);

@@ -59,6 +59,10 @@ pub struct Waiting {
     pub of: u64,
     /// How long the pass took, in ms.
     pub took_ms: u64,
+    /// Look-ups of the day when it ended.
+    pub look_ups: u64,
+    /// Look-ups and calls that change lists, of the day when it ended.
+    pub calls: u64,
 }
 
 /// A full delivery that does not name an audience which its feed named before. It says nothing about the members: the

@@ -26,8 +26,10 @@ pub struct Outlook {
     pub closed_until: u64,
     /// Calls a second that the rolling window allows us, as Marketo's answers have left it.
     pub per_second: f64,
-    /// Look-ups a second, as they followed one another within the last window; `None`: there were fewer than two.
-    pub look_ups_per_second: Option<f64>,
+    /// Look-ups today.
+    pub look_ups_today: u64,
+    /// Look-ups and calls that change lists, today.
+    pub calls_today: u64,
     /// The first moment at which the day allows a look-up, in ms; now, or later.
     pub look_up_at: u64,
     /// The same of a change of a list.
@@ -44,12 +46,6 @@ pub async fn outlook(deps: &Deps, munchkin: &MunchkinId) -> Step<Outlook> {
     let seconds = windows(deps) as f64 / 1_000.0;
     let share = WINDOW_CALLS * rate.share(deps);
     let per_second = rate.window.unwrap_or(share).min(share).max(1.0) / seconds;
-    let looks: Vec<u64> = rate.sends.iter().filter(|(_, of)| *of == Purpose::LookUp).map(|(at, _)| *at).collect();
-    let looking = match looks.as_slice() {
-        // Several at one moment are no pace.
-        [first, .., last] if first < last => Some((looks.len() - 1) as f64 * 1_000.0 / (last - first) as f64),
-        _ => None,
-    };
     let open = |rate: &Rate, purpose| rate.day_allows(deps, purpose, now).max(rate.closed_until).max(now);
     Ok(Outlook {
         now,
@@ -59,7 +55,8 @@ pub async fn outlook(deps: &Deps, munchkin: &MunchkinId) -> Step<Outlook> {
         day_ends: rate.day_ends,
         closed_until: rate.closed_until.max(now),
         per_second,
-        look_ups_per_second: looking.map(|pace| pace.min(per_second)),
+        look_ups_today: rate.used[Purpose::LookUp as usize],
+        calls_today: [Purpose::LookUp, Purpose::Write, Purpose::Bulk].iter().map(|of| rate.used[*of as usize]).sum(),
         look_up_at: open(&rate, Purpose::LookUp),
         write_at: open(&rate, Purpose::Write),
         next_write_in_ms: rate.next_write.saturating_sub(now),
@@ -112,7 +109,8 @@ mod tests {
             day_ends: 36_000_000,
             closed_until: 0,
             per_second: 2.0,
-            look_ups_per_second: None,
+            look_ups_today: 0,
+            calls_today: 0,
             look_up_at: 0,
             write_at: 0,
             next_write_in_ms: 0,
