@@ -171,15 +171,21 @@ async fn asking(deps: &Deps, seen: &Seen, head: &Head, want: &Want, outlook: &Ou
         enough.then(|| (calls as f64 * 1_000.0 / since as f64).min(outlook.per_second))
     };
     let alone = outlook.per_second.min(LOOK_UPS_PER_SECOND);
-    let all = measured(made(outlook.calls_today, waiting.calls)).filter(|_| outlook.per_second < LOOK_UPS_PER_SECOND);
+    let together = measured(made(outlook.calls_today, waiting.calls));
+    // While additions take places of the window, look-ups are slower than they will be.
+    let pace = match (measured(look_ups), together) {
+        (Some(look_ups), Some(together)) => look_ups.max(together.min(alone)),
+        _ => alone,
+    };
+    let window = together.filter(|_| outlook.per_second < LOOK_UPS_PER_SECOND).unwrap_or(outlook.per_second);
     Ok(Some(Asking {
         left: left(&waiting, due, look_ups),
         beside_others: crowded && others(deps, munchkin, &seen.sync.audience, &identity).await? * 2 > waiting.tokens,
         calls_each: calls_each(&seen.sync),
         share: share(deps, munchkin, &waiting, want).await?,
         waiting,
-        pace: measured(look_ups).unwrap_or(alone),
-        window: all.unwrap_or(outlook.per_second),
+        pace,
+        window,
     }))
 }
 
