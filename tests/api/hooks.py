@@ -60,6 +60,9 @@ def before_call(context, case, kwargs):
     case.body = same_instance(case.body)
     if isinstance(case.query, dict):
         case.query = same_instance(case.query)
+    # A wrong request stays as wrong as it was meant to be.
+    if case.meta and case.meta.generation.mode.is_negative:
+        return
     parameters = case.path_parameters
     if isinstance(parameters, dict) and "id" in parameters and chance.random() < 0.7:
         for prefix, ids in known.items():
