@@ -27,7 +27,7 @@ const OWN: [&str; 5] = ["host", "content-length", "content-type", "transfer-enco
 pub(crate) async fn get(deps: &Deps, munchkin: &MunchkinId) -> Answer<Value> {
     let mut body = shown(&alerts(deps, munchkin).await?);
     let mut found: Vec<_> = incidents(deps, munchkin).await?.into_iter().map(|found| found.value).collect();
-    found.sort_by(|a, b| (b.ended_at.is_none(), b.since).cmp(&(a.ended_at.is_none(), a.since)));
+    found.sort_by_key(|incident| std::cmp::Reverse((incident.ended_at.is_none(), incident.since)));
     let rows = found.iter().map(|incident| {
         json!({
             "id": incident.id,
