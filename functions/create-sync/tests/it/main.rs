@@ -5,6 +5,7 @@ mod alerts;
 mod audit;
 mod compare;
 mod console;
+mod contract;
 mod control;
 mod create;
 mod download;

@@ -436,7 +436,10 @@ impl World {
             caller: Some(Caller::local()),
             sign_in: None,
         };
-        block_on(handle(&self.deps, request, self.deps.now() + 30_000))
+        let asked = (request.method.clone(), request.path.clone());
+        let response = block_on(handle(&self.deps, request, self.deps.now() + 30_000));
+        crate::contract::check(&asked.0, &asked.1, &response);
+        response
     }
 
     fn json(response: &Response) -> (u16, Value) {
