@@ -130,8 +130,9 @@ const comeBack = async (query) => {
 /** Says why nobody is signed in, with a way to try (again), and stays there. */
 const stay = (key, params, leave) => {
   const again = h("button", { type: "button", class: "main", onclick: () => attempt(leave ?? signIn) }, t(leave ? "base.sign_out" : "auth.sign_in"));
-  document.querySelector("main").replaceChildren(
-    h("div", null, h("h1", null, t("auth.title")), h("p", { role: "status" }, t(key, params)), h("p", null, again)),
+  // The frame round the pages comes once somebody is there.
+  document.body.replaceChildren(
+    h("main", { id: "main" }, h("h1", null, t("auth.title")), h("p", { role: "status" }, t(key, params)), h("p", null, again)),
   );
   document.title = `${t("auth.title")} · ${t("base.product")}`;
   return new Promise(() => {});
