@@ -21,7 +21,7 @@ pub(crate) fn ports(marketo: Credentials) -> anyhow::Result<Ports> {
         objects: memory.clone(),
         queues: memory.clone(),
         http: Arc::new(aws::ReqwestHttp::new()?),
-            bus: Arc::new(ports::NoBus),
+        bus: Arc::new(ports::NoBus),
         secrets: memory,
         clock: Arc::new(aws::SystemClock),
         random: Arc::new(aws::SystemRandom),

@@ -147,7 +147,7 @@ pub fn world(
         objects: outside.clone(),
         queues: outside.clone(),
         http: outside.clone(),
-            bus: Arc::new(ports::NoBus),
+        bus: Arc::new(ports::NoBus),
         secrets: outside.clone(),
         clock: outside.clone(),
         random: outside.clone(),
