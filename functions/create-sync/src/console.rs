@@ -31,17 +31,20 @@ struct Sent {
 }
 
 macro_rules! files {
-    ($($name:literal),* $(,)?) => {
-        [$(File {
-            name: $name,
-            bytes: include_bytes!(concat!("../console/", $name)),
-            sent: OnceLock::new(),
-        }),*]
+    ($($name:literal),* $(,)?; $($guide:literal),* $(,)?) => {
+        [
+            $(File { name: $name, bytes: include_bytes!(concat!("../console/", $name)), sent: OnceLock::new() },)*
+            $(File {
+                name: $guide,
+                bytes: include_bytes!(concat!("../../../infra/docs/", $guide)),
+                sent: OnceLock::new(),
+            },)*
+        ]
     };
 }
 
-/// All of them; a test compares them with the folder.
-static FILES: [File; 31] = files![
+/// All of them, and the user guide; a test compares them with the folder.
+static FILES: [File; 34] = files![
     "alerts.js",
     "api.js",
     "app.js",
@@ -72,7 +75,10 @@ static FILES: [File; 31] = files![
     "style.css",
     "sync.js",
     "tree.js",
-    "words.js",
+    "words.js";
+    "guide.en.md",
+    "guide.fr.md",
+    "guide.sv.md",
 ];
 
 impl File {
@@ -82,6 +88,8 @@ impl File {
             Some("css") => "text/css; charset=utf-8",
             Some("js") => "text/javascript; charset=utf-8",
             Some("json") => "application/json",
+            // Readable as it is.
+            Some("md") => "text/plain; charset=utf-8",
             _ => "application/octet-stream",
         }
     }

@@ -26,7 +26,7 @@ fn every_file_of_the_console_is_served_as_it_is() {
         let path = format!("/console/{name}");
         let plain = world.ask("GET", &path, &[], b"");
         assert_eq!(plain.status, 200, "{name} is not among the files of console.rs");
-        assert_eq!(plain.body, bytes, "{name}");
+        assert!(plain.body == bytes, "{name} is served otherwise");
         let expected = match name.rsplit_once('.').expect("an ending").1 {
             "html" => "text/html; charset=utf-8",
             "css" => "text/css; charset=utf-8",
@@ -83,4 +83,15 @@ fn what_a_browser_has_is_not_sent_again() {
     assert_eq!(ask(&[("accept-encoding", "gzip"), ("if-none-match", "\"other\"")]).status, 200);
     let refused = ask(&[("accept-encoding", "gzip;q=0, identity")]);
     assert_eq!(header(&refused, "content-encoding"), "");
+}
+
+#[test]
+fn the_user_guide_is_served_in_three_languages() {
+    let world = World::bare();
+    for (language, words) in [("en", "# User guide"), ("fr", "# Guide de l'utilisateur"), ("sv", "# Användarhandbok")]
+    {
+        let answer = world.ask("GET", &format!("/console/guide.{language}.md"), &[], b"");
+        assert_eq!((answer.status, answer.content_type), (200, "text/plain; charset=utf-8"));
+        assert!(String::from_utf8(answer.body).expect("text").starts_with(words), "{language}");
+    }
 }
