@@ -1,6 +1,7 @@
 //! Whom to tell that something is wrong, and what is wrong at present. `scheduled-incremental-sync` looks for it and tells.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use domain::MunchkinId;
 use ports::Table;
@@ -47,11 +48,12 @@ pub(crate) async fn get(deps: &Deps, munchkin: &MunchkinId) -> Answer<Value> {
 /// `PUT /alerts`. A webhook whose address or headers are left out keeps those that it has, for they are never shown again.
 pub(crate) async fn put(deps: &Deps, munchkin: &MunchkinId, request: &Request) -> Answer<Value> {
     let body = request.json()?;
+    let local = request.sign_in.is_none();
     let kept = update(
         deps,
         Table::Syncs,
         &alerts_key(munchkin),
-        |found: Option<Alerts>| match read(&body, &found.unwrap_or_default()) {
+        |found: Option<Alerts>| match read(&body, &found.unwrap_or_default(), local) {
             Ok(alerts) => Ok((Some(alerts.clone()), Ok(alerts))),
             Err(problem) => Ok((None, Err(problem))),
         },
@@ -73,14 +75,14 @@ fn host(url: &str) -> &str {
     rest.split(['/', '?', '#']).next().unwrap_or_default()
 }
 
-fn read(body: &Value, before: &Alerts) -> Answer<Alerts> {
+fn read(body: &Value, before: &Alerts, local: bool) -> Answer<Alerts> {
     let mut errors = unknown(body, &["webhooks", "deviation_percent"], "");
     let mut alerts = Alerts { v: 1, webhooks: BTreeMap::new(), deviation_percent: DEVIATION_PERCENT };
     match &body["webhooks"] {
         Value::Null => {}
         Value::Object(hooks) if hooks.len() <= WEBHOOKS => {
             for (name, hook) in hooks {
-                if let Some(hook) = webhook(name, hook, before.webhooks.get(name), &mut errors) {
+                if let Some(hook) = webhook(name, hook, before.webhooks.get(name), local, &mut errors) {
                     alerts.webhooks.insert(name.clone(), hook);
                 }
             }
@@ -100,7 +102,13 @@ fn read(body: &Value, before: &Alerts) -> Answer<Alerts> {
     if errors.is_empty() { Ok(alerts) } else { Err(Problem::fields(errors)) }
 }
 
-fn webhook(name: &str, hook: &Value, before: Option<&Webhook>, errors: &mut Vec<(String, String)>) -> Option<Webhook> {
+fn webhook(
+    name: &str,
+    hook: &Value,
+    before: Option<&Webhook>,
+    local: bool,
+    errors: &mut Vec<(String, String)>,
+) -> Option<Webhook> {
     let at = |field: &str| format!("/webhooks/{name}{field}");
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     // "bus" is the event bus.
@@ -117,9 +125,11 @@ fn webhook(name: &str, hook: &Value, before: Option<&Webhook>, errors: &mut Vec<
     errors.extend(unknown(hook, &["url", "form", "headers"], &at("")));
     let url = match (&hook["url"], before) {
         (Value::Null, Some(before)) => before.url.clone(),
-        (url, _) => url.as_str().filter(|url| is_url(url)).map(str::to_owned).unwrap_or_else(|| {
-            errors
-                .push((at("/url"), "expected an address that begins with https://, without user name or space".into()));
+        (url, _) => url.as_str().filter(|url| is_url(url, local)).map(str::to_owned).unwrap_or_else(|| {
+            errors.push((
+                at("/url"),
+                "expected a public address that begins with https://, without user name or space".into(),
+            ));
             String::new()
         }),
     };
@@ -131,8 +141,13 @@ fn webhook(name: &str, hook: &Value, before: Option<&Webhook>, errors: &mut Vec<
         }),
     };
     let headers = match (&hook["headers"], before) {
-        (Value::Null, Some(before)) => before.headers.clone(),
-        (Value::Null, None) => BTreeMap::new(),
+        // What is secret goes to the host that it was said for, and to no other.
+        (Value::Null, Some(before)) if origin(&before.url) == origin(&url) => before.headers.clone(),
+        (Value::Null, Some(before)) if !before.headers.is_empty() => {
+            errors.push((at("/headers"), "expected the headers once more: they were said for another host".into()));
+            BTreeMap::new()
+        }
+        (Value::Null, _) => BTreeMap::new(),
         (headers, _) => match headers_of(headers) {
             Some(headers) => headers,
             None => {
@@ -146,12 +161,30 @@ fn webhook(name: &str, hook: &Value, before: Option<&Webhook>, errors: &mut Vec<
     (errors.len() == wrong).then_some(Webhook { url, form, headers })
 }
 
-/// What goes over the network is encrypted; on the same machine it need not be.
-fn is_url(url: &str) -> bool {
-    let near = ["http://127.0.0.1:", "http://127.0.0.1/", "http://localhost:", "http://localhost/"];
+/// Scheme, host and port of an address.
+fn origin(url: &str) -> (bool, &str) {
+    (url.starts_with("https://"), host(url))
+}
+
+/// An address in the open: encrypted, and not of a network that only the function sees. On a machine whose ports nobody else
+/// reaches (`local`) its own ones may be called, too.
+fn is_url(url: &str, local: bool) -> bool {
     let plain = url.len() <= URL_BYTES && url.bytes().all(|b| b.is_ascii_graphic());
-    let known = url.starts_with("https://") || near.iter().any(|near| url.starts_with(near));
-    plain && known && !host(url).is_empty() && !host(url).contains('@')
+    let host = host(url);
+    if !plain || host.is_empty() || host.contains('@') {
+        return false;
+    }
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let inside = name == "localhost"
+        || name.parse::<Ipv4Addr>().is_ok_and(|ip| {
+            ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified() || ip.is_broadcast()
+        })
+        // A public webhook has a name; of IPv6 addresses too many forms mean the same.
+        || name.parse::<Ipv6Addr>().is_ok();
+    if inside { local && url.starts_with("http://") } else { url.starts_with("https://") }
 }
 
 fn headers_of(headers: &Value) -> Option<BTreeMap<String, String>> {

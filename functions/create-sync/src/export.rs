@@ -147,9 +147,20 @@ pub(crate) async fn import(deps: &Deps, request: &Request, deadline: u64) -> Ans
 
     let mut changes = Vec::new();
     let stands = syncs::subscription(deps, &munchkin).await?;
-    let wanted = Subscription { munchkin_id: munchkin.clone(), ..exported };
+    let mut wanted = Subscription { munchkin_id: munchkin.clone(), ..exported };
+    if let Some(stands) = stands.as_ref().filter(|_| !same_instance) {
+        // These are facts about an instance, and no settings of the export.
+        wanted.org_id.clone_from(&stands.org_id);
+        wanted.hipaa_ready = stands.hipaa_ready;
+        wanted.cookie_sync = stands.cookie_sync;
+        wanted.extract_since.clone_from(&stands.extract_since);
+    }
     let mut change =
         Change::of("subscription", munchkin.as_str(), stands.as_ref().map(settings).as_ref(), &settings(&wanted));
+    if stands.is_some_and(|stands| stands.hipaa_ready && !wanted.hipaa_ready) {
+        let why = "the subscription is marked HIPAA-ready: no import takes that back, only PUT /subscription does";
+        change = Change::cannot("subscription", munchkin.as_str(), why);
+    }
     if apply && matches!(change.change, "add" | "change") {
         let request = with_body("PUT", &settings(&wanted));
         change.ended(control::put_subscription(deps, &request).await.map(drop));
@@ -249,6 +260,10 @@ fn sync_change(name: &str, place: usize, body: &Value, wanted: &Value, stands: O
     }
     let Some(stands) = stands else { return Change::new("sync", name, "add") };
     let (mut have, mut want) = (of_sync(stands), wanted.clone());
+    if let (Some(have), Some(want)) = (have["guard"].as_object().cloned(), want["guard"].as_object_mut()) {
+        // A guard that names some of its numbers leaves the others as they stand.
+        have.into_iter().for_each(|(name, value)| _ = want.entry(name).or_insert(value));
+    }
     for side in [&mut have, &mut want] {
         if let Some(fields) = side.as_object_mut() {
             fields.remove("list");
@@ -281,7 +296,9 @@ async fn set_up(
 ) -> Answer<()> {
     let id = match stands {
         Some(sync) => {
-            orders::guard(deps, sync.clone(), &with_body("POST", &wanted["guard"])).await?;
+            if !wanted["guard"].is_null() {
+                orders::guard(deps, sync.clone(), &with_body("POST", &wanted["guard"])).await?;
+            }
             sync.id.clone()
         }
         None => {
@@ -300,19 +317,10 @@ async fn set_up(
     }
 }
 
-/// Makes a sync; a name that exactly one list has already means that list. Returns its id.
+/// Makes a sync. Returns its id. A list that only has the same name is another list, with people of its own: it is not
+/// fed unless the export names its id.
 async fn made(deps: &Deps, subscription: &Subscription, body: &Value, deadline: u64) -> Answer<String> {
-    let answer = create::post(deps, subscription, &with_body("POST", body), deadline).await;
-    let answer = answer.unwrap_or_else(|problem| problem.response());
-    let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let existing = said["existing_lists"].as_array().map(Vec::as_slice);
-    if let (409, Some([only])) = (answer.status, existing) {
-        let mut by_id = body.clone();
-        by_id["list"] = json!({"id": only["id"]});
-        let request = with_body("POST", &by_id);
-        return id_of(&create::post(deps, subscription, &request, deadline).await?);
-    }
-    id_of(&answer)
+    id_of(&create::post(deps, subscription, &with_body("POST", body), deadline).await?)
 }
 
 fn id_of(answer: &Response) -> Answer<String> {

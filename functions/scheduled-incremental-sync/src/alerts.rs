@@ -11,6 +11,7 @@ use domain::{ListId, MunchkinId};
 use jiff::Timestamp;
 use ports::{Announcement, Failure, Read, Table};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use state::alerts::{
     Alerts, Checked, Form, Incident, IncidentKind, Webhook, alerts, checked_key, incidents, save_incident,
 };
@@ -18,7 +19,7 @@ use state::bell::Bell;
 use state::feeds::{IMPORTS_BY_TIME, Import, ImportLine, ImportStatus, feed_state, feeds, import_key};
 use state::lists::{ListHead, heads};
 use state::rest::{PAUSED_BY_HAND, STOPPED_BY_HAND};
-use state::runs::{Run, Size, history_pk, runs_pk};
+use state::runs::{Run, Size, history_pk, hour_key, runs_pk};
 use state::syncs::{Status, Subscription, Sync};
 use state::{Deps, Doc, Step, budget, doc, syncs, update};
 
@@ -43,6 +44,10 @@ const SLOW_LEAST_MS: u64 = 10 * 60_000;
 /// Runs and files of which the usual, or the held, is read.
 const RUNS: usize = 20;
 const FILES: usize = 100;
+/// Sizes of one page: 14 days of hours are 336.
+const PAGE: usize = 400;
+/// The day's calls are used up where lists have to wait for longer than this, in ms. Ours.
+const SPENT_MS: u64 = 10 * 60_000;
 /// Kinds of keys that may be stuck.
 const KEYS: [&str; 3] = ["identity", "audience", "list"];
 
@@ -158,10 +163,10 @@ async fn findings(
             );
         }
     }
-    for import in held_files(deps, munchkin).await? {
+    for (subject, import) in held_deliveries(deps, munchkin).await? {
         let sentence =
             format!("A delivery of the feed \"{}\" is held until an operator applies or drops it", import.feed);
-        add(IncidentKind::DeliveryHeld, &import.id, sentence, json!({"feed": import.feed, "import": import.id}));
+        add(IncidentKind::DeliveryHeld, &subject, sentence, json!({"feed": import.feed, "import": import.id}));
     }
     for head in heads {
         let list = head.list.to_string();
@@ -190,11 +195,13 @@ async fn findings(
             add(IncidentKind::ListDeviates, &sync.id, sentence, values);
         }
     }
-    let standing = budget::standing(deps, munchkin).await?;
-    if standing.left == 0 && subscription.refused().is_none() {
-        let until = time(standing.day_ends);
-        let sentence = format!("Our share of Marketo's calls of the day is used up until {until}");
-        let values = json!({"ours_today": standing.ours, "others_today": standing.others, "day_ends": until});
+    // Not before the last call is gone: what is left is kept for look-ups and for Marketo's activities.
+    let outlook = budget::outlook(deps, munchkin).await?;
+    if outlook.write_at > now + deps.settings.scaled(SPENT_MS) && subscription.refused().is_none() {
+        let standing = budget::standing(deps, munchkin).await?;
+        let until = time(outlook.write_at);
+        let sentence = format!("Our share of Marketo's calls is used up: lists are not written before {until}");
+        let values = json!({"ours_today": standing.ours, "others_today": standing.others, "until": until});
         add(IncidentKind::QuotaUsedUp, munchkin.as_str(), sentence, values);
     }
     for (queue, count) in dead.into_iter().flatten() {
@@ -214,19 +221,26 @@ fn stopped(sync: &Sync) -> Option<(&'static str, &str)> {
     sync.why.as_deref().filter(|why| ![PAUSED_BY_HAND, STOPPED_BY_HAND].contains(why)).map(|why| (word, why))
 }
 
-/// Files that wait for an operator, among the latest.
-async fn held_files(deps: &Deps, munchkin: &MunchkinId) -> Step<Vec<Import>> {
+/// Deliveries that wait for an operator, each by one of its files: among the latest, and of those of which it is known.
+async fn held_deliveries(deps: &Deps, munchkin: &MunchkinId) -> Step<BTreeMap<String, Import>> {
     let tables = &deps.ports.tables;
     let page = tables.query(Table::Syncs, munchkin.as_str(), IMPORTS_BY_TIME, None, FILES, Read::Eventual).await?;
     let mut keys = Vec::new();
     for item in page.items {
         keys.push(import_key(munchkin, &doc::read::<ImportLine>(item)?.value.id));
     }
-    let mut held = Vec::new();
+    let known = incidents(deps, munchkin).await?.into_iter().map(|incident| incident.value);
+    let lasting = known.filter(|known| known.kind == IncidentKind::DeliveryHeld && known.ended_at.is_none());
+    keys.extend(lasting.filter_map(|known| Some(import_key(munchkin, known.values["import"].as_str()?))));
+    let mut held = BTreeMap::new();
     for item in tables.batch_get(Table::Syncs, &keys, Read::Eventual).await? {
         let import: Import = doc::read(item)?.value;
         if import.status == ImportStatus::Held {
-            held.push(import);
+            // A name of Adobe's may be as long as a key.
+            let delivery = import.delivery.as_deref().unwrap_or(&import.id);
+            let digest = Sha256::new().chain_update(&import.feed).chain_update("/").chain_update(delivery);
+            let digest: String = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            held.entry(digest).or_insert(import);
         }
     }
     Ok(held)
@@ -256,8 +270,17 @@ fn slow(now_running: Option<&Run>, ended: &[Run], now: u64, least: u64) -> Optio
 
 /// Sizes of a sync's list since a time (ms), the oldest first.
 async fn sizes(deps: &Deps, munchkin: &MunchkinId, sync: &str, since: u64) -> Step<Vec<Size>> {
-    let found: Vec<Doc<Size>> = doc::all(deps, Table::Lists, &history_pk(munchkin, sync), "").await?;
-    Ok(found.into_iter().map(|size| size.value).filter(|size| size.at >= since).collect())
+    let (pk, mut found) = (history_pk(munchkin, sync), Vec::new());
+    let mut after = Some(hour_key(since));
+    while after.is_some() {
+        let tables = &deps.ports.tables;
+        let page = tables.query(Table::Lists, &pk, "", after.as_deref(), PAGE, Read::Eventual).await?;
+        for item in page.items {
+            found.push(doc::read::<Size>(item)?.value);
+        }
+        after = page.next;
+    }
+    Ok(found)
 }
 
 /// The last size and the median of the days before it, if they differ by more than so many per cent.
@@ -307,15 +330,14 @@ async fn note(
                 incident.ended_at = Some(now);
                 incident.owed_end = everybody.clone();
             }
-            // The same thing again, once everybody knows that it had ended.
-            (Some(_), true) if incident.owed.is_empty() && incident.owed_end.is_empty() => {
+            // The same thing again is news, also where somebody has not been told yet that it had ended: one webhook that
+            // is gone must not silence the others.
+            (Some(_), true) => {
                 if let Some((sentence, values)) = found.remove(&place) {
                     incident = begun(place.0, place.1, sentence, values, now, &everybody);
                 }
             }
-            (Some(_), _) => {
-                found.remove(&place);
-            }
+            (Some(_), false) => {}
         }
         // Whoever is no webhook any more is owed nothing.
         incident.owed.retain(|who| everybody.contains(who));

@@ -75,26 +75,49 @@ fn an_import_says_what_it_would_do_and_then_does_it_once() {
     assert_eq!(done(&answer), [Some(true), Some(true), Some(true), Some(false), Some(true)], "{answer}");
     assert!(answer["changes"][3]["why"].as_str().expect("a reason").contains("no static list with id"), "{answer}");
 
-    // Into another instance the lists go by their names: one that is there already is taken, the other is made.
+    // Into another instance the lists go by their names: one that is there already is somebody else's, the others are made.
     let mut other = export.clone();
     other["syncs"][0]["list"] = json!({"id": 77, "name": "VIP"});
     let world = World::bare();
     let body = json!({"export": other, "munchkin_id": "999-XYZ-000", "apply": true});
     let (status, answer) = world.post("/import", &body);
-    assert_eq!((status, done(&answer)), (200, vec![Some(true); 5]), "{answer}");
+    assert_eq!(status, 200);
+    assert_eq!(done(&answer), [Some(true), Some(true), Some(false), Some(true), Some(true)], "{answer}");
+    let why = answer["changes"][2]["why"].as_str().expect("a reason");
+    assert!(why.contains("Marketo has a list of this name already"), "{answer}");
     let (_, syncs) = world.get("/syncs");
-    let lists: Vec<Option<u64>> =
-        syncs.as_array().expect("syncs").iter().map(|sync| sync["list"]["id"].as_u64()).collect();
-    assert_eq!(lists[0], Some(1001), "{syncs}");
+    assert_eq!(syncs.as_array().expect("syncs").len(), 2);
     assert!(world.list_names().contains(&"Buyers".to_owned()));
-    assert_eq!(syncs[1]["status"], "paused");
-    assert_eq!(syncs[0]["guard"]["removals_percent"], 10);
+    assert_eq!(syncs[0]["status"], "paused");
 
-    // Once more changes nothing.
+    // Once more changes nothing of what is done.
     let before = written(&world);
     let (_, again) = world.post("/import", &body);
-    assert_eq!(changes(&again), all("same"), "{again}");
-    assert_eq!((done(&again), written(&world)), (vec![None; 5], before));
+    let words: Vec<String> = changes(&again).into_iter().map(|(_, change)| change).collect();
+    assert_eq!(words, ["same", "same", "add", "same", "same"], "{again}");
+    assert_eq!(done(&again), [None, None, Some(false), None, None]);
+    assert_eq!(written(&world), before);
+}
+
+#[test]
+fn what_is_a_fact_about_an_instance_stays_and_a_hipaa_mark_is_not_taken_back() {
+    let mut export = set_up().get("/export").1;
+    export["subscription"]["new_pairs_per_day"] = json!(77);
+    let world = World::new();
+    let marked = json!({"munchkin_id": MUNCHKIN, "org_id": crate::support::ORG, "hipaa_ready": true});
+    assert_eq!(world.put("/subscription", &marked).0, 200);
+    let body = json!({"export": export, "apply": true});
+    let (_, answer) = world.post("/import", &body);
+    assert_eq!((&answer["changes"][0]["change"], &answer["changes"][0]["done"]), (&json!("cannot"), &Value::Null));
+    assert_eq!(world.get("/subscription").1["hipaa_ready"], true);
+
+    // From elsewhere: settings come, facts stay.
+    export["subscription"]["munchkin_id"] = json!("999-XYZ-000");
+    let body = json!({"export": export, "munchkin_id": MUNCHKIN, "apply": true});
+    let (_, answer) = world.post("/import", &body);
+    assert_eq!(answer["changes"][0]["fields"], json!(["new_pairs_per_day"]), "{answer}");
+    let (_, now) = world.get("/subscription");
+    assert_eq!((&now["hipaa_ready"], &now["new_pairs_per_day"]), (&json!(true), &json!(77)));
 }
 
 #[test]

@@ -125,10 +125,15 @@ pub fn history_pk(munchkin: &MunchkinId, sync: &str) -> String {
     format!("{munchkin}/history/{sync}")
 }
 
+/// The sort key of the size of an hour (of a time in ms).
+#[must_use]
+pub fn hour_key(at: u64) -> String {
+    format!("{:020}", at / HISTORY_GRAIN_MS)
+}
+
 /// Keeps a size: one an hour, the last that came. A second time it changes nothing.
 pub async fn save_size(deps: &Deps, munchkin: &MunchkinId, sync: &str, size: &Size) -> Step<()> {
-    let hour = size.at / HISTORY_GRAIN_MS;
-    let key = Key::new(history_pk(munchkin, sync), format!("{hour:020}"));
+    let key = Key::new(history_pk(munchkin, sync), hour_key(size.at));
     let until = size.at.saturating_add(HISTORY_KEPT_MS);
     let item = Item { expires_at: Some(until / 1_000), ..doc::item(key, size, None, None)? };
     deps.ports.tables.put(Table::Lists, item, Expect::Anything).await?;
