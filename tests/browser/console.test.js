@@ -489,7 +489,7 @@ for (const [width, scheme, language] of [[1_280, "light", "en-GB"], [1_280, "dar
     await page.locator("main input[role=combobox]").fill(`A list of ${width}`);
     await page.locator("li[role=option]").waitFor();
     await look("suggestions");
-    await until("the preview", async () => /^\d/.test(await page.locator(".preview td").nth(5).innerText()));
+    await until("the preview", async () => /^\d/.test(await page.locator(".preview td").nth(6).innerText()));
     await look("preview");
     await page.locator("details.options summary").click();
     await look("options");

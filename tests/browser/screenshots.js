@@ -71,7 +71,7 @@ try {
     await page.locator("main button.main").click();
     await page.locator("main input[role=combobox]").fill(`Carts ${language}`);
     await page.locator("li[role=option]").last().click();
-    await until("the preview", async () => /^\d/.test(await page.locator(".preview td").nth(5).innerText()));
+    await until("the preview", async () => /^\d/.test(await page.locator(".preview td").nth(6).innerText()));
     await shot("step-5", whole);
     await page.locator("main button.main").click();
     await page.locator("main a.main").waitFor();

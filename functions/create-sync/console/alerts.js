@@ -1,8 +1,8 @@
 // Whom to tell that something is wrong, and what is wrong at present: a part of the settings.
 
 import { get, put } from "./api.js";
-import { date, field, h, say } from "./dom.js";
-import { action, asked, part, table, tag } from "./parts.js";
+import { date, duration, field, h, say } from "./dom.js";
+import { action, asked, part, table, tag, whyIs } from "./parts.js";
 import { has, t } from "./words.js";
 
 const FORMS = ["json", "slack", "teams"];
@@ -45,8 +45,30 @@ function shown({ webhooks, deviation_percent: percent, incidents }, refresh) {
       { label: t("alerts.state"), cell: ({ ended_at }) => tag(ended_at ? "good" : "bad", t(ended_at ? "alerts.over" : "alerts.lasts")) },
       { label: t("alerts.since"), cell: ({ since }) => date(since) },
       { label: t("alerts.until"), cell: ({ ended_at }) => (ended_at ? date(ended_at) : "–") },
-      { label: t("alerts.sentence"), cell: ({ sentence }) => h("span", { lang: "en" }, sentence) },
+      { label: t("alerts.sentence"), cell: told },
     ], incidents, { unseen: true }) : h("p", { class: "soft" }, t("alerts.none")));
+}
+
+/** What our sentence of an incident says, from its values. */
+const SAID = {
+  stuck: ({ work, keys }) => ({ work, count: keys }),
+  feed_late: ({ feed, last_at, every_hours }) => ({ feed, time: date(last_at), every_hours }),
+  delivery_held: ({ feed }) => ({ feed: feed || "default" }),
+  change_held: ({ list_id, removals, additions, of }) => ({ list: String(list_id), removals, additions, of }),
+  run_slow: ({ list_id, seconds, usual_seconds }) => ({ list: String(list_id), time: duration(seconds), usual: duration(usual_seconds) }),
+  list_deviates: ({ size, median }) => ({ size, median }),
+  quota_used_up: ({ until }) => until && { time: date(until) },
+  dead_letters: ({ queue, messages }) => ({ queue, messages }),
+};
+
+/** An incident in our words where its values are there, else in the API's; and the way to its sync. */
+function told({ kind, sentence, values }) {
+  const known = Object.keys(values ?? {}).length > 0;
+  const ours = known && SAID[kind]?.(values);
+  const text = known && kind === "sync_stopped" && values.why ? whyIs(values.why)
+    : ours && has(`alerts.said.${kind}`, ours) ? t(`alerts.said.${kind}`, ours) : h("span", { lang: "en" }, sentence);
+  const sync = values?.sync_id;
+  return [text, sync && [" ", h("a", { href: `#/syncs/${encodeURIComponent(sync)}` }, t("refused.see_sync"))]];
 }
 
 /** A header a line: "Authorization: Bearer …". */
@@ -75,7 +97,7 @@ function adding(kept, percent, save) {
       } catch (error) {
         const wrong = (error.errors ?? []).map(({ pointer, detail }) => [fields[pointer.split("/")[3] ?? "name"], detail]).filter(([one]) => one);
         if (!wrong.length) throw error;
-        for (const [one, detail] of wrong) one.fail(detail);
+        for (const [one, detail] of wrong) one.fail(h("span", { lang: "en" }, detail));
         wrong[0][0].querySelector("input, select, textarea").focus();
       }
     }, { out })), out));

@@ -58,6 +58,17 @@ export const getPage = async (path, { signal } = {}) => {
   return { rows: json, next };
 };
 
+/** All pages of a list that is not long. */
+export const getAll = async (path, { signal } = {}) => {
+  const rows = [];
+  for (let next = path; next; ) {
+    const page = await getPage(next, { signal });
+    rows.push(...page.rows);
+    next = page.next;
+  }
+  return rows;
+};
+
 export const post = async (path, body = {}, { headers, signal } = {}) =>
   (await send("POST", path, { body, headers, signal })).json;
 

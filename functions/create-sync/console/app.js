@@ -40,6 +40,12 @@ const route = (hash) => {
 
 const main = h("main", { id: "main", tabindex: "-1" });
 
+/** Another subscription, or none: what was begun for the one before is forgotten. */
+const subscribe = (munchkin) => {
+  remember(MUNCHKIN, munchkin);
+  dispatchEvent(new Event("subscription"));
+};
+
 const header = () => {
   const here = (href) => (href === "#/" ? ["", "#/", "#/new"].includes(location.hash.split("?")[0]) || location.hash.startsWith("#/syncs/") : location.hash.startsWith(href));
   const link = ([href, name]) => h("li", null, h("a", { href, "aria-current": here(href) ? "page" : null }, t(`nav.${name}`)));
@@ -55,8 +61,10 @@ const header = () => {
   const munchkin = remembered(MUNCHKIN);
   // Only where there are several, one was ever chosen.
   const other = () => {
-    remember(MUNCHKIN, "");
-    show();
+    subscribe("");
+    // The place names something of the one before.
+    if (["", "#/"].includes(location.hash)) show();
+    else location.hash = "#/";
   };
   return h("header", { class: "top" },
     h("a", { class: "skip", href: "#main", onclick: (event) => (event.preventDefault(), main.focus()) }, t("base.skip")),
@@ -72,7 +80,7 @@ const chooser = (ids) => {
   const control = h("select", null, ids.map((id) => h("option", { value: id, selected: id === remembered(MUNCHKIN) }, id)));
   const form = h("form", { class: "narrow", onsubmit: (event) => {
     event.preventDefault();
-    remember(MUNCHKIN, control.value);
+    subscribe(control.value);
     show();
   } }, h("h1", null, t("base.which")), field({ label: t("base.munchkin"), control }), h("button", { class: "main" }, t("base.choose")));
   return form;
@@ -90,12 +98,12 @@ let started = false;
 const show = async () => {
   stop?.abort();
   const mine = (stop = new AbortController());
-  document.querySelector("header.top").replaceWith(header());
-  const found = route(location.hash);
+  document.querySelector("header.top")?.replaceWith(header());
   main.replaceChildren(loading(12));
   let node;
   let title;
   try {
+    const found = route(location.hash);
     if (!found) throw Object.assign(new Error(t("base.no_page")), { status: 404 });
     const page = await import(found.file);
     node = await page.page(found.params, { signal: mine.signal });

@@ -39,12 +39,12 @@ const details = (detail) =>
   detail && Object.keys(detail).length > 0 && h("ul", { class: "plain" }, Object.entries(detail).map(([key, value]) =>
     h("li", null, `${key}: `, h("code", null, typeof value === "string" ? value : JSON.stringify(value)))));
 
-/** All pages as one file; the head of the columns stands once. */
+/** All pages as one file; the API puts the head of the columns on the first page alone. */
 async function csv(signal) {
   let [text, path] = ["", "/audit?format=csv&limit=500"];
   for (let n = 0; path && n < PAGES; n++) {
     const { response, text: page } = await send("GET", path, { signal });
-    text += text ? page.replace(/^[^\n]*\n/, "") : page;
+    text += page;
     path = /<([^>]*)>\s*;\s*rel="?next"?/.exec(response.headers.get("link") ?? "")?.[1] ?? null;
   }
   return text;

@@ -49,6 +49,8 @@ export const combobox = ({ value = "", search, typed, found, pick, failed, attri
     mark(-1);
   };
   const ask = async (text) => {
+    // It would ask the same again.
+    clearTimeout(timer);
     asked?.abort();
     const mine = (asked = new AbortController());
     try {

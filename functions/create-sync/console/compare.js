@@ -16,9 +16,20 @@ export async function page({ id }, { signal }) {
   const outcome = h("section", { class: "outcome", "aria-live": "polite" });
   const out = h("div");
 
+  let chosen;
+  signal.addEventListener("abort", () => chosen?.abort(), { once: true });
   const choose = async (list) => {
+    // What is still read of the list before is not shown any more.
+    chosen?.abort();
+    const mine = (chosen = new AbortController()).signal;
     outcome.replaceChildren();
-    const cost = await post(`${path}/compare`, { list_id: list.id }, { signal });
+    let cost;
+    try {
+      cost = await post(`${path}/compare`, { list_id: list.id }, { signal: mine });
+    } catch (error) {
+      if (mine.aborted) return;
+      throw error;
+    }
     const calls = typeof cost.calls === "number" ? t("compare.calls", { count: cost.calls }) : t("compare.calls_at_least", { count: cost.calls_at_least ?? 1 });
     const failed = h("div");
     outcome.replaceChildren(h("div", { class: "card" },
@@ -26,7 +37,7 @@ export async function page({ id }, { signal }) {
       h("p", null, calls, " ", t("compare.reads_only")),
       h("div", { class: "buttons" }, action(t("compare.start"), async () => {
         const job = await post(`${path}/compare`, { list_id: list.id, start: true }, { signal });
-        await follow(job.id, outcome, signal);
+        if (!mine.aborted) await follow(job.id, outcome, mine);
       }, { kind: "main", out: failed })), failed));
   };
 
@@ -68,12 +79,13 @@ async function follow(id, outcome, signal) {
   try {
     await poll(async () => {
       const found = await get(`/comparisons/${encodeURIComponent(id)}`, { signal });
+      if (signal.aborted) return true;
       if (found.status === "reading") return false;
       outcome.replaceChildren(found.status === "done" ? result(found) : h("p", { class: "bad" }, t("compare.failed"), " ", h("span", { lang: "en" }, found.why)));
       return true;
     }, 2_000, signal);
   } catch (error) {
-    outcome.replaceChildren(problem(error));
+    if (!signal.aborted) outcome.replaceChildren(problem(error));
   }
 }
 

@@ -114,7 +114,8 @@ export const list = async (state, signal) => {
 
   /** Shows a refusal where it belongs. */
   const refuse = async (error) => {
-    const { body, errors, status } = error;
+    // Where no answer came there is none of these.
+    const { body = {}, errors = [], status } = error;
     const pointer = errors[0]?.pointer ?? "";
     const detail = h("p", { lang: "en" }, error.message);
     const place = (to, key, ...more) => {
@@ -177,6 +178,7 @@ export const list = async (state, signal) => {
   /** Something was chosen: the preview follows, and *Sync* would be another request. */
   const changed = () => {
     state.key = null;
+    state.preview = null;
     card.mean(state);
     clearTimeout(timer);
     asked?.abort();

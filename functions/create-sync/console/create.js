@@ -32,6 +32,11 @@ let state = fresh();
 export const forget = () => {
   state = fresh();
 };
+// Another subscription has other folders, audiences and lists.
+addEventListener("subscription", forget);
+
+/** The preview and the request were of other choices. */
+const other = () => Object.assign(state, { preview: null, key: null });
 
 /** A step's frame: where one is, the heading, and the ways back and on. */
 const frame = (step, heading, ...content) =>
@@ -76,7 +81,10 @@ const folder = async (signal) => {
     else wrong.textContent = t("folder.choose");
   };
   const choose = (row) => {
-    if (state.folder?.id !== row.id) state.audience = null;
+    if (state.folder?.id !== row.id) {
+      state.audience = null;
+      other();
+    }
     state.folder = { id: row.id, name: row.name };
     wrong.textContent = "";
   };
@@ -105,6 +113,7 @@ const audience = async (signal) => {
   const row = (one) => {
     const id = unique("about");
     const choose = () => {
+      if (state.audience?.audience_id !== one.audience_id) other();
       state.audience = one;
       wrong.textContent = "";
     };

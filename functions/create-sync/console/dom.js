@@ -131,20 +131,30 @@ export const field = ({ label, control, hint, error = "" }) => {
 const MOST_WAIT_MS = 60_000;
 const later = (ms, signal) =>
   new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    signal?.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener("abort", done, { once: true });
   });
 const visible = (signal) =>
   new Promise((resolve) => {
     if (!document.hidden) return resolve();
-    const seen = () => document.hidden || (document.removeEventListener("visibilitychange", seen), resolve());
+    const done = () => {
+      document.removeEventListener("visibilitychange", seen);
+      signal?.removeEventListener("abort", done);
+      resolve();
+    };
+    const seen = () => document.hidden || done();
     document.addEventListener("visibilitychange", seen);
-    signal?.addEventListener("abort", resolve, { once: true });
+    signal?.addEventListener("abort", done, { once: true });
   });
 
 /**
  * Calls `fn` every `ms` until it answers true or the signal is aborted; while nobody looks it rests. A server that is
- * busy or away is asked again, less and less often; any other error is thrown.
+ * busy, away or in trouble is asked again, less and less often; any other error is thrown.
  */
 export const poll = async (fn, ms, signal) => {
   let wait = ms;
@@ -154,7 +164,7 @@ export const poll = async (fn, ms, signal) => {
       wait = ms;
     } catch (error) {
       if (signal?.aborted) return;
-      if (error.status && ![429, 502, 503, 504].includes(error.status)) throw error;
+      if (error.status && ![429, 500, 502, 503, 504].includes(error.status)) throw error;
       wait = Math.min(MOST_WAIT_MS, Math.max(2 * wait, 1000 * (error.retryAfter ?? 0)));
     }
     await later(wait, signal);

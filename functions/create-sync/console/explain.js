@@ -74,25 +74,28 @@ function chain(found) {
   const nothing = missing !== null && broken < 0;
   const parts = { audience: audiences(found), match: matches(found), person: people(found), list: lists(found) };
   const step = (name, n) => {
-    const state = nothing ? "unknown" : missing === null || n < broken ? "there" : n === broken ? "missing" : "later";
+    // Where nothing ties somebody to a browser, no audience was looked into.
+    const unseen = name === "audience" && n < broken && !found.browsers?.length;
+    const state = nothing || unseen ? "unknown" : missing === null || n < broken ? "there" : n === broken ? "missing" : "later";
     const look = { there: "good", missing: "bad", later: "soft", unknown: "soft" }[state];
     return h("li", { "data-link": name, "data-state": state, class: "link" },
       h("h3", null, t(`explain.link.${name}`), " ", tag(look, t(`explain.state.${state}`))),
-      state === "missing" && reason(found.missing),
+      state === "missing" && reason(found),
       h("div", null, parts[name]));
   };
   return h("div", { class: "card" },
     h("h2", null, t("explain.answer")),
-    missing === null ? h("p", { class: "good" }, t("explain.complete")) : nothing && reason(found.missing),
+    missing === null ? h("p", { class: "good" }, t("explain.complete")) : nothing && reason(found),
     h("ol", { class: "chain" }, Object.keys(LINKS).map(step)));
 }
 
 /** What is missing, and what would make it appear. */
-function reason({ code, sentence, what_helps: helps }) {
+function reason({ subject: asked, missing: { code, sentence, what_helps: helps } }) {
   const english = (text) => h("span", { lang: "en" }, text);
   const ours = has(`missing.${code}`);
+  const word = code === "no_match" && asked !== "ecid" ? "no_match_person" : code;
   return h("div", { class: "notice bad", "data-missing": code },
-    h("p", null, h("strong", null, ours ? t(`missing.${code}`) : english(sentence))),
+    h("p", null, h("strong", null, ours ? t(`missing.${word}`) : english(sentence))),
     h("p", null, t("explain.helps"), " ", ours ? t(`missing.${code}.helps`) : english(helps)));
 }
 

@@ -1,8 +1,8 @@
 // Where members come from: feeds with their settings and what came, and the files that arrived.
 
-import { get, put } from "./api.js";
+import { getAll, getPage, put } from "./api.js";
 import { confirm, date, duration, empty, field, h, number, problem, say, when } from "./dom.js";
-import { action, soft, table, tag, viewerNotice } from "./parts.js";
+import { action, more, soft, table, tag, viewerNotice } from "./parts.js";
 import { heldDelivery } from "./sync.js";
 import { t } from "./words.js";
 
@@ -30,16 +30,19 @@ export async function page(_params, { signal }) {
   const feedBox = h("div");
   const fileBox = h("div");
   const out = h("div");
+  let feeds = [];
+  const declared = (id) => feeds.some((feed) => feed.id === id && feed.declared);
   const refresh = async () => {
-    const [feeds, imports] = await Promise.all([get("/feeds", { signal }), soft(get("/imports", { signal }))]);
+    const [found, imports] = await Promise.all([getAll("/feeds", { signal }), soft(getPage("/imports", { signal }))]);
+    feeds = found;
     feedBox.replaceChildren(feeds.length ? h("div", null, feeds.map((feed) => oneFeed(feed, refresh))) : empty(t("feeds.none")));
-    fileBox.replaceChildren(imports.error ? problem(imports.error) : files(imports.value, { out, refresh }));
+    fileBox.replaceChildren(imports.error ? problem(imports.error) : files(imports.value, { out, refresh }, signal));
   };
   await refresh();
   return h("div", null,
     h("h1", null, t("feeds.title")),
     h("p", null, t("feeds.what")),
-    viewerNotice(), out, feedBox, newFeed(refresh),
+    viewerNotice(), out, feedBox, newFeed(refresh, declared),
     h("h2", null, t("files.title")), h("p", null, t("files.what")), fileBox);
 }
 
@@ -142,7 +145,7 @@ function form(feed, refresh) {
     } catch (error) {
       const at = (error.errors ?? []).map(({ pointer, detail }) => [parts.find(({ name }) => `/${name}` === pointer), detail]).filter(([one]) => one);
       if (!at.length || at.some(([one]) => FLAGS.includes(one.name))) throw error;
-      for (const [one, detail] of at) one.all.fail(detail);
+      for (const [one, detail] of at) one.all.fail(h("span", { lang: "en" }, detail));
       return at[0][0].input.focus();
     }
     say(t("feeds.saved"));
@@ -153,15 +156,17 @@ function form(feed, refresh) {
 }
 
 /** Declares another feed: its name and its kind, then its settings. */
-function newFeed(refresh) {
+function newFeed(refresh, declared) {
   const id = h("input", { type: "text", autocomplete: "off", maxlength: "64", pattern: "[A-Za-z0-9._\\-]+", value: "" });
   const kind = h("select", null, KINDS.map((one) => h("option", { value: one }, t(`feed.kind.${one}`))));
   const idField = field({ label: t("feeds.id"), control: id, hint: t("feeds.id.hint") });
   const box = h("div");
   const show = () => {
     idField.fail("");
-    if (!id.value.trim() || !id.checkValidity()) {
-      idField.fail(t("feeds.id.wrong"));
+    const wrong = !id.value.trim() || !id.checkValidity();
+    if (wrong || declared(id.value.trim())) {
+      idField.fail(t(wrong ? "feeds.id.wrong" : "feeds.id.taken"));
+      box.replaceChildren();
       return id.focus();
     }
     box.replaceChildren(form({ id: id.value.trim(), kind: kind.value }, async () => {
@@ -177,14 +182,20 @@ function newFeed(refresh) {
 
 const LOOK = { waiting: "soft", held: "bad", running: "warn", done: "good", refused: "bad" };
 
-/** The latest files, the newest first. */
-function files(all, tools) {
-  if (!all.length) return empty(t("files.none"));
+/** The latest files, the newest first, and under them the way to older ones. */
+function files({ rows, next }, tools, signal) {
+  if (!rows.length && !next) return empty(t("files.none"));
   const sum = (counts) => Object.values(counts ?? {}).reduce((total, n) => total + n, 0);
-  return h("div", null, all.map((one) => h("section", { class: "card file", "data-import": one.id },
+  const card = (one) => h("section", { class: "card file", "data-import": one.id },
     h("div", { class: "head" }, h("h3", null, one.key), tag(LOOK[one.status] ?? "soft", t(`files.status.${one.status}`))),
     one.status === "held" && one.delivery ? heldDelivery(one, tools) : one.why && h("p", { lang: "en" }, one.why),
     h("p", { class: "soft" }, when(one.started_at), " · ", t("files.rows", { count: one.rows }), " · ", t("files.taken", { count: sum(one.taken) }),
       typeof one.duration_ms === "number" && [" · ", duration(Math.max(1, Math.round(one.duration_ms / 1_000)))]),
-    rejected(one.rejects, one.rejected))));
+    rejected(one.rejects, one.rejected));
+  const all = h("div", null, rows.map(card));
+  return h("div", null, all, more(next, async (path) => {
+    const found = await getPage(path, { signal });
+    all.append(...found.rows.map(card));
+    return found.next;
+  }));
 }

@@ -1,7 +1,8 @@
 // Database: all syncs, what is under way, and the way to a new one.
 
-import { get } from "./api.js";
-import { empty, h, number, poll, unique, when } from "./dom.js";
+import { get, getAll } from "./api.js";
+import { empty, h, number, poll, problem, unique, when } from "./dom.js";
+import { whyIs } from "./parts.js";
 import { t } from "./words.js";
 
 const LOOK_MS = 5_000;
@@ -24,7 +25,7 @@ const one = (sync) => {
       fact("home.left", left ? t("home.left_of", { add: number(left.to_add), remove: number(left.to_remove) }) : "–"),
       fact("home.delivered", when(live?.audience?.delivered_at)),
       fact("home.handled", when(left?.handled_at))),
-    told && h("p", { class: "bad" }, told), sync.why && h("p", { class: "soft", lang: "en" }, sync.why));
+    told && h("p", { class: "bad" }, told), sync.why && h("p", { class: "soft" }, whyIs(sync.why)));
 };
 
 /** What is under way, in the order of the work. */
@@ -78,7 +79,7 @@ const news = () => {
 export const page = async (_params, { signal }) => {
   const read = async () => {
     try {
-      return await Promise.all([get("/syncs", { signal }), get("/status", { signal })]);
+      return await Promise.all([getAll("/syncs", { signal }), get("/status", { signal })]);
     } catch (error) {
       if (error.status === 404) return null;
       throw error;
@@ -92,6 +93,7 @@ export const page = async (_params, { signal }) => {
   const list = h("ul", { class: "syncs" });
   const nothing = empty(h("p", null, h("strong", null, t("home.empty"))), h("p", null, t("home.empty.help")), h("p", null, h("a", { class: "button main", href: "#/new" }, t("home.sync_from"))));
   const under = h("section", { class: "card flight" });
+  const out = h("div");
   let shown = "";
   const show = ([syncs, status]) => {
     // What has not changed stays: nobody loses the place or the focus.
@@ -106,12 +108,12 @@ export const page = async (_params, { signal }) => {
     under.replaceChildren(...flight(status));
   };
   show(first);
-  // It goes on until another page is shown. What fails is tried again; the page stays.
+  // It goes on until another page is shown. A server that is away is asked again; what else fails is said.
   poll(async () => {
     if (!heading.isConnected) return false;
     const now = await read();
     if (now) show(now);
     return false;
-  }, LOOK_MS, signal).catch(() => {});
-  return h("div", null, heading, list, nothing, under);
+  }, LOOK_MS, signal).catch((error) => out.replaceChildren(problem(error)));
+  return h("div", null, heading, out, list, nothing, under);
 };

@@ -93,6 +93,18 @@ export const saveFile = (name, text, type) => {
   setTimeout(() => URL.revokeObjectURL(href), 60_000);
 };
 
+/** Why a sync is paused or stopped: sentences of our own, else the API's. */
+export const whyIs = (why) => {
+  const known = Object.entries({
+    "paused by an operator": "operator_paused",
+    "stopped by an operator": "operator_stopped",
+    "HIPAA-ready": "hipaa",
+    "no IMS organisation": "no_org",
+    "does not exist in Marketo any more": "list_gone",
+  }).find(([words]) => why.includes(words));
+  return known ? t(`sync.why.${known[1]}`) : h("span", { lang: "en" }, why);
+};
+
 /** A value or the error, for what a page can do without. */
 export const soft = async (promise) => {
   try {
@@ -143,12 +155,14 @@ export const places = () => {
       replace(box, node);
       waiting.delete(box);
       const after = box.offsetHeight;
-      if (now || !old.length) return;
-      if (after > before) {
-        box.replaceChildren(...old);
-        waiting.set(box, node);
-        if (!band.contains(button)) band.replaceChildren(button);
-      } else if (after < before) box.style.setProperty("min-height", `${before}px`);
+      if (!now && old.length) {
+        if (after > before) {
+          box.replaceChildren(...old);
+          waiting.set(box, node);
+        } else if (after < before) box.style.setProperty("min-height", `${before}px`);
+      }
+      if (!waiting.size) band.replaceChildren();
+      else if (!band.contains(button)) band.replaceChildren(button);
     };
     return box;
   };

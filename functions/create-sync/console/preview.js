@@ -3,7 +3,7 @@
 import { date, duration, h, number, percent } from "./dom.js";
 import { t } from "./words.js";
 
-const ROWS = ["browsers", "addressable", "known", "people", "already", "to_add", "calls", "left", "time"];
+const ROWS = ["browsers", "addressable", "known", "people", "already", "kept_out", "to_add", "calls", "left", "time"];
 
 const about = (text, is) => (is ? t("preview.about", { what: text }) : text);
 
@@ -20,15 +20,15 @@ const values = (preview) => {
   if (!preview) return {};
   const { browsers, addressable, known, people, calls } = preview;
   const share = (part, whole) => (whole > 0 && typeof part === "number" ? ` (${percent(part / whole)})` : "");
-  const partly = typeof preview.already_there_asked === "number" && preview.already_there_asked < people && !preview.list?.new;
+  const reckoned = (count) => (typeof count === "number" ? about(number(count), preview.to_add_is_estimate) : "–");
   return {
     browsers: number(browsers),
     addressable: number(addressable) + share(addressable, browsers),
     known: number(known) + share(known, addressable),
     people: number(people),
-    already: partly && typeof preview.already_there === "number"
-      ? t("preview.already_of", { there: preview.already_there, asked: preview.already_there_asked }) : number(preview.already_there),
-    to_add: typeof preview.to_add === "number" ? about(number(preview.to_add), preview.to_add_is_estimate) : "–",
+    already: reckoned(preview.already_there),
+    kept_out: number(preview.kept_out),
+    to_add: reckoned(preview.to_add),
     calls: number(calls?.total),
     left: number(preview.left_today),
     time: typeof preview.seconds === "number" ? about(roughly(preview.seconds), true) : calls ? t("done.due_unknown") : "–",

@@ -11,16 +11,17 @@ export async function page(_params, { signal }) {
     soft(get("/subscription", { signal })), soft(get("/tag", { signal })), alerting(signal)]);
   // A new installation has none yet: the form makes it.
   if (error && error.status !== 404) throw error;
+  const open = known ?? {};
   const tagBox = h("div", null, snippet(tag));
   const again = async () => tagBox.replaceChildren(snippet(await soft(get("/tag", { signal }))));
   return h("div", null,
     h("h1", null, t("settings.title")),
     viewerNotice(),
-    h("section", { class: "card" }, h("h2", null, t("settings.subscription")), subscription(known ?? {}, again)),
+    h("section", { class: "card" }, h("h2", null, t("settings.subscription")), subscription(open, again)),
     h("section", { class: "card" }, h("h2", null, t("settings.tag")), tagBox),
     h("section", { class: "card" }, h("h2", null, t("settings.secrets")), secrets()),
     known && h("section", { class: "card" }, h("h2", null, t("alerts.title")), alerts),
-    h("section", { class: "card" }, h("h2", null, t("settings.move")), exporting(), importing()));
+    h("section", { class: "card" }, h("h2", null, t("settings.move")), exporting(), importing(open)));
 }
 
 const lines = (text) => text.split(/\s+/).filter(Boolean);
@@ -65,13 +66,14 @@ function subscription(known, saved) {
       const paused = answer.paused_syncs?.length ?? 0;
       Object.assign(known, answer);
       delete known.paused_syncs;
+      controls.munchkin_id.readOnly = true;
       say(t("settings.saved"));
-      out.replaceChildren(h("p", { class: "good" }, t("settings.saved")), paused > 0 && h("p", null, t("settings.paused", { count: paused })));
+      out.replaceChildren(h("p", { class: "good" }, t("settings.saved")), ...(paused > 0 ? [h("p", null, t("settings.paused", { count: paused }))] : []));
       await saved();
     } catch (error) {
       const at = (error.errors ?? []).map(({ pointer, detail }) => [fields[pointer?.split("/")[1]], detail]).filter(([one]) => one);
       if (!at.length) throw error;
-      for (const [one, detail] of at) one.fail(detail);
+      for (const [one, detail] of at) one.fail(h("span", { lang: "en" }, detail));
       at[0][0].querySelector("input, textarea").focus();
     }
   };
@@ -137,8 +139,8 @@ function exporting() {
     }, { out, changes: false })), out);
 }
 
-/** Reads a file, shows what would change, and changes it when somebody says so. */
-function importing() {
+/** Reads a file, shows what would change here, and changes it when somebody says so. `open`: the subscription, if there is one. */
+function importing(open) {
   const out = h("div");
   const changes = h("div");
   const input = h("input", { type: "file", accept: ".json,application/json" });
@@ -158,14 +160,17 @@ function importing() {
     } catch {
       return out.replaceChildren(h("p", { class: "wrong", role: "alert" }, t("settings.import.no_json")));
     }
-    const { changes: rows } = await post("/import", { export: all });
+    const { changes: rows } = await post("/import", { export: all, munchkin_id: open.munchkin_id });
     const some = rows.filter(({ change }) => ["add", "change"].includes(change)).length;
     changes.replaceChildren(shown(rows), h("div", { class: "buttons" }, asked(t("settings.import.apply"), {
       title: t("settings.import.apply"), body: t("settings.import.will", { count: some }), yes: t("settings.import.apply"),
     }, async () => {
-      const { changes: done } = await post("/import", { export: all, apply: true });
-      changes.replaceChildren(shown(done));
-      say(t("settings.import.finished"));
+      const { changes: done } = await post("/import", { export: all, munchkin_id: open.munchkin_id, apply: true });
+      const left = done.filter((row) => row.done === false).length;
+      changes.replaceChildren(shown(done), left > 0
+        ? h("p", { class: "bad", role: "alert" }, t("settings.import.not_done", { count: left }))
+        : h("p", { class: "good" }, t("settings.import.finished")));
+      if (!left) say(t("settings.import.finished"));
     }, { out, kind: "main", not: some === 0 ? t("settings.import.nothing") : null })));
   };
   return h("div", null,

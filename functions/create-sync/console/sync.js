@@ -1,10 +1,10 @@
 // One sync: how it stands, why its list has the size it has, and what one can do.
 
 import { get, getPage, post } from "./api.js";
-import { confirm, duration, h, number, poll, problem, say, when } from "./dom.js";
+import { confirm, date, duration, h, number, poll, problem, say, when } from "./dom.js";
 import { funnelPicture, funnelTable, linePicture, lineTable, said } from "./figures.js";
 import { funnel } from "./funnel.js";
-import { action, asked, more, part, places, soft, table, tag, viewerNotice } from "./parts.js";
+import { action, asked, more, part, places, soft, table, tag, viewerNotice, whyIs } from "./parts.js";
 import { has, t } from "./words.js";
 
 /** While something is under way, and while nothing is. */
@@ -14,6 +14,8 @@ const CALM_MS = 20_000;
 const FILES_EVERY = 6;
 /** Pages of the history that are read: 400 days of hourly rows are 20. */
 const HISTORY_PAGES = 20;
+/** People who were refused that are shown one by one. */
+const REFUSED_SHOWN = 500;
 const STOPPED = ["stopped_keeping", "stopped_leaving"];
 const CALM = ["in_step", "paused", "stopped", "held"];
 
@@ -44,10 +46,18 @@ export async function page({ id }, { signal }) {
     if (now) settle();
   };
   let looked = 0;
+  let [turn, newest] = [0, 0];
   const refresh = async (now) => {
-    [seen, counts] = await Promise.all([get(path, { signal }), report()]);
+    const mine = (turn += 1);
+    const found = await Promise.all([get(path, { signal }), report()]);
     // Files come seldom, and their list is long.
-    if (now || ++looked % FILES_EVERY === 0) held = await heldFiles(seen, signal);
+    const files = now || ++looked % FILES_EVERY === 0 ? await heldFiles(found[0], signal) : null;
+    // What was asked for later may have been answered sooner.
+    if (mine > newest) {
+      newest = mine;
+      [seen, counts] = found;
+      held = files ?? held;
+    }
     show(now);
   };
   const tools = {
@@ -100,18 +110,6 @@ function state(sync) {
     sync.why && h("p", null, whyIs(sync.why)));
 }
 
-/** Why a sync is paused or stopped: sentences of our own, else the API's. */
-function whyIs(why) {
-  const known = Object.entries({
-    "paused by an operator": "operator_paused",
-    "stopped by an operator": "operator_stopped",
-    "HIPAA-ready": "hipaa",
-    "no IMS organisation": "no_org",
-    "does not exist in Marketo any more": "list_gone",
-  }).find(([words]) => why.includes(words));
-  return known ? t(`sync.why.${known[1]}`) : h("span", { lang: "en" }, why);
-}
-
 const overdue = (sync) => (sync.sources ?? []).filter((source) => source.overdue).map(({ feed, last_at }) => ({ feed, last_at }));
 
 /** Deliveries that wait for an operator, of feeds that name the audience. */
@@ -143,13 +141,13 @@ function massChange({ id, since, removals, additions, of }, tools) {
   }, () => tools.do("held", { held: id, decision }, t("held.decided")), { out: tools.out, focus: `held-${decision}`, kind: decision === "apply" ? "danger" : null });
   return h("div", { class: "notice bad", "data-notice": "held" },
     h("h2", null, t("held.title")),
-    h("p", null, t("held.what", numbers), " ", t("held.since"), " ", when(since)),
+    h("p", null, t("held.what", numbers), " ", t("held.since", { time: date(since) })),
     h("div", { class: "buttons" }, decide("apply"), decide("drop")));
 }
 
-function notDelivered({ not_delivered: { feed, since, sentence }, audience_id }, tools) {
+function notDelivered({ not_delivered: { feed, sentence }, audience_id }, tools) {
   const [source, name] = audience_id.split(":");
-  const why = feed ? [t("absent.left_out", { feed }), " ", when(since), ". "] : [t("absent.never"), " "];
+  const why = [feed ? t("absent.left_out", { feed }) : t("absent.never"), " "];
   const help = has(`absent.ask.${source}`) ? t(`absent.ask.${source}`, { name }) : h("span", { lang: "en" }, sentence);
   return h("div", { class: "notice warn", "data-notice": "not-delivered" },
     h("h2", null, t("absent.title")),
@@ -299,6 +297,7 @@ function failures(path, signal) {
     const codes = report.reasons ?? Object.entries(report.failed ?? {}).map(([code, count]) => ({ code, count }));
     const some = codes.filter(({ count }) => count > 0);
     if (!some.length) return h("p", null, t("failures.none"));
+    const [each, sum] = [(report.refused ?? []).slice(0, REFUSED_SHOWN), some.reduce((all, { count }) => all + count, 0)];
     const reasons = new Map(codes.map(({ code, sentence }) => [code, sentence]));
     return h("div", null,
       table(t("failures.by_code"), [
@@ -312,14 +311,15 @@ function failures(path, signal) {
         { label: t("failures.meaning"), cell: ({ code, sentence }) => said(code, sentence ?? reasons.get(code)) },
         { label: t("failures.when"), cell: ({ at }) => when(at) },
         { label: t("failures.request_id"), cell: ({ request_id }) => h("code", null, request_id) },
-      ], (report.refused ?? []).slice(0, 500)));
+      ], each),
+      each.length < sum && h("p", { class: "soft" }, t("failures.part", { shown: each.length, count: sum })));
   }));
 }
 
 /** Lines of feeds that could not be taken. */
 function rejects(path, signal) {
   return drawer(t("rejects.title"), () => part(getPage(`${path}/rejects`, { signal }), ({ rows, next }) => {
-    if (!rows.length) return h("p", null, t("rejects.none"));
+    if (!rows.length && !next) return h("p", null, t("rejects.none"));
     const all = table(t("rejects.title"), [
       { label: t("rejects.file"), head: true, cell: ({ file, feed }) => file ?? feed },
       { label: t("rejects.line"), n: true, cell: ({ line }) => number(line) },
@@ -374,4 +374,4 @@ function download(path, signal) {
 /** An address that is good for a while. */
 export const fileLink = ({ url, url_until, rows }) =>
   h("p", { role: "status" }, h("a", { href: url, class: "button", download: "" }, typeof rows === "number" ? t("download.link", { count: rows }) : t("download.file")), " ",
-    url_until && [t("download.until"), " ", when(url_until)]);
+    url_until && t("download.until", { time: date(url_until) }));

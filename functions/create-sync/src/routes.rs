@@ -88,6 +88,8 @@ impl Response {
 
 /// Largest body of a request, in bytes. Ours: the largest that makes sense is a few hundred.
 pub const BODY_BYTES: usize = 64 * 1024;
+/// Largest body of `POST /import`, in bytes. Ours: a sync in an export has some hundreds.
+const IMPORT_BYTES: usize = 1024 * 1024;
 
 /// Every route: method, path (`*` for one segment), and what it asks of its caller.
 pub const ROUTES: [(&str, &str, Needs); 48] = [
@@ -160,17 +162,15 @@ pub async fn handle(deps: &Deps, request: Request, deadline: u64) -> Response {
 }
 
 async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Response> {
-    if request.body.len() > BODY_BYTES {
-        return Err(Problem::new(
-            413,
-            format!("the body has {} bytes; at most {BODY_BYTES} are taken", request.body.len()),
-        ));
+    let path = request.path.trim_end_matches('/');
+    let most = if request.method == "POST" && path == "/import" { IMPORT_BYTES } else { BODY_BYTES };
+    if request.body.len() > most {
+        return Err(Problem::new(413, format!("the body has {} bytes; at most {most} are taken", request.body.len())));
     }
     // Browsers say so of themselves: another site's page must not stop a sync with its visitor's rights.
     if request.method != "GET" && request.header("sec-fetch-site").is_some_and(|site| site == "cross-site") {
         return Err(Problem::new(403, "a page of another site may not change anything here"));
     }
-    let path = request.path.trim_end_matches('/');
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     let Some(needs) = access::needs(&request.method, &parts) else { return Err(no_route(&parts)) };
     access::check(request, needs)?;
@@ -211,11 +211,13 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
         }
         ("GET", ["lists"]) => {
             let subscription = chosen(deps, request).await?;
+            create::door(&subscription)?;
             let search = request.param("search").unwrap_or_default();
             lists::search(deps, &subscription.munchkin_id, search, deadline).await.map(ok)
         }
         ("GET", ["list-folders"]) => {
             let subscription = chosen(deps, request).await?;
+            create::door(&subscription)?;
             let marketo = Marketo::new(deps, &subscription.munchkin_id, deadline, Purpose::Control);
             view::list_folders(&marketo).await.map(ok)
         }

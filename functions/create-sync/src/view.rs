@@ -27,6 +27,9 @@ use crate::sources::{NotDelivered, Source, not_delivered, sources};
 
 /// Imports of which `GET /status` tells.
 const IMPORTS: usize = 100;
+/// Bytes of a page of imports, at most. Ours: an answer of Lambda's has at most 6 MB, in which each quotation mark counts
+/// twice, and a record may name a thousand audiences.
+const IMPORTS_BYTES: usize = 3_000_000;
 /// Refused people of one answer: an answer of Lambda's has at most 6 MB. The counts by code are whole.
 const REFUSED_SHOWN: usize = 15_000;
 /// Due tokens that are counted, at most.
@@ -138,7 +141,7 @@ impl Seen {
                 "to_remove": left.map(|left| left.remove),
                 "on_hold": left.map(|left| left.hold),
                 "failed": left.map(|left| left.failed),
-                "handled_at": self.list.as_ref().map(|head| time(head.handled_at)),
+                "handled_at": self.list.as_ref().filter(|head| head.handled_at > 0).map(|head| time(head.handled_at)),
                 "work": work(&self.list_bell),
             })),
             "audience": {
@@ -302,18 +305,27 @@ async fn latest_imports(deps: &Deps, munchkin: &MunchkinId) -> Answer<Vec<Import
     Ok(found.into_iter().filter_map(|(_, import)| import).collect())
 }
 
-/// `GET /imports`: the newest first.
+/// `GET /imports`: the newest first. A page whose records are large may be short although there is more.
 pub(crate) async fn imports(deps: &Deps, munchkin: &MunchkinId, request: &Request) -> Answer<Response> {
     let paging = Paging::read(request)?;
-    let (found, next) = latest(deps, munchkin, &paging).await?;
-    let rows = found.into_iter().filter_map(|(_, import)| import).map(|import| {
-        let mut row = json!(import);
-        row["started_at"] = json!(time(import.started_at));
-        row["ended_at"] = json!(import.ended_at.map(time));
-        row["duration_ms"] = json!(import.ended_at.map(|ended| ended.saturating_sub(import.started_at)));
-        row
-    });
-    Ok(paging.answer(request, rows.collect(), next))
+    let (found, mut next) = latest(deps, munchkin, &paging).await?;
+    let (mut rows, mut bytes, mut last) = (Vec::new(), 0, None);
+    for (key, import) in found {
+        if let Some(import) = import {
+            let mut row = json!(import);
+            row["started_at"] = json!(time(import.started_at));
+            row["ended_at"] = json!(import.ended_at.map(time));
+            row["duration_ms"] = json!(import.ended_at.map(|ended| ended.saturating_sub(import.started_at)));
+            bytes += row.to_string().len();
+            if bytes > IMPORTS_BYTES && !rows.is_empty() {
+                next = last;
+                break;
+            }
+            rows.push(row);
+        }
+        last = Some(key);
+    }
+    Ok(paging.answer(request, rows, next))
 }
 
 /// How many keys of each kind wait for work.
