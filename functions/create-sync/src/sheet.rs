@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use domain::limits::{DAY_MS, HOUR_MS};
 use domain::{LeadId, LeadSet};
-use ports::{Expect, Failure, Key, Table};
+use ports::{Expect, Failure, Key, PortError, Table};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -105,13 +105,33 @@ pub(crate) async fn go_on(deps: &Deps, sheet: &mut Sheet) -> Step<()> {
             None => sheet.upload.insert(objects.begin_parts(&sheet.file).await?).clone(),
         };
         let number = u16::try_from(sheet.tags.len() + 1).map_err(|_| Failure::fail("a sheet of too many parts"))?;
-        sheet.tags.push(objects.put_part(&sheet.file, &upload, number, body.into()).await?);
+        match objects.put_part(&sheet.file, &upload, number, body.into()).await {
+            Ok(tag) => sheet.tags.push(tag),
+            Err(error) => return not_taken(deps, sheet, error).await,
+        }
         if is_last {
             objects.end_parts(&sheet.file, &upload, &sheet.tags).await?;
             sheet.is_written = true;
             return Ok(());
         }
     }
+    Ok(())
+}
+
+/// A part was not taken. Whoever ended the upload may have died before that was noted: then the file is there, whole. An
+/// upload that has taken parts and is refused now was forgotten: the file begins anew.
+async fn not_taken(deps: &Deps, sheet: &mut Sheet, error: PortError) -> Step<()> {
+    if deps.ports.objects.get_range(&sheet.file, 0, 1).await?.is_some() {
+        sheet.is_written = true;
+        return Ok(());
+    }
+    // One that has just begun is refused for another reason, and would be again.
+    if !matches!(error, PortError::Refused { .. }) || sheet.tags.is_empty() {
+        return Err(error.into());
+    }
+    sheet.upload = None;
+    sheet.tags.clear();
+    (sheet.block, sheet.line) = (0, 0);
     Ok(())
 }
 

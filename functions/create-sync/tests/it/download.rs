@@ -4,6 +4,7 @@ use domain::limits::{DAY_MS, HOUR_MS};
 use domain::list::{Held, MassChange, Refusal, State};
 use domain::{LeadId, LeadSet};
 use futures::executor::block_on;
+use ports::{Expect, Table};
 use serde_json::{Value, json};
 use state::lists::OpenList;
 
@@ -132,6 +133,33 @@ fn a_file_of_many_parts_is_written_over_several_requests_whoever_dies() {
     let ids = text.lines().skip(1).map(|line| line[1..].split('"').next().and_then(|id| id.parse::<u64>().ok()));
     assert!(ids.eq((1..=many).map(Some)), "each once, and in order");
     assert_eq!((text.matches("in_list").count(), job["rows"].as_u64()), (350_000, Some(many)));
+}
+
+#[test]
+fn an_upload_that_was_ended_and_not_noted_is_found_again_or_begun_anew() {
+    let (world, id) = running();
+    let many = 600_000;
+    world.want(101, &(1..=many).collect::<Vec<u64>>(), 9);
+    let (_, job) = world.post(&format!("/syncs/{id}/download"), &json!({}));
+    let path = format!("/downloads/{}", job["id"].as_str().expect("an id"));
+    assert_eq!(world.get(&path).1["status"], "working", "more parts than one request writes");
+    let row = |key: &ports::Key| key.sk.starts_with("download/");
+    let (_, before) = world.tables().into_iter().find(|((_, key), _)| row(key)).expect("the job's row");
+    let (job, _) = wait(&world, &path);
+    let whole = file(&world, &job);
+    assert_eq!(whole.lines().count() as u64, many + 1);
+    for there in [true, false] {
+        // Whoever ended the upload died before the row was written.
+        let (tables, objects) = (&world.deps.ports.tables, &world.deps.ports.objects);
+        block_on(tables.put(Table::Syncs, before.clone(), Expect::Anything)).expect("written");
+        if !there {
+            let key = format!("downloads/{}.csv", job["id"].as_str().expect("an id"));
+            block_on(objects.delete(&key)).expect("deleted");
+        }
+        let (job, asked) = wait(&world, &path);
+        assert_eq!((&job["status"], asked == 1), (&json!("done"), there), "{job}");
+        assert!(file(&world, &job) == whole, "the same bytes");
+    }
 }
 
 #[test]

@@ -233,7 +233,9 @@ impl Objects for Outside {
     async fn put_part(&self, _: &str, upload: &str, number: u16, body: Bytes) -> PortResult<String> {
         self.alive()?;
         let tag = format!("{number}-{}", body.len());
-        lock(&self.parts).get_mut(upload).expect("an upload").insert(number, body);
+        let mut parts = lock(&self.parts);
+        let no_upload = || PortError::Refused { service: "S3", reason: "NoSuchUpload".into() };
+        parts.get_mut(upload).ok_or_else(no_upload)?.insert(number, body);
         Ok(tag)
     }
     async fn end_parts(&self, key: &str, upload: &str, tags: &[String]) -> PortResult<()> {
