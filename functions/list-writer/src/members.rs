@@ -16,11 +16,31 @@ use crate::reading::Asking;
 
 /// A reading that is refused begins anew so often, for Marketo may have forgotten its place, before it is given up. Ours.
 const RESTARTS: u32 = 3;
+/// A reading that failed goes on after this time, in ms. Ours: what it failed of is Marketo's time-out, for the most part.
+const FAILED_REST_MS: u64 = 60_000;
+
+/// The same as [`go_on`], but what fails here, unless everything would, is nothing of the list's: it goes on after a rest,
+/// and whatever is written to the list is not set aside for it.
+pub(crate) async fn turn(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    list: ListId,
+    notes: &Notes,
+    deadline: u64,
+) -> Step<Option<Next>> {
+    match go_on(deps, munchkin, list, notes, deadline).await {
+        Err(failure) if !matches!(failure, Failure::Outage { .. }) => {
+            tracing::warn!(list.id = list, reason = %failure, "a reading of members failed, and goes on after a rest");
+            Ok(Some(Next::Done(Some(deps.now() + deps.settings.scaled(FAILED_REST_MS)))))
+        }
+        other => other,
+    }
+}
 
 /// Goes on with the oldest reading that a note asks for, for one turn. `None`: no note asks for any. Whoever dies in
 /// between goes on where the job's row stands: the note stays until the job is over, and a note of a job that is over, or
 /// not there any more, is burnt.
-pub(crate) async fn turn(
+async fn go_on(
     deps: &Deps,
     munchkin: &MunchkinId,
     list: ListId,
