@@ -73,6 +73,8 @@ pub async fn leave(deps: &Deps, munchkin: &MunchkinId, list: ListId, note: &Note
     let key = BellKey::list(munchkin, list);
     match note {
         Note::Seen { .. } => bell::mark(deps, &key).await,
+        // Somebody asked, but nothing is done to the list: no run is to be told of.
+        Note::Read { .. } => bell::rouse(&deps.because(None), &key).await,
         _ => bell::rouse(&deps.because([Cause::ByHand]), &key).await,
     }
 }
