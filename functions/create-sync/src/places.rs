@@ -6,11 +6,13 @@ use domain::list::{LEAD_NOT_FOUND, State};
 use domain::{LeadId, LeadSet};
 use ports::{Failure, Table};
 use state::lists::{OpenList, Want, read_leads, want_key};
-use state::syncs::{Start, Status, Sync, syncs};
+use state::syncs::{Leaving, MembersBefore, Start, Status, Sync, syncs};
 use state::{Deps, Step, load};
 
 /// Attempts to read what is replaced meanwhile, before the last one.
-const ATTEMPTS: usize = 2;
+pub(crate) const ATTEMPTS: usize = 2;
+/// Why somebody has to leave who was there before us.
+const ADOPTED: &str = "adopted";
 
 /// Where somebody stands: a word for machines, Marketo's code or ours where there is one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,17 +49,20 @@ impl Place {
             "report_only" => "The sync only reports: it writes no list.",
             "kept" => "Has left the audience and stays in the list, by the choice of a sync or of an operator.",
             "to_leave" if self.code.as_deref() == Some("held") => {
-                "Has left the audience; the removal is part of a mass change that waits for an operator."
+                "Is not wanted in the list; the removal is part of a mass change that waits for an operator."
             }
-            "to_leave" => "Has left the audience, and leaves the list with one of the next calls.",
+            "to_leave" if self.code.as_deref() == Some(ADOPTED) => {
+                "Was there before us and is not wanted: the list is adopted, and the person leaves with one of the next calls."
+            }
+            "to_leave" => "Is not wanted in the list any more, and leaves it with one of the next calls.",
             _ => "",
         };
         match &self.code {
             Some(code) if self.state == "refused" => {
                 format!("Marketo refused with code {code}: {}", marketo::class::sentence(code))
             }
-            Some(code) if self.state == "to_leave" && code != "held" => format!(
-                "Has left the audience; Marketo refused the removal with code {code}: {}",
+            Some(code) if self.state == "to_leave" && code != "held" && code != ADOPTED => format!(
+                "Is not wanted in the list; Marketo refused the removal with code {code}: {}",
                 marketo::class::sentence(code)
             ),
             _ => words.to_owned(),
@@ -89,6 +94,8 @@ pub(crate) struct Places {
     /// The union of what active syncs want of the list.
     wanted: LeadSet,
     kept: LeadSet,
+    /// Who was there before us and leaves, because an active sync adopts the list.
+    adopted: LeadSet,
 }
 
 impl Places {
@@ -107,20 +114,25 @@ impl Places {
         let report_only = sync.start == Start::ReportOnly;
         let found = want(deps, sync).await?;
         let counted = found.is_some();
-        let (mut state, mut wanted) = (State::default(), LeadSet::new());
+        let (mut state, mut wanted, mut adopts) = (State::default(), LeadSet::new(), false);
         if let (false, Some(list)) = (report_only, sync.list.id) {
             for other in syncs(deps, &sync.munchkin).await? {
                 let other = other.value;
                 let writes = other.start == Start::Now && other.status == Status::Active;
                 if writes && other.list.id == Some(list) {
-                    wanted.add_all(&want(deps, &other).await?.unwrap_or_default());
+                    let found = want(deps, &other).await?;
+                    let removes = other.leaving == Leaving::Remove && found.is_some();
+                    adopts |= removes && other.members_before == MembersBefore::Adopt;
+                    wanted.add_all(&found.unwrap_or_default());
                 }
             }
             state = OpenList::open(deps, &sync.munchkin, list).await?.state;
         }
         let kept = state.kept();
+        let tied = if adopts { state.theirs.and(&state.tied) } else { LeadSet::new() };
+        let adopted = tied.minus(&wanted).minus(&state.restore);
         let want = if sync.follows() { found.unwrap_or_default() } else { LeadSet::new() };
-        Ok(Self { want, counted, report_only, paused: sync.status == Status::Paused, state, wanted, kept })
+        Ok(Self { want, counted, report_only, paused: sync.status == Status::Paused, state, wanted, kept, adopted })
     }
 
     /// People whom the audience wants in the list, by where they stand. Each of them once.
@@ -131,7 +143,9 @@ impl Places {
             return sorter.found;
         }
         let State { sure, theirs, restore, kept_out, dropped, held, .. } = &self.state;
-        sorter.take(Place::new("before_us"), &theirs.minus(restore), None);
+        sorter.take(Place::new("before_us"), &theirs.minus(restore).minus(&self.adopted), None);
+        // Of a sync that rests: those that run decide.
+        sorter.take(Place::new("to_leave"), &self.adopted, None);
         sorter.take(Place::new("in_list"), sure, None);
         sorter.take(Place::new("kept_out"), kept_out, None);
         sorter.take(Place::new("dropped"), dropped, None);
@@ -151,11 +165,13 @@ impl Places {
         sorter.found
     }
 
-    /// Those of these people who are in the list by our doing although no audience wants them there any more.
+    /// Those of these people who are in the list although no audience wants them there any more: by our doing, or since
+    /// before a list that is adopted.
     pub(crate) fn unwanted(&self, people: &LeadSet) -> Vec<Class> {
-        let ours = self.state.may.minus(&self.state.theirs).minus(&self.wanted).minus(&self.want);
-        let mut sorter = Sorter::of(people.and(&ours));
-        sorter.take(Place::new("kept"), &self.kept, None);
+        let mut unwanted = self.state.may.minus(&self.state.theirs).minus(&self.wanted);
+        unwanted.add_all(&self.adopted);
+        let mut sorter = Sorter::of(people.and(&unwanted.minus(&self.want)));
+        sorter.take(Place::new("kept"), &self.kept.minus(&self.adopted), None);
         for (code, each) in self.refusals() {
             sorter.take_each(Place { state: "to_leave", code: Some(code) }, each);
         }
@@ -163,6 +179,7 @@ impl Places {
             let place = Place { state: "to_leave", code: Some("held".into()) };
             sorter.take(place, &held.change.remove, Some(held.since));
         }
+        sorter.take(Place { state: "to_leave", code: Some(ADOPTED.into()) }, &self.adopted, None);
         sorter.rest(Place::new("to_leave"));
         sorter.found
     }
@@ -170,7 +187,9 @@ impl Places {
     /// Everybody whom the sync concerns.
     pub(crate) fn all(&self) -> Vec<Class> {
         let mut all = self.wanted(&self.want);
-        all.extend(self.unwanted(&self.state.may));
+        let mut others = self.state.may.clone();
+        others.add_all(&self.adopted);
+        all.extend(self.unwanted(&others));
         all
     }
 
