@@ -182,7 +182,8 @@ async fn feeds_that_name(deps: &Deps, sync: &Sync) -> Answer<BTreeSet<String>> {
     Ok(head.feeds.into_keys().collect())
 }
 
-fn feed_of(import: &Import) -> &str {
+/// The feed of a file. In records of before there were several feeds none is named.
+pub(crate) fn feed_of(import: &Import) -> &str {
     if import.feed.is_empty() { DEFAULT_FEED } else { &import.feed }
 }
 

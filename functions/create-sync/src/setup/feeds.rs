@@ -1,18 +1,25 @@
 //! What comes from Adobe: the bucket, and what each feed has brought.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ports::{Failure, PortError, PortResult, Table};
+use ports::{Failure, PortError, PortResult};
 use serde_json::json;
+use state::Deps;
 use state::feeds::{DEFAULT_FEED, Feed, FeedState, Import, ImportStatus, Kind, feed_state, feeds};
-use state::{Deps, Doc, doc};
 
 use super::{About, Area, Check, Row, in_time};
+use crate::paging::Paging;
 use crate::problem::Answer;
+use crate::runs;
 use crate::view::time;
 
 /// Where Adobe's files lie.
 const INCOMING: &str = "incoming/";
+/// Records of files that are read at once: those of one batch.
+const PAGE: usize = 100;
+/// Records of files that are looked at, at most. Ours: a feed whose last file is older than so many others has the time
+/// that its audiences were last named.
+const LOOKED_AT: usize = 500;
 /// A stream that is silent for longer than this, in ms, has perhaps stopped. Ours: twice the rhythm of a daily feed.
 const SILENT_MS: u64 = 48 * domain::limits::HOUR_MS;
 
@@ -42,18 +49,20 @@ const STREAM: About = About { code: "stream", area: Area::Feeds, title: "Stream"
 pub(super) async fn rows(check: &Check<'_>) -> Answer<Vec<Row>> {
     let Check { deps, subscription, until, .. } = check;
     let munchkin = &subscription.munchkin_id;
-    let imports = latest(check).await?;
-    let mut rows = vec![bucket(deps, *until, !imports.is_empty()).await];
     let mut all = feeds(deps, munchkin).await?;
     all.sort_by(|a, b| a.id.cmp(&b.id));
     // The feed of files that lie in no declared folder is there without being declared.
     let files = |feed: &Feed| !feed.kind.is_stream();
-    if all.iter().all(|feed| feed.id != DEFAULT_FEED) {
-        let default = Feed::new(DEFAULT_FEED, Kind::AamFiles);
-        let brought = feed_state(deps, munchkin, DEFAULT_FEED).await? != FeedState::default();
-        if brought || imports.contains_key(DEFAULT_FEED) || all.is_empty() {
-            all.insert(0, default);
-        }
+    let is_declared = all.iter().any(|feed| feed.id == DEFAULT_FEED);
+    let brought = !is_declared && feed_state(deps, munchkin, DEFAULT_FEED).await? != FeedState::default();
+    let mut wanted: BTreeSet<&str> = all.iter().filter(|feed| files(feed)).map(|feed| feed.id.as_str()).collect();
+    if brought {
+        wanted.insert(DEFAULT_FEED);
+    }
+    let imports = latest(check, wanted).await?;
+    let mut rows = vec![bucket(deps, *until, !imports.is_empty()).await];
+    if !is_declared && (brought || imports.contains_key(DEFAULT_FEED) || all.is_empty()) {
+        all.insert(0, Feed::new(DEFAULT_FEED, Kind::AamFiles));
     }
     for feed in all.iter().filter(|feed| files(feed)) {
         let state = feed_state(deps, munchkin, &feed.id).await?;
@@ -75,17 +84,24 @@ pub(super) async fn rows(check: &Check<'_>) -> Answer<Vec<Row>> {
     Ok(rows)
 }
 
-/// The newest file of each feed.
-async fn latest(check: &Check<'_>) -> Answer<BTreeMap<String, Import>> {
-    let all: Vec<Doc<Import>> =
-        doc::all(check.deps, Table::Syncs, check.subscription.munchkin_id.as_str(), "import/").await?;
+/// The newest file of each feed: of the wanted ones as far back as [`LOOKED_AT`], of others where they are met on the way.
+async fn latest(check: &Check<'_>, mut wanted: BTreeSet<&str>) -> Answer<BTreeMap<String, Import>> {
     let mut latest: BTreeMap<String, Import> = BTreeMap::new();
-    for Doc { value: import, .. } in all {
-        // In records of before there were several feeds none is named.
-        let feed = if import.feed.is_empty() { DEFAULT_FEED } else { &import.feed };
-        if latest.get(feed).is_none_or(|known| known.started_at <= import.started_at) {
-            latest.insert(feed.to_owned(), import);
+    let mut paging = Paging { limit: PAGE, after: None };
+    for _ in 0..LOOKED_AT / PAGE {
+        let (found, next) = runs::latest(check.deps, &check.subscription.munchkin_id, &paging).await?;
+        // The newest first: of a feed the first one counts.
+        for import in found.into_iter().filter_map(|(_, import)| import) {
+            let feed = runs::feed_of(&import);
+            wanted.remove(feed);
+            if !latest.contains_key(feed) {
+                latest.insert(feed.to_owned(), import);
+            }
         }
+        if wanted.is_empty() || next.is_none() {
+            break;
+        }
+        paging.after = next;
     }
     Ok(latest)
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use state::Deps;
 use state::budget::{self, Purpose, Standing};
 
-use super::{About, Area, Check, Row, in_time};
+use super::{About, Area, Check, Row, USERS, in_time};
 use crate::problem::Answer;
 use crate::view::time;
 
@@ -348,7 +348,8 @@ fn quota(check: &Check<'_>, said: &Said, standing: &Standing) -> Row {
             .with("per_day", json!(per_day))
             .with("share", json!(share))
             .with("day_ends", json!(day_ends))
-            .with("users", users.iter().map(|(user, calls)| json!({"user": user, "calls": calls})).collect())
+            .with("user_count", json!(told.map(|_| users.len())))
+            .with(USERS, users.iter().map(|(user, calls)| json!({"user": user, "calls": calls})).collect())
     };
     let spent = |until: u64| until > check.deps.now().saturating_add(settings.scaled(LONG_MS));
     let refused_for_today = matches!(said.first(), Some(No::Wait(until)) if spent(*until));

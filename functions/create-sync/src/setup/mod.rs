@@ -14,12 +14,19 @@ use state::doc::update_until;
 use state::syncs::{IdentityHead, Subscription, Sync, identity_key};
 use state::{Deps, Doc, load};
 
+use crate::access::Role;
 use crate::problem::Answer;
 use crate::routes::Request;
 use crate::view::{in_order, time};
 
 /// How long an answer is given again, in ms, before scaling: somebody who reloads the page costs no call. Ours.
 const KEPT_MS: u64 = 60_000;
+/// Largest answer that is kept, in bytes. Ours: an item of `DynamoDB` has at most 400 KB, and a larger answer (hundreds of
+/// feeds) is made anew each time.
+const KEPT_BYTES: usize = 300_000;
+/// The value of a row that names Marketo's API users, which are addresses of people: it is shown to operators with an
+/// answer that was made for them, and kept nowhere.
+const USERS: &str = "users";
 /// What is not answered so long before the function's end is not waited for any more, in ms: the answer must still be
 /// written. Ours.
 const MARGIN_MS: u64 = 3_000;
@@ -141,7 +148,8 @@ async fn in_time<T>(deps: &Deps, until: u64, work: impl Future<Output = T>) -> O
     }
 }
 
-/// `GET /setup`; with `?fresh=1` nothing is taken from an earlier answer.
+/// `GET /setup`. With `?fresh=1` nothing is taken from an earlier answer: for operators, once in [`KEPT_MS`], because it
+/// spends calls.
 pub(crate) async fn check(
     deps: &Deps,
     subscription: Option<&Subscription>,
@@ -150,23 +158,30 @@ pub(crate) async fn check(
 ) -> Answer<Value> {
     let key = Key::new(subscription.map_or("none", |subscription| subscription.munchkin_id.as_str()), "setup");
     let about = json!(subscription);
-    if request.param("fresh") != Some("1")
-        && let Some(Doc { value: kept, .. }) = load::<Value>(deps, Table::Syncs, &key).await?
-        && kept["v"] == 1
-        // Another answer was given to other settings.
-        && kept["subscription"] == about
-        && kept["at"].as_u64().is_some_and(|at| deps.now() < at.saturating_add(deps.settings.scaled(KEPT_MS)))
-    {
+    let now = deps.now();
+    let recent = |at: &Value| at.as_u64().is_some_and(|at| now < at.saturating_add(deps.settings.scaled(KEPT_MS)));
+    let is_operator = request.caller().role >= Role::Operator;
+    let kept: Option<Doc<Value>> = load(deps, Table::Syncs, &key).await?;
+    let kept = kept.map(|kept| kept.value).filter(|kept| kept["v"] == 2).unwrap_or_default();
+    let fresh = is_operator && request.param("fresh") == Some("1") && !recent(&kept["fresh_at"]);
+    // Another answer was given to other settings.
+    if !fresh && kept["subscription"] == about && recent(&kept["at"]) {
         return Ok(kept["answer"].clone());
     }
-    let now = deps.now();
-    let rows = rows(deps, subscription, deadline.saturating_sub(MARGIN_MS)).await?;
+    let mut rows = rows(deps, subscription, deadline.saturating_sub(MARGIN_MS)).await?;
+    let whole = json!({"checked_at": time(now), "rows": rows});
+    for row in &mut rows {
+        row.values.remove(USERS);
+    }
     let answer = json!({"checked_at": time(now), "rows": rows});
-    let kept = json!({"v": 1, "at": now, "subscription": about, "answer": answer});
-    let until = now.saturating_add(deps.settings.scaled(KEPT_MS));
-    // The last answer counts: of two that were made at once either will do.
-    update_until(deps, Table::Syncs, &key, |_: Option<Value>| Ok((Some(kept.clone()), ())), until).await?;
-    Ok(answer)
+    let fresh_at = if fresh { json!(now) } else { kept["fresh_at"].clone() };
+    let kept = json!({"v": 2, "at": now, "fresh_at": fresh_at, "subscription": about, "answer": answer});
+    if kept.to_string().len() <= KEPT_BYTES {
+        let until = now.saturating_add(deps.settings.scaled(KEPT_MS));
+        // The last answer counts: of two that were made at once either will do.
+        update_until(deps, Table::Syncs, &key, |_: Option<Value>| Ok((Some(kept.clone()), ())), until).await?;
+    }
+    Ok(if is_operator { whole } else { answer })
 }
 
 async fn rows(deps: &Deps, subscription: Option<&Subscription>, until: u64) -> Answer<Vec<Row>> {

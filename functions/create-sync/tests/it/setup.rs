@@ -3,15 +3,16 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use create_sync::{Caller, Request};
+use create_sync::{Caller, Request, Role};
 use domain::AudienceId;
 use domain::limits::{DAY_MS, HOUR_MS};
 use doubles::marketo::{Kind, Permission, Settings};
 use futures::executor::block_on;
-use ports::Table;
+use ports::{Expect, Key, Table};
 use serde_json::{Value, json};
 use state::feeds::{
     Feed, FeedState, FullDelivery, Import, ImportStatus, Kind as FeedKind, feed_key, feed_state_key, import_key,
+    index_import,
 };
 use state::identity::{Intake, intake_key};
 use state::syncs::{Extract, IdentityHead, identity_key};
@@ -20,8 +21,12 @@ use crate::support::{MUNCHKIN, ORG, START, World, munchkin};
 
 const PAGE: &str = "https://www.example.com";
 
-/// The answer, made anew.
+/// The answer, made anew, as though nobody had asked before.
 fn check(world: &World) -> Value {
+    for subscription in [MUNCHKIN, "none"] {
+        let key = Key::new(subscription, "setup");
+        block_on(world.deps.ports.tables.delete(Table::Syncs, &key, Expect::Anything)).expect("deleted");
+    }
     let (status, answer) = world.get("/setup?fresh=1");
     assert_eq!(status, 200, "{answer}");
     answer
@@ -80,6 +85,7 @@ fn import(world: &World, feed: &str, at: u64, status: ImportStatus, why: Option<
         not_named: Vec::new(),
     };
     world.store(Table::Syncs, import_key(&munchkin(), &import.id), &import);
+    block_on(index_import(&world.deps, &munchkin(), at, &import.id)).expect("a line");
     import
 }
 
@@ -436,6 +442,28 @@ fn the_last_file_of_a_feed_tells_whether_it_was_taken_in() {
 }
 
 #[test]
+fn the_last_file_of_each_feed_is_found_among_the_newest_five_hundred() {
+    let world = World::new();
+    let body = json!({"kind": "aam-files", "snapshots": false});
+    for feed in ["busy", "quiet", "silent"] {
+        assert_eq!(world.put(&format!("/feeds/{feed}"), &body).0, 200);
+    }
+    import(&world, "silent", START, ImportStatus::Done, None);
+    import(&world, "quiet", START + 1, ImportStatus::Refused, Some("its name says nothing"));
+    import(&world, "quiet", START + 2, ImportStatus::Done, None);
+    for at in 3..=501 {
+        import(&world, "busy", START + at, ImportStatus::Done, None);
+    }
+    let answer = check(&world);
+    let rows = answer["rows"].as_array().expect("rows").iter().filter(|row| row["code"] == "last_file");
+    let found: Vec<_> = rows.map(|row| (&row["values"]["feed"], &row["values"]["import"])).collect();
+    let id = |after: u64| json!(format!("import-{}", START + after));
+    let wanted = [("busy", id(501)), ("quiet", id(2)), ("silent", Value::Null)];
+    let wanted: Vec<(Value, Value)> = wanted.into_iter().map(|(feed, import)| (json!(feed), import)).collect();
+    assert_eq!(found, wanted.iter().map(|(feed, import)| (feed, import)).collect::<Vec<_>>());
+}
+
+#[test]
 fn ids_that_met_nobody_are_told_from_ecids() {
     let world = well();
     assert_row(&check(&world), "id_type", "ok", "met");
@@ -526,6 +554,7 @@ fn the_tag_is_seen_in_the_last_hour_or_not() {
 #[test]
 fn an_answer_is_given_again_for_a_minute_unless_asked_or_set_up_otherwise() {
     let world = well();
+    world.get("/setup");
     let first = world.get("/setup").1;
     let made = calls(&world).len();
     world.marketo().set_missing([Permission::ReadLead]);
@@ -533,16 +562,70 @@ fn an_answer_is_given_again_for_a_minute_unless_asked_or_set_up_otherwise() {
     assert_eq!(world.get("/setup").1, first);
     assert_eq!(world.get("/setup?for=sync").1, first);
     assert_eq!(calls(&world).len(), made, "it costs nothing");
-    assert_ne!(world.get("/setup?fresh=1").1, first);
+    // A viewer's wish for another one costs nothing either; an operator's is heard once a minute.
+    assert_eq!(as_viewer(&world, &[("fresh", "1")])["checked_at"], first["checked_at"]);
+    assert_eq!(calls(&world).len(), made);
+    assert_ne!(world.get("/setup?fresh=1").1["checked_at"], first["checked_at"]);
+    assert_eq!(calls(&world).len(), 2 * made);
+    world.get("/setup?fresh=1");
     assert_eq!(calls(&world).len(), 2 * made);
 
     declare(&world, &json!({"cookie_sync": false}));
     assert_row(&world.get("/setup").1, "cookie_sync", "not_ok", "off");
     assert_eq!(calls(&world).len(), 3 * made);
+    world.get("/setup?fresh=1");
+    assert_eq!(calls(&world).len(), 3 * made, "that there is another answer opens no door");
     world.wait(60_000);
     assert_ne!(world.get("/setup").1["checked_at"], first["checked_at"]);
     assert_eq!(calls(&world).len(), 4 * made);
+    world.get("/setup?fresh=1");
+    assert_eq!(calls(&world).len(), 5 * made);
     assert_eq!(world.rows("setup"), ["setup"], "one row, which is written over");
+}
+
+/// As somebody who may look and no more.
+fn as_viewer(world: &World, query: &[(&str, &str)]) -> Value {
+    let request = Request {
+        method: "GET".into(),
+        path: "/setup".into(),
+        query: query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        caller: Some(Caller { name: "viewer".into(), role: Role::Viewer }),
+        ..Request::default()
+    };
+    let response = block_on(create_sync::handle(&world.deps, request, world.deps.now() + 30_000));
+    crate::contract::check("GET", "/setup", &response);
+    assert_eq!(response.status, 200);
+    serde_json::from_slice(&response.body).expect("JSON")
+}
+
+#[test]
+fn who_makes_marketos_calls_is_told_to_operators_and_kept_nowhere() {
+    let world = well();
+    world.marketo().others_used(START, 1_000);
+    let whole = check(&world);
+    assert!(whole.to_string().contains("other@example.com"), "{whole}");
+    // What is kept, and what a viewer is told who is the first to ask.
+    let kept = as_viewer(&world, &[]);
+    world.wait(60_000);
+    let made = as_viewer(&world, &[]);
+    assert_ne!(kept["checked_at"], made["checked_at"]);
+    for answer in [kept, made] {
+        let values = &row(&answer, "marketo_quota")["values"];
+        assert_eq!((&values["user_count"], &values["users"]), (&json!(2), &Value::Null), "{values}");
+        assert!(!answer.to_string().contains("@example.com"), "{answer}");
+    }
+    for ((table, key), item) in world.tables() {
+        assert!(!item.doc.to_string().contains("other@example.com"), "{table:?} {key:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_is_too_large_to_be_kept_is_given_all_the_same() {
+    let world = well();
+    import(&world, "default", START + 1, ImportStatus::Refused, Some(&"no ".repeat(100_000)));
+    let answer = check(&world);
+    assert_row(&answer, "last_file", "not_ok", "refused");
+    assert!(world.rows("setup").is_empty());
 }
 
 #[test]
