@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use state::syncs::{Status, Subscription, Sync, syncs};
 use state::{Deps, Step};
 
+use crate::create::door;
 use crate::people::subject;
 use crate::places::{Place, Places};
 use crate::problem::Answer;
@@ -28,7 +29,12 @@ pub(crate) async fn explain(
     deadline: u64,
 ) -> Answer<Value> {
     let munchkin = &subscription.munchkin_id;
-    let (name, subject) = subject(deps, munchkin, &request.json()?, deadline).await?;
+    let body = request.json()?;
+    if !body["email"].is_null() {
+        // Marketo is asked about it.
+        door(subscription)?;
+    }
+    let (name, subject) = subject(deps, munchkin, &body, deadline).await?;
     let syncs: Vec<Sync> = syncs(deps, munchkin).await?.into_iter().map(|sync| sync.value).collect();
     let followed: BTreeMap<AudienceId, String> = syncs
         .iter()

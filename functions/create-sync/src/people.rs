@@ -26,6 +26,8 @@ const NOT_REACHED: &str = "What Adobe delivered (files, and the members of an au
     reports until the next report, and may stand in files of earlier results that nothing reads any more.";
 
 /// `POST /people/erase`: writes the job. An email is turned into Marketo's ids here, so that it is stored nowhere.
+/// That call is made for a subscription that must not be used too: whoever wants to be forgotten is, whatever the settings
+/// say, and what was stored before the door was shut must be found.
 pub(crate) async fn erase(deps: &Deps, munchkin: &MunchkinId, request: &Request, deadline: u64) -> Answer<Value> {
     let (_, subject) = subject(deps, munchkin, &request.json()?, deadline).await?;
     let new = Job::new(deps.fresh_id(), subject, deps.now());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use state::budget::Purpose;
 use state::lists_index::{Index, Listed, begin, keep, publish, read, want};
 
-use crate::support::{START, World, munchkin};
+use crate::support::{MUNCHKIN, ORG, START, World, munchkin};
 
 /// Lists beside the two of every world.
 const MADE: u64 = 19_998;
@@ -211,6 +211,29 @@ fn an_index_has_one_builder_and_each_list_once() {
     let (published, found) = block_on(state::lists_index::search(deps, munchkin, "", 9)).expect("read").expect("found");
     assert_eq!((published.count, found.count), (3, 3));
     assert!(found.lists.contains(&list(2, "zwei")), "{found:?}");
+}
+
+/// What must not be used is not asked. Whoever wants to be forgotten is looked up all the same.
+#[test]
+fn a_subscription_that_must_not_be_used_is_asked_for_no_list_no_folder_and_nobody() {
+    for change in [json!({"hipaa_ready": true}), json!({"org_id": null})] {
+        let world = World::new();
+        let mut body = json!({"munchkin_id": MUNCHKIN, "org_id": ORG});
+        body.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
+        assert_eq!(world.put("/subscription", &body).0, 200);
+        let person = json!({"email": "1@example.com"});
+        for (status, problem) in [
+            world.get("/lists?search=vip"),
+            world.get("/lists"),
+            world.get("/list-folders"),
+            world.post("/explain", &person),
+        ] {
+            assert_eq!(status, 403, "{problem}");
+        }
+        assert!(world.marketo().calls().is_empty());
+        assert_eq!(world.post("/explain", &json!({"lead_id": 1})).0, 200, "it costs no call");
+        assert_eq!(world.post("/people/erase", &person).0, 202);
+    }
 }
 
 #[test]

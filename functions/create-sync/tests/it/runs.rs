@@ -251,6 +251,21 @@ fn a_report_groups_who_was_refused_by_marketos_code() {
     assert_eq!(report["reasons"], wanted);
 }
 
+/// An answer has at most 6 MB: a page of large records is short, and says where it goes on.
+#[test]
+fn a_page_of_large_records_is_cut_and_none_is_left_out() {
+    let world = World::new();
+    for at in 1..=9 {
+        file(&world, &format!("file-{at}"), "default", START + at, 20_000);
+    }
+    let first = world.ask("GET", "/imports", &[], b"");
+    assert!(first.body.len() > 1_000_000 && first.body.len() < 3_100_000, "{}", first.body.len());
+    let (imports, pages) = all(&world, "/imports");
+    let ids: Vec<&str> = imports.iter().map(|import| import["id"].as_str().expect("an id")).collect();
+    assert_eq!(ids, (1..=9).rev().map(|at| format!("file-{at}")).collect::<Vec<_>>());
+    assert!((2..9).contains(&pages), "{pages}");
+}
+
 #[test]
 fn every_list_is_paged_and_says_where_the_next_page_is() {
     let world = World::new();
