@@ -20,6 +20,8 @@ use crate::view::time;
 const AUDIT: &str = "audit";
 /// Bytes of a row's detail, at most; of a larger one only the names of its members are kept. Ours.
 const DETAIL_BYTES: usize = 4_000;
+/// What an import is called.
+const IMPORT: &str = "settings.import";
 /// Attempts to write a row.
 const ATTEMPTS: usize = 3;
 
@@ -57,7 +59,7 @@ pub(crate) fn deed(request: &Request) -> Option<String> {
         ["people", "erase"] => "people.erase",
         ["feeds", _] => "feed.change",
         ["imports", "decide"] => "delivery.decide",
-        ["import"] => "settings.import",
+        ["import"] => IMPORT,
         // Whatever comes later is noted too, by its route.
         _ => {
             let route = ROUTES.iter().find(|(method, path, _)| *method == request.method && fits(path, &parts));
@@ -81,11 +83,28 @@ pub(crate) async fn note(deps: &Deps, request: &Request, response: &Response) {
     let (subject, detail) = about(request, &answer);
     let at = deps.now();
     let who = request.caller().name;
-    let row = Row { v: 1, id: deps.fresh_id(), at, who, what, subject, detail: small(detail), status: response.status };
-    if let Err(failure) = write(deps, &row).await {
-        let Row { who, what, subject, .. } = row;
-        tracing::error!(audit.who = who, audit.what = what, audit.subject = subject, reason = %failure, "a change has no row in the audit log");
+    let imported = if what == IMPORT { imported(&answer) } else { Vec::new() };
+    for (what, subject, detail) in [(what, subject, detail)].into_iter().chain(imported) {
+        let (id, who, detail) = (deps.fresh_id(), who.clone(), small(detail));
+        let row = Row { v: 1, id, at, who, what, subject, detail, status: response.status };
+        if let Err(failure) = write(deps, &row).await {
+            // Who it was is no matter of the log: it may be somebody's address.
+            let Row { what, subject, .. } = row;
+            tracing::error!(audit.what = what, audit.subject = subject, reason = %failure, "a change has no row in the audit log");
+        }
     }
+}
+
+/// What an import has done, one by one: what, about what, and how. Whoever looks for the changes of a feed or a sync must
+/// find those too that came by an import.
+fn imported(answer: &Value) -> Vec<(String, Option<String>, Value)> {
+    let done = answer["changes"].as_array().into_iter().flatten().filter(|change| change["done"] == true);
+    let row = |change: &Value| {
+        let what = format!("import.{}", change["what"].as_str().unwrap_or_default());
+        let detail = json!({"change": change["change"], "fields": change["fields"]});
+        (what, change["name"].as_str().map(str::to_owned), detail)
+    };
+    done.map(row).collect()
 }
 
 /// Appends a row. An attempt of unknown outcome may have written it: the same row under the same key.

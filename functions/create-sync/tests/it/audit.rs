@@ -77,6 +77,38 @@ fn whatever_changes_something_leaves_a_row_and_nothing_else_does() {
     assert!(newest.as_str() > oldest.as_str(), "{newest} and {oldest}");
 }
 
+/// The request has a row, and so has each change that it made; what it left alone or could not do has none.
+#[test]
+fn an_import_leaves_a_row_for_each_change_that_was_done() {
+    let world = World::new();
+    assert_eq!(world.put("/feeds/same", &json!({"kind": "aam-files", "snapshots": false})).0, 200);
+    make(&world);
+    let mut export = world.get("/export").1;
+    export["subscription"]["new_pairs_per_day"] = json!(77);
+    export["feeds"]["live"] = json!({"kind": "aep-stream"});
+    export["feeds"]["wrong"] = json!({"kind": "aam-stream"});
+    export["syncs"][0]["guard"] = json!({"removals_percent": 10});
+    let before = rows(&world).len();
+    world.wait(1_000);
+    world.post("/import", &json!({"export": export}));
+    assert_eq!(rows(&world).len(), before, "nothing but looked at");
+    let (status, answer) = world.post("/import", &json!({"export": export, "apply": true}));
+    assert_eq!(status, 200, "{answer}");
+    let new: Vec<Value> = rows(&world).into_iter().filter(|row| row["at"] == "2026-11-20T00:00:01Z").collect();
+    let row = |what: &str| new.iter().find(|row| row["what"] == what).unwrap_or_else(|| panic!("no {what}: {new:?}"));
+    assert_eq!(new.len(), 4, "{new:?}");
+    assert_eq!(row("settings.import")["detail"], json!({"changes_done": 3}));
+    for (what, subject, change, fields) in [
+        ("import.subscription", MUNCHKIN, "change", json!(["new_pairs_per_day"])),
+        ("import.feed", "live", "add", json!([])),
+        ("import.sync", "aam:101 → VIP", "change", json!(["guard"])),
+    ] {
+        let row = row(what);
+        assert_eq!((&row["subject"], &row["who"]), (&json!(subject), &json!("local")));
+        assert_eq!(row["detail"], json!({"change": change, "fields": fields}), "{what}");
+    }
+}
+
 /// A person's ECID, token and email reach neither the log nor any row that is kept for ever.
 #[test]
 fn whoever_is_erased_is_not_named() {
