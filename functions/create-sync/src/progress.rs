@@ -8,17 +8,19 @@
 
 use domain::identity::TokenRecord;
 use domain::limits::MARKETO_BATCH;
-use domain::{AudienceId, MunchkinId};
+use domain::list::State;
+use domain::{AudienceId, LeadSet, ListId, MunchkinId};
 use ports::{Failure, Read, Table};
 use serde_json::{Value, json};
 use state::audience::{Head, Pass, Waiting, head_key};
 use state::bell::Bell;
 use state::budget::{Outlook, outlook};
 use state::identity::{SHARDS, ask_pk, token_shard};
-use state::lists::{Left, OpenList, Want, read_leads};
+use state::lists::{Left, OpenList, Want, read_leads, want_key};
 use state::syncs::{IdentityHead, Start, Status, Sync, followed, identity_key};
 use state::{Deps, Step, doc, load};
 
+use crate::places::ATTEMPTS;
 use crate::problem::Answer;
 use crate::view::Seen;
 
@@ -297,16 +299,18 @@ async fn writing(deps: &Deps, seen: &Seen, want: &Want) -> Step<Option<Writing>>
     if seen.list.is_some() && !is_busy(&seen.list_bell) && left.add + left.remove + left.hold == 0 {
         return Ok(None);
     }
-    let sets = async {
-        let wanted = read_leads(deps, &want.key).await?;
-        let state = OpenList::open(deps, &seen.sync.munchkin, list).await?.state;
-        Ok::<_, Failure>((wanted, state))
-    };
-    let (wanted, state) = match sets.await {
-        Ok(sets) => sets,
-        // Replaced between two reads.
-        Err(Failure::Retry { .. }) => return Ok(None),
-        Err(failure) => return Err(failure),
+    let Some((wanted, state)) = sets(deps, seen, want, list).await? else {
+        // Replaced again and again: the writer's last word then.
+        let add = seen.list.as_ref().map_or(want.count, |head| head.left.add);
+        let rests = seen.list_bell.not_before.map_or(0.0, |at| seconds_until(deps, at));
+        return Ok((add + left.remove > 0).then(|| Writing {
+            done: want.count.saturating_sub(add),
+            of: want.count,
+            add,
+            remove: left.remove,
+            calls_each: calls_each(&seen.sync),
+            rests: Some(rests).filter(|_| left.hold == 0),
+        }));
     };
     let mut settled = wanted.and(&state.sure);
     for others in [&state.theirs, &state.kept_out, &state.dropped] {
@@ -319,11 +323,9 @@ async fn writing(deps: &Deps, seen: &Seen, want: &Want) -> Step<Option<Writing>>
     if add + left.remove == 0 {
         return Ok(None);
     }
-    let now = deps.now();
-    let seconds = |at: u64| std::time::Duration::from_millis(at.saturating_sub(now)).as_secs_f64();
     // While the writer is at work its calls under way are on hold, too.
     let held = state.hold.values().copied().max().filter(|_| seen.list_bell.taken_at.is_none());
-    let rests = seen.list_bell.not_before.max(held).map_or(0.0, seconds);
+    let rests = seen.list_bell.not_before.max(held).map_or(0.0, |at| seconds_until(deps, at));
     Ok(Some(Writing {
         done: settled.len(),
         of: wanted.len(),
@@ -332,6 +334,31 @@ async fn writing(deps: &Deps, seen: &Seen, want: &Want) -> Step<Option<Writing>>
         calls_each: calls_each(&seen.sync),
         rests: Some(rests).filter(|_| state.import.is_none()),
     }))
+}
+
+/// Who is wanted, and where the list stands; `None`: they were replaced between a pointer and what it points to each time.
+async fn sets(deps: &Deps, seen: &Seen, want: &Want, list: ListId) -> Step<Option<(LeadSet, State)>> {
+    let munchkin = &seen.sync.munchkin;
+    let mut key = want.key.clone();
+    for _ in 0..=ATTEMPTS {
+        let read = async {
+            let wanted = read_leads(deps, &key).await?;
+            Ok((wanted, OpenList::open(deps, munchkin, list).await?.state))
+        };
+        match read.await {
+            Ok(sets) => return Ok(Some(sets)),
+            Err(Failure::Retry { .. }) => {}
+            Err(failure) => return Err(failure),
+        }
+        if let Some(found) = load::<Want>(deps, Table::Lists, &want_key(munchkin, &seen.sync.audience)).await? {
+            key = found.value.key;
+        }
+    }
+    Ok(None)
+}
+
+fn seconds_until(deps: &Deps, at: u64) -> f64 {
+    std::time::Duration::from_millis(at.saturating_sub(deps.now())).as_secs_f64()
 }
 
 impl Writing {

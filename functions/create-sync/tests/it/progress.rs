@@ -102,6 +102,24 @@ fn every_step_is_told() {
 }
 
 #[test]
+fn a_list_whose_sets_are_replaced_while_they_are_read_is_not_said_to_be_in_step() {
+    let world = World::new();
+    let id = sync(&world, 101);
+    world.want(101, &(1..=700).collect::<Vec<u64>>(), 1);
+    written(&world, set(1..=300));
+    let mut list = block_on(OpenList::open(&world.deps, &munchkin(), 1001)).expect("a list");
+    (list.head.left.add, list.head.left.remove) = (400, 5);
+    block_on(list.publish(&world.deps)).expect("published");
+    let before = progress(&world, &id);
+    assert_eq!((&before["step"], &before["done"], &before["of"]), (&json!("writing"), &json!(300), &json!(700)));
+    // As if it were replaced with each look.
+    for key in world.objects("sets/want/") {
+        block_on(world.deps.ports.objects.delete(&key)).expect("deleted");
+    }
+    assert_eq!(progress(&world, &id), before, "what the writer said last");
+}
+
+#[test]
 fn cookies_that_wait_for_a_look_up_are_a_step_while_they_wait() {
     let world = World::new();
     let id = sync(&world, 101);
