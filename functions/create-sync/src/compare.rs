@@ -47,7 +47,8 @@ struct Comparison {
     list_name: String,
     /// When it was asked for, in ms.
     at: u64,
-    /// When people were compared first, in ms: what was found expires a day after.
+    /// When both sides were put side by side, in ms: our side is as of then, which may be long after the members were read,
+    /// and what was found expires a day after.
     compared_at: u64,
     /// Object key of a [`Found`], once the members were read.
     found: Option<String>,
@@ -254,9 +255,10 @@ async fn step(deps: &Deps, munchkin: &MunchkinId, job: &mut Comparison, members:
     let sync: Option<Doc<Sync>> = load(deps, Table::Syncs, &sync_key(munchkin, &job.sync)).await?;
     let sync = sync.ok_or_else(|| Failure::fail("the sync of a comparison is gone"))?.value;
     let Some(key) = &job.found else {
+        let now = deps.now();
         let found = side_by_side(&Places::open(deps, &sync).await?, &read_leads(deps, members).await?);
         job.found = Some(keep(deps, &job.id, &found).await?);
-        job.compared_at = deps.now();
+        job.compared_at = now;
         return Ok(1);
     };
     if let Some(sheet) = &mut job.sheet {
@@ -404,6 +406,7 @@ async fn show(deps: &Deps, job: &Comparison, reading: Option<&MembersJob>) -> An
         "status": status,
         "why": why,
         "as_of": reading.and_then(|reading| reading.read_at).map(time),
+        "ours_as_of": job.found.as_ref().map(|_| time(job.compared_at)),
         "members": reading.and_then(|reading| reading.read_at.map(|_| reading.count)),
         "both": outcome.map(|outcome| outcome.both),
         "only_there": outcome.map(|outcome| outcome.only_there),

@@ -10,6 +10,7 @@ use domain::{AudienceId, Ecid, LeadId, LeadSet, Token};
 use futures::executor::block_on;
 use serde_json::{Value, json};
 use state::audience::{Said, replace_base, take_said};
+use state::bell::{self, BellKey};
 use state::identity::{ecid_to_token, lead_to_token, put_hints, save_lead, save_token};
 use state::lists::OpenList;
 use state::notes::Note;
@@ -152,10 +153,15 @@ fn both_sides_are_explained_for_a_sync_that_only_reports() {
     let job = start(&world, &id);
     assert_eq!(world.notes(OTHER), [Note::Read { job: job.clone() }]);
     assert!(world.rung().contains(&("list".to_owned(), OTHER.to_string())));
+    let bell = block_on(bell::look(&world.deps, &BellKey::list(&munchkin(), OTHER))).expect("a bell");
+    assert!(bell.dirty_since.is_some() && bell.causes.is_empty(), "no run by hand is to be told of: {bell:?}");
     assert_eq!(world.get(&format!("/comparisons/{job}")).1["status"], "reading");
     read(&world, &job, &there());
     world.marketo().clear_calls();
+    // Nobody asks for an hour.
+    world.wait(3_600_000);
     let done = wait(&world, &job);
+    assert_eq!(done["ours_as_of"], "2026-11-20T01:00:00Z");
     assert_eq!((&done["both"], &done["only_there"], &done["only_here"]), (&json!(2), &json!(8), &json!(2)), "{done}");
     assert_eq!((&done["members"], &done["as_of"]), (&json!(10), &json!("2026-11-20T00:00:00Z")));
     assert_eq!(lines(&world, &job), expected("report_only", ["report_only", "report_only"]));
@@ -173,7 +179,7 @@ fn both_sides_are_explained_for_a_sync_that_only_reports() {
     );
     assert!(world.marketo().calls().is_empty(), "what it means is worked out without Marketo");
     // The numbers stay for a week, the file for a day.
-    world.wait(DAY_MS);
+    world.wait(DAY_MS - 3_600_000);
     let (_, later) = world.get(&format!("/comparisons/{job}"));
     assert_eq!((&later["status"], &later["both"], &later["url"]), (&json!("done"), &json!(2), &Value::Null));
     world.wait(6 * DAY_MS);
