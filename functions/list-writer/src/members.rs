@@ -40,13 +40,7 @@ pub(crate) async fn turn(
 /// Goes on with the oldest reading that a note asks for, for one turn. `None`: no note asks for any. Whoever dies in
 /// between goes on where the job's row stands: the note stays until the job is over, and a note of a job that is over, or
 /// not there any more, is burnt.
-async fn go_on(
-    deps: &Deps,
-    munchkin: &MunchkinId,
-    list: ListId,
-    notes: &Notes,
-    deadline: u64,
-) -> Step<Option<Next>> {
+async fn go_on(deps: &Deps, munchkin: &MunchkinId, list: ListId, notes: &Notes, deadline: u64) -> Step<Option<Next>> {
     let mut next = None;
     for (key, note) in &notes.found {
         let Note::Read { job } = note else { continue };
