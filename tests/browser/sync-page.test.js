@@ -213,7 +213,7 @@ test("a large change that is held is applied or dropped by its id", async (t) =>
     answers[`POST /syncs/${stubs.SYNC_ID}/held`] = { status: 202, json: stubs.sync() };
     const { page, asked } = await open(t, `#/syncs/${stubs.SYNC_ID}`, { answers });
     const notice = page.locator("[data-notice=held]");
-    assert.match(await notice.innerText(), /remove 400 and add 2 people; the list holds 900/);
+    assert.match(await notice.innerText(), /removed: 400\. To be added: 2\. In the list: 900\./);
     await page.locator(`[data-focus=held-${decision}]`).click();
     assert.match(await page.locator("dialog").innerText(), /400/);
     answers[`GET /syncs/${stubs.SYNC_ID}`] = stubs.sync();
@@ -494,7 +494,135 @@ test("an import shows its changes first, and writes them when it is told to", as
   assert.match(await page.locator("dialog").innerText(), /1 thing is written/);
   await yes(page).click();
   await page.getByRole("cell", { name: "yes" }).waitFor();
-  assert.deepEqual(asked.filter(({ key }) => key === "POST /import").map(({ body }) => body), [{ export: { version: 1 } }, { export: { version: 1 }, apply: true }]);
+  assert.deepEqual(asked.filter(({ key }) => key === "POST /import").map(({ body }) => body), 
+    [{ export: { version: 1 }, munchkin_id: MUNCHKIN }, { export: { version: 1 }, munchkin_id: MUNCHKIN, apply: true }]);
+  await page.getByText("Applied.").first().waitFor();
+  // Nothing is called applied that is not.
+  answers["POST /import"] = (body) => ({ changes: [{ ...change, ...(body.apply ? { done: false, why: "the time of this request is over" } : {}) }] });
+  await page.getByRole("button", { name: "Show what would change" }).click();
+  await page.getByRole("button", { name: "Apply" }).click();
+  await yes(page).click();
+  await page.getByRole("alert").getByText("1 change was not made").waitFor();
+  assert.equal(await page.locator("main").getByText("Applied.").count(), 0);
+});
+
+test("a preview is that of the audience and the list on screen, and what fails without an answer is said", async (t) => {
+  const answers = stubs.answers();
+  const audience = (id, name) => ({ audience_id: id, name, description: null, delivered: true, size: 10, delivered_at: "2026-11-22T09:30:00Z" });
+  Object.assign(answers, {
+    "GET /folders": [{ id: "aam:1", parent_id: null, name: "Retail" }],
+    "GET /folders/aam%3A1/audiences": [audience("aam:101", "First"), audience("aam:102", "Second")],
+    "GET /list-folders": [{ id: 12, name: "Group Lists", path: "/Group Lists" }],
+    "POST /syncs/preview": (body) => ({ status: 202, json: { id: body.audience_id.slice(4), status: "counting" } }),
+    "GET /previews/101": { id: "101", status: "done", list: { id: 1001, name: "VIP", new: false }, as_of: "2026-11-22T09:30:00Z", browsers: 70, addressable: 60, known: 50,
+      people: 40, already_there: 30, already_there_asked: 20, kept_out: 4, to_add: 6, to_add_is_estimate: true, calls: { total: 1 }, seconds: 60, left_today: 100, not_asked: 0 },
+    "GET /previews/102": { id: "102", status: "counting" },
+  });
+  const { page } = await open(t, "#/new", { answers });
+  const cells = () => page.locator(".preview td").allInnerTexts();
+  const next = () => page.getByRole("button", { name: "Next" }).click();
+  await page.getByRole("treeitem", { name: "Retail" }).click();
+  await next();
+  await page.getByRole("radio", { name: "First" }).check();
+  await next();
+  await page.locator("main input[role=combobox]").fill("1001");
+  await until("the preview", async () => (await cells())[3] === "40");
+  // People: those who are there, who are kept out, and who are to be added.
+  assert.deepEqual((await cells()).slice(3, 7), ["40", "about 30", "4", "about 6"]);
+  await page.goBack();
+  await page.getByRole("radio", { name: "Second" }).check();
+  await next();
+  await page.locator(".preview").waitFor();
+  await until("the second preview", () => page.getByText("Counting …").isVisible());
+  assert.ok((await cells()).every((cell) => cell === "–"));
+  const lost = (route) => route.abort();
+  await page.route(/\/syncs(\?|$)/, lost);
+  await page.getByRole("button", { name: "Sync", exact: true }).click();
+  await page.locator("main .problem").waitFor();
+});
+
+test("feeds and files come page by page, and a name is declared once", async (t) => {
+  const answers = stubs.answers();
+  const [first, second] = answers["GET /feeds"];
+  const paged = (path, one, two) => (_, url) => url.searchParams.has("after")
+    ? { status: 200, json: [two] } : { status: 200, json: [one], headers: { link: `<${path}?after=1>; rel="next"` } };
+  answers["GET /feeds"] = paged("/feeds", first, second);
+  answers["GET /imports"] = paged("/imports", stubs.HELD_FILE, { ...stubs.HELD_FILE, id: "f.0", status: "done" });
+  const { page } = await open(t, "#/feeds", { answers });
+  assert.equal(await page.locator("[data-feed]").count(), 2);
+  assert.equal(await page.locator("[data-import]").count(), 1);
+  await page.getByRole("button", { name: "More" }).click();
+  await page.locator("[data-import='f.0']").waitFor();
+  await page.locator("summary", { hasText: "Declare" }).click();
+  await page.getByLabel("Name of the feed").fill("live");
+  await page.locator("details.card.drawer").last().getByRole("button").first().click();
+  await page.getByText("A feed of this name is declared already.").waitFor();
+});
+
+test("whom nothing ties to a browser is not said to be in an audience", async (t) => {
+  const answers = stubs.answers();
+  answers["POST /explain"] = stubs.explained("no_match", { subject: "email", browsers: [], lists: [] });
+  const { page } = await open(t, "#/explain", { answers });
+  await page.getByLabel("What do you have?").first().selectOption("email");
+  await page.locator("main input").first().fill("reader@example.com");
+  await page.getByRole("button", { name: "Explain", exact: true }).click();
+  await page.getByText("Nothing ties the person or the cookie to a browser of the audience.").waitFor();
+  assert.deepEqual(await page.locator("[data-link]").evaluateAll((all) => all.map((one) => one.dataset.state)), ["unknown", "missing", "later", "later"]);
+});
+
+test("incidents are told in the language of the screen", async (t) => {
+  const answers = stubs.answers();
+  const incident = (kind, values) => ({ id: kind, kind, subject: "x", sentence: `in English: ${kind}`, values, since: "2026-11-22T09:30:00Z", ended_at: null, not_told_yet: [] });
+  answers["GET /alerts"] = { ...answers["GET /alerts"], incidents: [
+    incident("sync_stopped", { sync_id: stubs.SYNC_ID, status: "paused", why: "the list does not exist in Marketo any more" }),
+    incident("stuck", { work: "list", keys: 2 }), incident("feed_late", { feed: "default", last_at: "2026-11-22T09:30:00Z", every_hours: 24 }),
+    incident("delivery_held", { feed: "default", import: "f.1" }), incident("change_held", { list_id: 1001, held: "h1", removals: 400, additions: 2, of: 900 }),
+    incident("run_slow", { list_id: 1001, seconds: 3_600, usual_seconds: 60 }), incident("list_deviates", { sync_id: stubs.SYNC_ID, size: 50, median: 100, percent: 20 }),
+    incident("quota_used_up", { ours_today: 1, others_today: 2, until: "2026-11-22T09:30:00Z" }), incident("dead_letters", { queue: "q", messages: 3 }),
+    incident("of_tomorrow", { what: 1 })] };
+  const { page } = await open(t, "#/settings", { answers, language: "fr" });
+  const rows = await page.locator(".alerts table").last().locator("tbody tr").allInnerTexts();
+  assert.equal(rows.length, 10);
+  assert.deepEqual(rows.filter((row) => row.includes("in English")).length, 1);
+  assert.match(rows[5], /1\sheure.+1\sminute/);
+  assert.deepEqual(await stubs.bareKeys(page), []);
+});
+
+test("a comparison that was left does not replace the one that was chosen after it", async (t) => {
+  const answers = stubs.answers();
+  answers["GET /lists"] = { lists: [{ id: 1002, name: "List A" }, { id: 1003, name: "List B" }], count: 2, complete: true };
+  answers[`POST /syncs/${stubs.SYNC_ID}/compare`] = (body) =>
+    body.start ? { status: 202, json: { id: "c1" } } : { list_id: body.list_id, list_name: body.list_id === 1002 ? "List A" : "List B", calls: 3 };
+  const done = answers["GET /comparisons/c1"];
+  answers["GET /comparisons/c1"] = { ...done, status: "reading" };
+  const { page, asked } = await open(t, `#/syncs/${stubs.SYNC_ID}/compare`, { answers });
+  const reads = () => asked.filter(({ key }) => key === "GET /comparisons/c1").length;
+  await page.getByLabel("The other list").fill("list");
+  await page.getByRole("button", { name: "List A" }).click();
+  await page.getByRole("button", { name: "Compare", exact: true }).click();
+  await until("the first look", () => reads() > 0);
+  await page.getByRole("button", { name: "List B" }).click();
+  await page.locator(".outcome h2", { hasText: "List B" }).waitFor();
+  const before = reads();
+  await page.getByText("This takes 3 Marketo calls.").waitFor();
+  answers["GET /comparisons/c1"] = done;
+  await assert.rejects(page.locator("[data-count=both]").waitFor({ timeout: 3_000 }));
+  assert.equal(reads(), before);
+});
+
+test("the audit log as one file has every row of every page", async (t) => {
+  const answers = stubs.answers();
+  const json = answers["GET /audit"];
+  answers["GET /audit"] = (_, url) => {
+    if (url.searchParams.get("format") !== "csv") return json;
+    return url.searchParams.has("after") ? { json: undefined, status: 200, contentType: "text/csv", body: '"3"\r\n' }
+      : { json: undefined, status: 200, contentType: "text/csv", body: '"id"\r\n"1"\r\n"2"\r\n', headers: { link: '</audit?format=csv&after=2>; rel="next"' } };
+  };
+  const { page } = await open(t, "#/audit", { answers });
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Download as CSV" }).click()]);
+  const chunks = [];
+  for await (const chunk of await download.createReadStream()) chunks.push(chunk);
+  assert.equal(Buffer.concat(chunks).toString(), '"id"\r\n"1"\r\n"2"\r\n"3"\r\n');
 });
 
 test("absence means leaving only after a look at who would have left", async (t) => {
