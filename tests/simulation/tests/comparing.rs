@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::MunchkinId;
 use doubles::marketo::{self, Commit, Fault, FaultAnswer, Kind, Which};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
-use simulation::fakes::Faults;
-use simulation::scenario::{BEGIN, FileOf, LIST, Scenario, ecid, instance, usual_faults};
+use simulation::fakes::{Faults, run};
+use simulation::scenario::{BEGIN, FileOf, LIST, MUNCHKIN, Scenario, ecid, instance, usual_faults};
+use state::bell::{self, BellKey};
 use world::types::{Lead, List};
 
 /// A list that no sync writes, with 700 members: leads 11 to 710.
@@ -184,8 +186,38 @@ fn with_failing_calls_and_dying_functions_it_ends_the_same() {
 
 /// Marketo refuses pages of members with a code.
 fn refuse(scenario: &Scenario, which: Which, code: u16) {
-    let fault = Fault { kind: Some(Kind::Members), which, answer: FaultAnswer::Code(code), commit: Commit::default() };
+    fail(scenario, which, FaultAnswer::Code(code));
+}
+
+/// Pages of members fail so.
+fn fail(scenario: &Scenario, which: Which, answer: FaultAnswer) {
+    let fault = Fault { kind: Some(Kind::Members), which, answer, commit: Commit::default() };
     scenario.driver.sim.lock().marketo.inject(fault);
+}
+
+#[test]
+fn a_reading_whose_pages_time_out_sets_aside_no_list_that_is_written() {
+    let mut scenario = world(5);
+    let id = sync(&mut scenario, LIST, "now");
+    let (status, other) = scenario.request("POST", "/syncs", &json!({"audience_id": "aam:102", "list": {"id": OTHER}}));
+    assert_eq!(status, 201, "{other}");
+    scenario.settle().expect("settled");
+    fail(&scenario, Which::All, FaultAnswer::Drop);
+    let before = members_calls(&scenario);
+    let body = json!({"list_id": OTHER, "start": true});
+    let (status, job) = scenario.request("POST", &format!("/syncs/{id}/compare"), &body);
+    assert_eq!(status, 202, "{job}");
+    scenario.driver.run_for(10 * 60_000);
+    assert!(members_calls(&scenario) >= before + 5, "it is tried again each minute");
+    let key = BellKey::list(&MunchkinId::parse(MUNCHKIN).expect("valid"), OTHER);
+    let bell = run(bell::look(&scenario.driver.deps(), &key)).expect("a bell");
+    assert!(!bell.stuck && bell.failures == 0, "{bell:?}");
+    scenario.driver.sim.lock().marketo.clear_faults();
+    let path = format!("/comparisons/{}", job["id"].as_str().expect("an id"));
+    scenario.driver.run_for(5 * 60_000);
+    let (_, done) = scenario.request("GET", &path, &Value::Null);
+    assert_eq!((&done["members"], done["why"].as_str()), (&json!(701), None), "{done}");
+    scenario.settle().expect("settled");
 }
 
 #[test]
