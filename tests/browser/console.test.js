@@ -523,8 +523,10 @@ test("a page that cannot be shown says why, and can be asked for again", async (
   delete answers["GET /folders"];
   await page.getByRole("button", { name: "Try again" }).click();
   await heading(page, "Audience Library Folder");
-  await page.goto(`${stack.url}/#/no-such-page`);
-  await page.getByText("There is no such page.").waitFor();
+  for (const place of ["no-such-page", "syncs/%E0%A4%A"]) {
+    await page.goto(`${stack.url}/#/${place}`);
+    await page.getByText("There is no such page.").waitFor();
+  }
 });
 
 test("where there are several subscriptions, one is chosen first", async (t) => {

@@ -20,6 +20,15 @@ const PAGES = [
 ];
 const NAV = [["#/", "home"], ["#/explain", "explain"], ["#/setup", "setup"], ["#/feeds", "feeds"], ["#/settings", "settings"], ["#/audit", "audit"]];
 
+/** A part of an address; nothing where it is none. */
+const decoded = (text) => {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return "";
+  }
+};
+
 /** The page of a place, and what its address names. */
 const route = (hash) => {
   const [path, query] = (hash || "#/").split("?");
@@ -30,8 +39,8 @@ const route = (hash) => {
     const params = { query: new URLSearchParams(query) };
     const fits = wanted.every((want, n) => {
       if (!want.startsWith(":")) return want === parts[n];
-      params[want.slice(1)] = decodeURIComponent(parts[n]);
-      return parts[n] !== "";
+      params[want.slice(1)] = decoded(parts[n]);
+      return params[want.slice(1)] !== "";
     });
     if (fits) return { file, params };
   }
