@@ -136,6 +136,27 @@ fn a_file_of_many_parts_is_written_over_several_requests_whoever_dies() {
 }
 
 #[test]
+fn who_was_there_before_us_is_said_to_leave_an_adopted_list() {
+    for (members_before, leaves) in [("keep", false), ("adopt", true)] {
+        let world = World::new();
+        let body = json!({"audience_id": "aam:101", "list": {"id": 1001}, "members_before": members_before});
+        let (_, sync) = world.post("/syncs", &body);
+        world.want(101, &[1], 9);
+        list(&world, |state| {
+            state.theirs = set([1, 2, 3, 4]);
+            state.tied = set([1, 2, 4]);
+            state.restore = set([4]);
+        });
+        let (_, job) = world.post(&format!("/syncs/{}/download", sync["id"].as_str().expect("an id")), &json!({}));
+        let (job, _) = wait(&world, &format!("/downloads/{}", job["id"].as_str().expect("an id")));
+        let text = file(&world, &job);
+        assert_eq!(text.lines().count(), 2 + usize::from(leaves), "{text}");
+        assert!(text.contains("\"1\",\"before_us\""), "{text}");
+        assert_eq!(text.contains("\"2\",\"to_leave\",\"Was there before us"), leaves, "{text}");
+    }
+}
+
+#[test]
 fn an_upload_that_was_ended_and_not_noted_is_found_again_or_begun_anew() {
     let (world, id) = running();
     let many = 600_000;
