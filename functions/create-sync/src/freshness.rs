@@ -1,19 +1,21 @@
 //! How fresh what we know of an audience is, source by source.
 
+use domain::MunchkinId;
 use ports::{Read, Table};
 use serde_json::{Value, json};
 use state::feeds::feed_state;
 use state::identity::{Intake, intake_key};
-use state::syncs::{IdentityHead, Sync, identity_key};
-use state::{Deps, Doc, doc, load};
+use state::syncs::Sync;
+use state::{Deps, Step, doc};
 
+use crate::once::Once;
 use crate::problem::Answer;
 use crate::sources::Source;
 use crate::view::time;
 
 /// The member `freshness` of `GET /syncs/{id}`: when each source last said anything. `sources`: the feeds that name the
 /// audience.
-pub(crate) async fn freshness(deps: &Deps, sync: &Sync, sources: &[Source]) -> Answer<Value> {
+pub(crate) async fn freshness(deps: &Deps, sync: &Sync, sources: &[Source], once: &Once<'_>) -> Answer<Value> {
     let munchkin = &sync.munchkin;
     let files = sources.iter().filter(|source| !source.is_stream()).map(Source::last).max();
     let mut events = None;
@@ -22,24 +24,22 @@ pub(crate) async fn freshness(deps: &Deps, sync: &Sync, sources: &[Source]) -> A
         let heard = feed_state(deps, munchkin, source.feed()).await?.heard_at;
         events = events.max(heard).max(Some(source.last()));
     }
-    let identity: Option<Doc<IdentityHead>> = load(deps, Table::Syncs, &identity_key(munchkin)).await?;
-    let looked = identity.map(|head| head.value.asked_at).filter(|at| *at > 0);
+    let looked = Some(once.identity().await?.asked_at).filter(|at| *at > 0);
     Ok(json!({
         "last_file_at": files.map(time),
         "last_event_at": events.map(time),
-        "last_match_at": last_match(deps, sync).await?.map(time),
+        "last_match_at": once.last_match().await?.map(time),
         "last_look_up_at": looked.map(time),
     }))
 }
 
 /// When a page last showed a match that was new, in ms: the newest of the days that are kept and had any. A match that is
 /// seen again costs no write, and so does not count.
-async fn last_match(deps: &Deps, sync: &Sync) -> Answer<Option<u64>> {
-    let pk = intake_key(&sync.munchkin, deps.now()).pk;
+pub(crate) async fn last_match(deps: &Deps, munchkin: &MunchkinId) -> Step<Option<u64>> {
+    let pk = intake_key(munchkin, deps.now()).pk;
     let (mut last, mut after) = (None, None::<String>);
     loop {
-        let page = deps.ports.tables.query(Table::Identity, &pk, "", after.as_deref(), 200, Read::Eventual).await;
-        let page = page.map_err(ports::Failure::from)?;
+        let page = deps.ports.tables.query(Table::Identity, &pk, "", after.as_deref(), 200, Read::Eventual).await?;
         for item in page.items {
             last = last.max(doc::read::<Intake>(item)?.value.last_at);
         }

@@ -19,6 +19,7 @@ mod feeds;
 mod freshness;
 mod library;
 mod lists;
+mod once;
 mod orders;
 mod paging;
 mod people;

@@ -12,14 +12,15 @@ use domain::list::State;
 use domain::{AudienceId, LeadSet, ListId, MunchkinId};
 use ports::{Failure, Read, Table};
 use serde_json::{Value, json};
-use state::audience::{Head, Pass, Waiting, head_key};
+use state::audience::{Head, Pass, Waiting};
 use state::bell::Bell;
-use state::budget::{Outlook, outlook};
+use state::budget::Outlook;
 use state::identity::{SHARDS, ask_pk, token_shard};
 use state::lists::{Left, OpenList, Want, read_leads, want_key};
-use state::syncs::{IdentityHead, Start, Status, Sync, followed, identity_key};
+use state::syncs::{Start, Status, Sync};
 use state::{Deps, Step, doc, load};
 
+use crate::once::Once;
 use crate::places::ATTEMPTS;
 use crate::problem::Answer;
 use crate::view::Seen;
@@ -74,11 +75,11 @@ impl Progress {
 }
 
 /// How far a sync is, as JSON.
-pub(crate) async fn progress(deps: &Deps, seen: &Seen) -> Answer<Value> {
-    Ok(find(deps, seen).await?.json())
+pub(crate) async fn progress(deps: &Deps, seen: &Seen, once: &Once<'_>) -> Answer<Value> {
+    Ok(find(deps, seen, once).await?.json())
 }
 
-async fn find(deps: &Deps, seen: &Seen) -> Step<Progress> {
+async fn find(deps: &Deps, seen: &Seen, once: &Once<'_>) -> Step<Progress> {
     let leaving = seen.list.as_ref().map_or(0, |head| head.left.remove);
     match seen.sync.status {
         Status::Creating => return Ok(Progress::new("making_list", "The list is being made in Marketo.")),
@@ -101,13 +102,13 @@ async fn find(deps: &Deps, seen: &Seen) -> Step<Progress> {
         return Ok(Progress::new("held", "A mass change is held: nothing is written until somebody decides about it."));
     }
     let Some(want) = &seen.want else { return Ok(counting(head)) };
-    let outlook = outlook(deps, &seen.sync.munchkin).await?;
+    let outlook = once.outlook().await?;
     let writing = if seen.sync.start == Start::Now { writing(deps, seen, want).await? } else { None };
-    if let Some(asking) = asking(deps, seen, head, want, &outlook).await? {
-        return Ok(asking.shown(writing.as_ref(), &outlook));
+    if let Some(asking) = asking(deps, seen, head, want, once).await? {
+        return Ok(asking.shown(writing.as_ref(), outlook));
     }
     if let Some(writing) = writing {
-        return Ok(writing.shown(&outlook));
+        return Ok(writing.shown(outlook));
     }
     if head.pass.is_some() || head.pass_wanted > head.pass_done {
         return Ok(counting(head));
@@ -149,12 +150,10 @@ struct Asking {
 }
 
 #[expect(clippy::cast_precision_loss)]
-async fn asking(deps: &Deps, seen: &Seen, head: &Head, want: &Want, outlook: &Outlook) -> Step<Option<Asking>> {
+async fn asking(deps: &Deps, seen: &Seen, head: &Head, want: &Want, once: &Once<'_>) -> Step<Option<Asking>> {
     let munchkin = &seen.sync.munchkin;
     let Some(waiting) = head.waiting.clone().filter(|waiting| waiting.tokens > 0) else { return Ok(None) };
-    let identity: Option<IdentityHead> =
-        load(deps, Table::Syncs, &identity_key(munchkin)).await?.map(|head| head.value);
-    let identity = identity.unwrap_or_default();
+    let (identity, outlook) = (once.identity().await?, once.outlook().await?);
     let crowded = identity.told_at != 0;
     let since = deps.now().saturating_sub(waiting.as_of + waiting.took_ms);
     if !crowded && (identity.calm_at >= waiting.as_of || since > deps.settings.scaled(SOON_MS)) {
@@ -182,7 +181,7 @@ async fn asking(deps: &Deps, seen: &Seen, head: &Head, want: &Want, outlook: &Ou
     let window = together.filter(|_| outlook.per_second < LOOK_UPS_PER_SECOND).unwrap_or(outlook.per_second);
     Ok(Some(Asking {
         left: left(&waiting, due, look_ups),
-        beside_others: crowded && others(deps, munchkin, &seen.sync.audience, &identity).await? * 2 > waiting.tokens,
+        beside_others: crowded && others(once, &seen.sync.audience).await? * 2 > waiting.tokens,
         calls_each: calls_each(&seen.sync),
         share: share(deps, munchkin, &waiting, want).await?,
         waiting,
@@ -224,17 +223,10 @@ fn left(waiting: &Waiting, due: usize, look_ups: u64) -> f64 {
 }
 
 /// Cookies of other audiences that wait, too.
-async fn others(deps: &Deps, munchkin: &MunchkinId, own: &AudienceId, identity: &IdentityHead) -> Step<u64> {
-    let mut waiting = 0;
-    for audience in followed(deps, munchkin).await? {
-        if audience == *own {
-            continue;
-        }
-        let head = load::<Head>(deps, Table::Audiences, &head_key(munchkin, &audience)).await?;
-        let other = head.and_then(|head| head.value.waiting).filter(|other| other.as_of > identity.calm_at);
-        waiting += other.map_or(0, |other| other.tokens);
-    }
-    Ok(waiting)
+async fn others(once: &Once<'_>, own: &AudienceId) -> Step<u64> {
+    let calm_at = once.identity().await?.calm_at;
+    let others = once.waiting().await?.iter().filter(|(audience, other)| audience != own && other.as_of > calm_at);
+    Ok(others.map(|(_, other)| other.tokens).sum())
 }
 
 impl Asking {

@@ -18,6 +18,7 @@ use state::syncs::{IdentityHead, Start, Status, Subscription, Sync, identity_key
 use state::{Deps, Doc, bell, budget, doc, load};
 
 use crate::freshness::freshness;
+use crate::once::Once;
 use crate::paging::Paging;
 use crate::problem::{Answer, Problem};
 use crate::progress::progress;
@@ -241,10 +242,14 @@ fn work(bell: &Bell) -> Value {
 
 /// `GET /syncs/{id}`, and what `POST /syncs` answers.
 pub(crate) async fn sync(deps: &Deps, sync: &Sync) -> Answer<Value> {
+    one_of(deps, sync, &Once::new(deps, &sync.munchkin)).await
+}
+
+async fn one_of(deps: &Deps, sync: &Sync, once: &Once<'_>) -> Answer<Value> {
     let seen = Seen::read(deps, sync).await?;
     let mut found = seen.json(deps.now());
-    found["freshness"] = freshness(deps, sync, &seen.sources(deps.now())).await?;
-    found["progress"] = progress(deps, &seen).await?;
+    found["freshness"] = freshness(deps, sync, &seen.sources(deps.now()), once).await?;
+    found["progress"] = progress(deps, &seen, once).await?;
     Ok(found)
 }
 
@@ -253,9 +258,9 @@ pub(crate) async fn syncs(deps: &Deps, munchkin: &MunchkinId, request: &Request)
     let paging = Paging::read(request)?;
     let all = in_order(deps, munchkin).await?;
     let (page, next) = paging.of(all, |sync| format!("{:020}-{}", sync.created_at, sync.id));
-    let mut found = Vec::new();
+    let (mut found, once) = (Vec::new(), Once::new(deps, munchkin));
     for one in page {
-        found.push(sync(deps, &one).await?);
+        found.push(one_of(deps, &one, &once).await?);
     }
     Ok(paging.answer(request, found, next))
 }

@@ -82,6 +82,34 @@ fn status_tells_what_everything_waits_for() {
     assert!(status["waits_for"].as_array().expect("words").len() >= 5, "{status}");
 }
 
+/// Calls of ports that an answer takes.
+fn calls(world: &World, path: &str) -> u64 {
+    let is_answered = |lives: &u64| {
+        world.outside.dies_after(*lives);
+        let status = world.ask("GET", path, &[], b"").status;
+        world.outside.revive();
+        status == 200
+    };
+    (1..).find(is_answered).expect("an answer")
+}
+
+/// What all syncs share is not read again for each of them.
+#[test]
+fn another_sync_of_a_page_costs_only_what_is_its_own() {
+    let world = World::new();
+    let (mut page, mut alone) = (0, 0);
+    for list in ["One", "Two", "Three"] {
+        let body = json!({"audience_id": "aam:101", "list": {"name": list}});
+        let (status, made) = world.post("/syncs", &body);
+        assert_eq!(status, 201, "{made}");
+        world.want(101, &[1, 2], 9);
+        let id = made["id"].as_str().expect("an id");
+        (page, alone) = (calls(&world, "/syncs"), calls(&world, &format!("/syncs/{id}")));
+    }
+    // Subscriptions, where the look-ups are, the last match, and what calls there will be are read once.
+    assert!(page <= alone + 2 * (alone - 4), "{page} calls for three, {alone} for one");
+}
+
 #[test]
 fn unknown_routes_and_methods_are_told_apart() {
     let world = World::new();

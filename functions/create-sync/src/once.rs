@@ -1,0 +1,60 @@
+//! What the syncs of one subscription share: an answer that shows many of them reads it once.
+
+use domain::{AudienceId, MunchkinId};
+use ports::Table;
+use state::audience::{Head, Waiting, head_key};
+use state::budget::{Outlook, outlook};
+use state::syncs::{IdentityHead, followed, identity_key};
+use state::{Deps, Doc, Step, load};
+use tokio::sync::OnceCell;
+
+use crate::freshness::last_match;
+
+/// What was read so far. It is of one answer and one subscription.
+pub(crate) struct Once<'a> {
+    deps: &'a Deps,
+    munchkin: &'a MunchkinId,
+    identity: OnceCell<IdentityHead>,
+    outlook: OnceCell<Outlook>,
+    waiting: OnceCell<Vec<(AudienceId, Waiting)>>,
+    last_match: OnceCell<Option<u64>>,
+}
+
+impl<'a> Once<'a> {
+    pub(crate) fn new(deps: &'a Deps, munchkin: &'a MunchkinId) -> Self {
+        let (identity, outlook) = (OnceCell::new(), OnceCell::new());
+        Self { deps, munchkin, identity, outlook, waiting: OnceCell::new(), last_match: OnceCell::new() }
+    }
+
+    /// How far the look-ups are.
+    pub(crate) async fn identity(&self) -> Step<&IdentityHead> {
+        let read = async || {
+            let found: Option<Doc<IdentityHead>> = load(self.deps, Table::Syncs, &identity_key(self.munchkin)).await?;
+            Ok(found.map(|found| found.value).unwrap_or_default())
+        };
+        self.identity.get_or_try_init(read).await
+    }
+
+    /// What calls there will be.
+    pub(crate) async fn outlook(&self) -> Step<&Outlook> {
+        self.outlook.get_or_try_init(async || outlook(self.deps, self.munchkin).await).await
+    }
+
+    /// What waits for look-ups, by followed audience.
+    pub(crate) async fn waiting(&self) -> Step<&[(AudienceId, Waiting)]> {
+        let read = async || {
+            let mut waiting = Vec::new();
+            for audience in followed(self.deps, self.munchkin).await? {
+                let head = load::<Head>(self.deps, Table::Audiences, &head_key(self.munchkin, &audience)).await?;
+                waiting.extend(head.and_then(|head| head.value.waiting).map(|of| (audience, of)));
+            }
+            Ok(waiting)
+        };
+        self.waiting.get_or_try_init(read).await.map(Vec::as_slice)
+    }
+
+    /// When a page last showed a match that was new, in ms.
+    pub(crate) async fn last_match(&self) -> Step<Option<u64>> {
+        self.last_match.get_or_try_init(async || last_match(self.deps, self.munchkin).await).await.copied()
+    }
+}
