@@ -78,6 +78,20 @@ try {
     await shot("step-6");
     await page.locator("main a.main").click();
     await page.locator("[data-stage=members]").waitFor();
+    // Its page once the first result is there.
+    const id = page.url().split("/").pop();
+    await until("the first report", async () => {
+      const report = await fetch(`${stack.url}/syncs/${id}/report`).then((answer) => answer.json());
+      if (report.waiting === 0 && report.people > 0 && report.in_list.ours === report.people) return true;
+      await stack.call("POST", `/syncs/${id}/run`).catch(() => {});
+      return false;
+    }, 180_000);
+    await page.reload();
+    await page.locator("[data-stage=members]").waitFor();
+    await until("a sync in step", async () => (await stack.call("GET", `/syncs/${id}`)).progress.step === "in_step", 180_000);
+    await page.reload();
+    await page.locator("[data-stage=members]").waitFor();
+    await until("the page", () => page.evaluate(() => !document.querySelector("[aria-busy=true]")));
     await shot("sync", whole);
     for (const name of ["explain", "setup", "settings", "feeds", "audit"]) {
       await page.goto(`${stack.url}/#/${name}`);
