@@ -88,8 +88,9 @@ async fn check_one(
 
     let alerts = alerts(deps, munchkin).await?;
     let heads = heads(deps, munchkin).await?;
-    let found = findings(deps, subscription, &alerts, &heads, dead).await?;
-    let lasting = note(deps, munchkin, &alerts, found, dead.is_some()).await?;
+    let known = incidents(deps, munchkin).await?;
+    let found = findings(deps, subscription, &alerts, &heads, &known, dead).await?;
+    let lasting = note(deps, munchkin, &alerts, known, found, dead.is_some()).await?;
     tell(deps, munchkin, &alerts, lasting, deadline).await?;
 
     let ended = ended_runs(deps, munchkin, &heads, &heard).await?;
@@ -117,6 +118,7 @@ async fn findings(
     subscription: &Subscription,
     alerts: &Alerts,
     heads: &[ListHead],
+    known: &[Doc<Incident>],
     dead: Option<&BTreeMap<String, u64>>,
 ) -> Step<Findings> {
     let munchkin = &subscription.munchkin_id;
@@ -163,7 +165,7 @@ async fn findings(
             );
         }
     }
-    for (subject, import) in held_deliveries(deps, munchkin).await? {
+    for (subject, import) in held_deliveries(deps, munchkin, known).await? {
         let sentence =
             format!("A delivery of the feed \"{}\" is held until an operator applies or drops it", import.feed);
         add(IncidentKind::DeliveryHeld, &subject, sentence, json!({"feed": import.feed, "import": import.id}));
@@ -222,14 +224,18 @@ fn stopped(sync: &Sync) -> Option<(&'static str, &str)> {
 }
 
 /// Deliveries that wait for an operator, each by one of its files: among the latest, and of those of which it is known.
-async fn held_deliveries(deps: &Deps, munchkin: &MunchkinId) -> Step<BTreeMap<String, Import>> {
+async fn held_deliveries(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    known: &[Doc<Incident>],
+) -> Step<BTreeMap<String, Import>> {
     let tables = &deps.ports.tables;
     let page = tables.query(Table::Syncs, munchkin.as_str(), IMPORTS_BY_TIME, None, FILES, Read::Eventual).await?;
     let mut keys = Vec::new();
     for item in page.items {
         keys.push(import_key(munchkin, &doc::read::<ImportLine>(item)?.value.id));
     }
-    let known = incidents(deps, munchkin).await?.into_iter().map(|incident| incident.value);
+    let known = known.iter().map(|incident| &incident.value);
     let lasting = known.filter(|known| known.kind == IncidentKind::DeliveryHeld && known.ended_at.is_none());
     keys.extend(lasting.filter_map(|known| Some(import_key(munchkin, known.values["import"].as_str()?))));
     let mut held = BTreeMap::new();
@@ -307,6 +313,7 @@ async fn note(
     deps: &Deps,
     munchkin: &MunchkinId,
     alerts: &Alerts,
+    known: Vec<Doc<Incident>>,
     mut found: Findings,
     all: bool,
 ) -> Step<Vec<Doc<Incident>>> {
@@ -314,7 +321,6 @@ async fn note(
     let everybody: BTreeSet<String> =
         alerts.webhooks.keys().map(String::as_str).chain([BUS]).map(str::to_owned).collect();
     let mut lasting = Vec::new();
-    let known = incidents(deps, munchkin).await?;
     for Doc { value: mut incident, rev } in known {
         let place = (incident.kind, incident.subject.clone());
         let unseen = !all && incident.kind == IncidentKind::DeadLetters;
