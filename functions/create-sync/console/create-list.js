@@ -233,7 +233,8 @@ export const list = async (state, signal) => {
     },
     failed: (error) => {
       const typed = read(state.text);
-      if (typed?.id) settle([], state.text);
+      if (error.status === 403) refuse(error);
+      else if (typed?.id) settle([], state.text);
       else listField.fail(h("p", null, t("list.search_failed")), h("p", { lang: "en" }, error.message));
     },
   });

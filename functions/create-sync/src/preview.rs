@@ -14,7 +14,7 @@ use state::bell::BellKey;
 use state::budget::{Outlook, Purpose, outlook};
 use state::lists::{OpenList, read_leads};
 use state::previews::{Counted, KEPT_MS, Preview, Status, There, change_preview, enlist, preview, put_preview};
-use state::syncs::{Start, Subscription, Sync};
+use state::syncs::{IdentityHead, Start, Subscription, Sync, identity_key};
 use state::{Deps, Doc, Step, bell, doc, load, syncs};
 
 use crate::create;
@@ -87,12 +87,15 @@ fn new(deps: &Deps, sync: Sync) -> Preview {
     }
 }
 
-/// What was counted for another preview just now, if no delivery has named the audience since.
+/// What was counted for another preview just now, if since then no delivery has named the audience and Marketo was not asked
+/// about any cookie (which is noted once a minute).
 async fn counted_before(deps: &Deps, munchkin: &MunchkinId, job: &Preview, head: &Head) -> Step<Option<Counted>> {
     let others: Vec<Doc<Preview>> = doc::all(deps, Table::Syncs, munchkin.as_str(), "preview/").await?;
     let same = others.into_iter().map(|other| other.value).filter(|other| other.audience == job.audience);
     let last = same.filter_map(|other| other.counted).max_by_key(|counted| counted.as_of);
-    let since = deps.now().saturating_sub(deps.settings.scaled(FRESH_MS)).max(head.delivered_at + 1);
+    let identity: Option<Doc<IdentityHead>> = load(deps, Table::Syncs, &identity_key(munchkin)).await?;
+    let asked_at = identity.map_or(0, |identity| identity.value.asked_at);
+    let since = deps.now().saturating_sub(deps.settings.scaled(FRESH_MS)).max(head.delivered_at + 1).max(asked_at);
     Ok(last.filter(|counted| counted.as_of >= since))
 }
 
