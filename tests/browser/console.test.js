@@ -7,7 +7,7 @@ import { chromium } from "playwright-core";
 
 import { startStack, until } from "./stack.js";
 import { accessibility, bareKeys, overflows, shifts, watchShifts } from "./stubs.js";
-import { MUNCHKIN, ORG } from "./world.js";
+import { FOLDERS, MUNCHKIN, ORG } from "./world.js";
 
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 /** Largest first view, compressed, in bytes. */
@@ -26,11 +26,7 @@ const people = Array.from({ length: BROWSERS }, (_, n) => ({
 const known = people.slice(0, MATCHED).map(({ lead }) => lead);
 const world = {
   library: {
-    folders: [
-      { folderId: 1, parentFolderId: 0, name: "Retail" },
-      { folderId: 2, parentFolderId: 1, name: "Shoes" },
-      { folderId: 3, parentFolderId: 0, name: "Services" },
-    ],
+    folders: FOLDERS,
     segments: [
       { sid: 101, folderId: 2, name: "Cart abandoners" },
       { sid: 102, folderId: 2, name: "Never delivered" },

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
 import { startStack, until } from "./stack.js";
-import { MUNCHKIN, ORG } from "./world.js";
+import { FOLDERS, MUNCHKIN, ORG } from "./world.js";
 
 const FOLDER = process.argv[2] ?? fileURLToPath(new URL("../../infra/docs/screens/", import.meta.url));
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
@@ -24,11 +24,7 @@ const people = Array.from({ length: BROWSERS }, (_, n) => ({
 }));
 const world = {
   library: {
-    folders: [
-      { folderId: 1, parentFolderId: 0, name: "Retail" },
-      { folderId: 2, parentFolderId: 1, name: "Shoes" },
-      { folderId: 3, parentFolderId: 0, name: "Services" },
-    ],
+    folders: FOLDERS,
     segments: [
       { sid: 101, folderId: 2, name: "Cart abandoners" },
       { sid: 102, folderId: 2, name: "Returning visitors" },

@@ -158,3 +158,10 @@ export class World {
     return this.timers.size > 0;
   }
 }
+
+/** The folders of a small library. */
+export const FOLDERS = [
+  { folderId: 1, parentFolderId: 0, name: "Retail" },
+  { folderId: 2, parentFolderId: 1, name: "Shoes" },
+  { folderId: 3, parentFolderId: 0, name: "Services" },
+];

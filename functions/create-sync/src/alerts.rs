@@ -7,12 +7,11 @@ use domain::MunchkinId;
 use ports::Table;
 use serde_json::{Value, json};
 use state::alerts::{Alerts, DEVIATION_PERCENT, Form, Webhook, alerts, alerts_key, incidents};
-use state::{Deps, update};
+use state::{Deps, time, update};
 
 use crate::orders::unknown;
 use crate::problem::{Answer, Problem};
 use crate::routes::Request;
-use crate::view::time;
 
 /// Webhooks of a subscription. Ours: each check calls them one after the other.
 const WEBHOOKS: usize = 5;

@@ -8,13 +8,12 @@ use ports::{Expect, Table};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use state::runs::newest_first;
-use state::{Deps, Step, doc};
+use state::{Deps, Step, doc, time};
 
 use crate::csv;
 use crate::paging::Paging;
 use crate::problem::{Answer, Problem};
 use crate::routes::{ROUTES, Request, Response, fits};
-use crate::view::time;
 
 /// The partition of the rows, in the table of syncs: the newest first. They are kept for ever.
 const AUDIT: &str = "audit";

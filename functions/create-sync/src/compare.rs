@@ -15,7 +15,7 @@ use state::budget::Purpose;
 use state::lists::{Report, read_leads, report_key};
 use state::readings::{self, MembersJob};
 use state::syncs::{Start, Status, Subscription, Sync, sync_key, syncs};
-use state::{Deps, Doc, Step, doc, load};
+use state::{Deps, Doc, Step, doc, load, time};
 
 use crate::control::{not_now, open};
 use crate::orders::unknown;
@@ -23,7 +23,6 @@ use crate::places::{Class, Places};
 use crate::problem::{Answer, Problem};
 use crate::routes::{Request, Response};
 use crate::sheet::{self, Block, Rows, Sheet};
-use crate::view::time;
 use strangers::Strangers;
 
 const COLUMNS: [&str; 4] = ["marketo_id", "where", "code", "reason"];

@@ -91,7 +91,7 @@ async fn show(deps: &Deps, job: &Download) -> Answer<Value> {
         "sync_id": job.sync,
         "status": if late { "failed" } else if job.sheet.is_written { "done" } else { "working" },
         "why": late.then_some("a day has passed: please ask for the file anew"),
-        "as_of": crate::view::time(job.at),
+        "as_of": state::time(job.at),
         "rows": job.sheet.lines,
         "url": url,
         "url_until": url_until,

@@ -9,14 +9,13 @@ use std::collections::BTreeMap;
 use domain::{AudienceId, LeadId};
 use serde_json::{Value, json};
 use state::syncs::{Status, Subscription, Sync, syncs};
-use state::{Deps, Step};
+use state::{Deps, Step, time};
 
 use crate::create::door;
 use crate::people::subject;
 use crate::places::{Place, Places};
 use crate::problem::Answer;
 use crate::routes::Request;
-use crate::view::time;
 
 use chain::{Browser, Chain, Match, Person};
 use missing::Stood;

@@ -9,12 +9,11 @@ use state::feeds::{
     Completeness, DEFAULT_FEED, Delivery, Feed, FeedState, FullDelivery, Import, Kind, change_delivery, delivery_key,
     feed_key, feed_state, feeds as declared, import_key,
 };
-use state::{Deps, load, update};
+use state::{Deps, load, time, update};
 
 use crate::paging::Paging;
 use crate::problem::{Answer, Problem};
 use crate::routes::{Request, Response};
-use crate::view::time;
 
 /// Longest name of a feed, in bytes. Ours.
 const FEED_BYTES: usize = 64;

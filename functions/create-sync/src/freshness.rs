@@ -6,12 +6,11 @@ use serde_json::{Value, json};
 use state::feeds::feed_state;
 use state::identity::{Intake, intake_key};
 use state::syncs::Sync;
-use state::{Deps, Step, doc};
+use state::{Deps, Step, doc, time};
 
 use crate::once::Once;
 use crate::problem::Answer;
 use crate::sources::Source;
-use crate::view::time;
 
 /// The member `freshness` of `GET /syncs/{id}`: when each source last said anything. `sources`: the feeds that name the
 /// audience.

@@ -9,10 +9,9 @@ use ports::{Failure, Read, Table};
 use serde_json::{Value, json};
 use state::audience::{Head, head_key};
 use state::syncs::Subscription;
-use state::{Deps, doc};
+use state::{Deps, doc, time};
 
 use crate::problem::{Answer, Problem};
-use crate::view::time;
 
 const AUDIENCE_MANAGER: &str = "Audience Manager";
 const PLATFORM: &str = "Experience Platform";

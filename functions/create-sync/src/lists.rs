@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use domain::MunchkinId;
 use marketo::{CallError, ListAsset, Marketo};
 use serde_json::{Value, json};
-use state::Deps;
 use state::budget::Purpose;
 use state::lists_index::{self, Found, Listed, pick};
+use state::{Deps, time};
 
 use crate::problem::Answer;
-use crate::view::time;
 
 /// Lists of one answer.
 const LISTS: usize = 50;

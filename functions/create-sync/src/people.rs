@@ -11,12 +11,11 @@ use state::bell::{self, BellKey};
 use state::budget::Purpose;
 use state::erase::{Job, Phase, Subject, answers, job, save_job};
 use state::syncs::{HintSecret, HintSecrets, hint_secrets_key};
-use state::{Deps, update};
+use state::{Deps, time, update};
 
 use crate::orders::unknown;
 use crate::problem::{Answer, Problem};
 use crate::routes::Request;
-use crate::view::time;
 
 const SUBJECTS: [&str; 4] = ["ecid", "token", "lead_id", "email"];
 /// What an erasure does not reach, for whoever has to answer the person.

@@ -15,12 +15,11 @@ use state::budget::{Outlook, Purpose, outlook};
 use state::lists::{OpenList, read_leads};
 use state::previews::{Counted, KEPT_MS, Preview, Status, There, change_preview, enlist, preview, put_preview};
 use state::syncs::{IdentityHead, Start, Subscription, Sync, identity_key};
-use state::{Deps, Doc, Step, bell, doc, load, syncs};
+use state::{Deps, Doc, Step, bell, doc, load, syncs, time};
 
 use crate::create;
 use crate::problem::{Answer, Problem};
 use crate::routes::{Request, Response};
-use crate::view::time;
 
 /// Calls to Marketo for one preview: 6,000 people. Ours.
 const CALLS: u64 = 20;

@@ -12,12 +12,11 @@ use state::feeds::{
 use state::lists::{ListHead, head_key as list_head_key};
 use state::runs::{NO_CLEAR_ANSWER, Run, Size, history_pk, newest_first, runs_pk};
 use state::syncs::{Start, Sync};
-use state::{Deps, Doc, doc, load};
+use state::{Deps, Doc, doc, load, time};
 
 use crate::paging::{Paging, bad_cursor};
 use crate::problem::Answer;
 use crate::routes::{Request, Response};
-use crate::view::time;
 
 /// `GET /syncs/{id}/runs`: the newest first. One that is under way has no end yet.
 pub(crate) async fn runs(deps: &Deps, sync: &Sync, request: &Request) -> Answer<Response> {

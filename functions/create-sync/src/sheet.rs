@@ -10,10 +10,9 @@ use ports::{Expect, Failure, Key, PortError, Table};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use state::{Deps, Step, doc};
+use state::{Deps, Step, doc, time};
 
 use crate::csv;
-use crate::view::time;
 
 /// A part has at least so many bytes, but for the last one: above S3's 5 MiB. Ours: one stands in memory.
 const PART_BYTES: usize = 8 << 20;

@@ -1,5 +1,6 @@
 //! Where a sync's members come from, how late that can be, and what to ask Adobe where nothing comes.
 
+use state::time;
 use std::collections::BTreeMap;
 
 use domain::AudienceId;
@@ -7,8 +8,6 @@ use serde_json::{Value, json};
 use state::audience::{Head, Missing};
 use state::feeds::{DEFAULT_FEED, Feed, Kind};
 use state::syncs::{Status, Sync};
-
-use crate::view::time;
 
 /// A feed that names the sync's audience.
 #[derive(Debug)]

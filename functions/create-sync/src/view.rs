@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use domain::report::{AudienceCounts, MemberCounts, PeopleCounts};
 use domain::{AudienceId, MunchkinId};
-use jiff::Timestamp;
 use marketo::Marketo;
 use ports::{Failure, Table};
 use serde_json::{Value, json};
@@ -15,7 +14,7 @@ use state::feeds::{Feed, Import, ImportStatus, feeds};
 use state::identity::{Intake, ask_pk, intake_key, tell_pk};
 use state::lists::{self, Held, Left, ListHead, RefusedPerson, Report, Want, report_key, want_key};
 use state::syncs::{IdentityHead, Start, Status, Subscription, Sync, identity_key};
-use state::{Deps, Doc, bell, budget, doc, load};
+use state::{Deps, Doc, bell, budget, doc, load, time};
 
 use crate::freshness::freshness;
 use crate::once::Once;
@@ -35,12 +34,6 @@ const IMPORTS_BYTES: usize = 3_000_000;
 const REFUSED_SHOWN: usize = 15_000;
 /// Due tokens that are counted, at most.
 const DUE: usize = 1_000;
-
-/// A time (ms) as RFC 3339.
-pub(crate) fn time(ms: u64) -> String {
-    let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    time.unwrap_or_default().to_string()
-}
 
 /// The id of one of Marketo's folders.
 pub(crate) fn folder_id(folder: &Value) -> Option<u64> {

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::limits::DAY_MS;
 use domain::{ListId, MunchkinId};
-use jiff::Timestamp;
 use ports::{Announcement, Failure, Read, Table};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -21,7 +20,7 @@ use state::lists::{ListHead, heads};
 use state::rest::{PAUSED_BY_HAND, STOPPED_BY_HAND};
 use state::runs::{Run, Size, history_pk, hour_key, runs_pk};
 use state::syncs::{Status, Subscription, Sync};
-use state::{Deps, Doc, Step, budget, doc, syncs, update};
+use state::{Deps, Doc, Step, budget, doc, syncs, time, update};
 
 /// How often a subscription is checked, in ms. Ours: what is told by webhook is for people.
 const EVERY_MS: u64 = 5 * 60_000;
@@ -54,25 +53,18 @@ const KEYS: [&str; 3] = ["identity", "audience", "list"];
 /// Looks at the subscriptions that were not looked at for a while. One that cannot be checked hinders no other.
 pub(crate) async fn check(deps: &Deps, deadline: u64) -> Step<()> {
     let mut failed = None;
-    let dead = deps.ports.queues.dead_letters().await;
     for subscription in syncs::subscriptions(deps).await? {
         if deps.now() + deps.settings.scaled(HOOK_MS) > deadline {
             break;
         }
-        if let Err(failure) = check_one(deps, &subscription, dead.as_ref().ok(), deadline).await {
+        if let Err(failure) = check_one(deps, &subscription, deadline).await {
             failed.get_or_insert(failure);
         }
     }
-    dead?;
     failed.map_or(Ok(()), Err)
 }
 
-async fn check_one(
-    deps: &Deps,
-    subscription: &Subscription,
-    dead: Option<&BTreeMap<String, u64>>,
-    deadline: u64,
-) -> Step<()> {
+async fn check_one(deps: &Deps, subscription: &Subscription, deadline: u64) -> Step<()> {
     let munchkin = &subscription.munchkin_id;
     let now = deps.now();
     let key = checked_key(munchkin);
@@ -86,6 +78,8 @@ async fn check_one(
     };
     let Some(heard) = update(deps, Table::Syncs, &key, mine, |_| None).await? else { return Ok(()) };
 
+    let asked = deps.ports.queues.dead_letters().await;
+    let dead = asked.as_ref().ok();
     let alerts = alerts(deps, munchkin).await?;
     let heads = heads(deps, munchkin).await?;
     let known = incidents(deps, munchkin).await?;
@@ -93,7 +87,19 @@ async fn check_one(
     let lasting = note(deps, munchkin, &alerts, known, found, dead.is_some()).await?;
     tell(deps, munchkin, &alerts, lasting, deadline).await?;
 
-    let ended = ended_runs(deps, munchkin, &heads, &heard).await?;
+    announce_runs(deps, munchkin, &heads, &heard).await?;
+    // What could not be asked is neither begun nor ended above, and is said here.
+    asked.map(drop).map_err(Failure::from)
+}
+
+/// Announces the runs that have ended since the last check.
+async fn announce_runs(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    heads: &[ListHead],
+    heard: &BTreeMap<ListId, u64>,
+) -> Step<()> {
+    let ended = ended_runs(deps, munchkin, heads, heard).await?;
     if ended.is_empty() {
         return Ok(());
     }
@@ -107,7 +113,7 @@ async fn check_one(
         }
         Ok((Some(checked), ()))
     };
-    update(deps, Table::Syncs, &key, heard, |_| None).await
+    update(deps, Table::Syncs, &checked_key(munchkin), heard, |_| None).await
 }
 
 /// What is wrong at present, by kind and subject.
@@ -515,12 +521,6 @@ fn of_run(munchkin: &MunchkinId, run: &Run) -> Value {
         "held": run.held,
         "calls": run.calls,
     })
-}
-
-/// A time (ms) as RFC 3339.
-fn time(ms: u64) -> String {
-    let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    time.unwrap_or_default().to_string()
 }
 
 #[cfg(test)]

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ports::{Failure, PortError, PortResult};
 use serde_json::json;
-use state::Deps;
 use state::feeds::{DEFAULT_FEED, Feed, FeedState, Import, ImportStatus, Kind, feed_state, feeds};
+use state::{Deps, time};
 
 use super::{About, Area, Check, Row, in_time};
 use crate::paging::Paging;
 use crate::problem::Answer;
 use crate::runs;
-use crate::view::time;
 
 /// Where Adobe's files lie.
 const INCOMING: &str = "incoming/";

@@ -6,12 +6,11 @@ use marketo::class::sentence;
 use marketo::{CallError, DayUse, Marketo, Slot};
 use ports::{Failure, Vendor};
 use serde_json::json;
-use state::Deps;
 use state::budget::{self, Purpose, Standing};
+use state::{Deps, time};
 
 use super::{About, Area, Check, Row, USERS, in_time};
 use crate::problem::Answer;
-use crate::view::time;
 
 /// A lead that does not exist: the largest id that Marketo's type allows. Asked about it, Marketo shows nobody.
 const NOBODY: LeadId = 2_147_483_647;

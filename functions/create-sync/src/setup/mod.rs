@@ -12,12 +12,12 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use state::doc::update_until;
 use state::syncs::{IdentityHead, Subscription, Sync, identity_key};
-use state::{Deps, Doc, load};
+use state::{Deps, Doc, load, time};
 
 use crate::access::Role;
 use crate::problem::Answer;
 use crate::routes::Request;
-use crate::view::{in_order, time};
+use crate::view::in_order;
 
 /// How long an answer is given again, in ms, before scaling: somebody who reloads the page costs no call. Ours.
 const KEPT_MS: u64 = 60_000;

@@ -5,11 +5,10 @@ use domain::limits::{DAY_MS, HOUR_MS};
 use ports::Table;
 use serde_json::{Value, json};
 use state::identity::{HourOfViews, Intake, intake_key};
-use state::{Doc, load};
+use state::{Doc, load, time};
 
 use super::{About, Area, Check, Row};
 use crate::problem::Answer;
-use crate::view::time;
 
 /// Share of page views that ought to carry both cookies. Ours: below it more is taken from what pages say than from
 /// browsers.

@@ -31,3 +31,10 @@ pub use version::V1;
 
 /// Result of a step on a message path.
 pub type Step<T> = Result<T, Failure>;
+
+/// A time (ms) as RFC 3339.
+#[must_use]
+pub fn time(ms: u64) -> String {
+    let time = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.unwrap_or_default().to_string()
+}
