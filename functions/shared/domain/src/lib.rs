@@ -13,7 +13,9 @@ pub mod list;
 pub mod origin;
 pub mod planted;
 pub mod report;
+pub mod said;
 mod set;
 
 pub use ids::{AudienceId, Ecid, LeadId, ListId, MunchkinId, OrgId, Token};
+pub use said::Said;
 pub use set::LeadSet;
