@@ -500,6 +500,7 @@ async fn make_list(deps: &Deps, sync: &Sync, deadline: u64) -> Result<Made, Call
     }
     let slot = marketo.slot().await?;
     if !may_try(deps, sync, looked_at).await? {
+        marketo.give_back(slot).await;
         return Ok(Made::Unclear);
     }
     let error = match marketo.create_list(slot, name, folder, &format!("audience-sync {}", sync.id)).await {

@@ -134,7 +134,7 @@ async fn ask(deps: &Deps, subscription: &Subscription, mut job: Preview, deadlin
         let learnt = match (&job.there, create::door(subscription)) {
             (_, Err(problem)) => Err(("closed", problem.detail().to_owned())),
             (None, _) => tell_apart(deps, munchkin, &job).await,
-            (Some(there), _) => ask_some(deps, munchkin, &job, there, deadline).await,
+            (Some(there), _) => ask_some(deps, munchkin, &job, there, deadline).await?,
         };
         let learnt = match learnt {
             Ok(Some(there)) => Ok(there),
@@ -225,11 +225,17 @@ fn spread(leads: &LeadSet, most: u64) -> LeadSet {
 }
 
 /// Asks about the next people of the sample.
-async fn ask_some(deps: &Deps, munchkin: &MunchkinId, job: &Preview, there: &There, deadline: u64) -> Learnt {
-    let Some(list) = job.list.id else { return Ok(Some(there.clone())) };
+async fn ask_some(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    job: &Preview,
+    there: &There,
+    deadline: u64,
+) -> Answer<Learnt> {
+    let Some(list) = job.list.id else { return Ok(Ok(Some(there.clone()))) };
     let sample = match read_leads(deps, &there.sample_key).await {
         Ok(sample) => sample,
-        Err(failure) => return later(&failure),
+        Err(failure) => return Ok(later(&failure)),
     };
     let asked = usize::try_from(there.asked).unwrap_or(usize::MAX);
     let batch: Vec<LeadId> = sample.iter().skip(asked).take(MARKETO_BATCH).collect();
@@ -238,7 +244,7 @@ async fn ask_some(deps: &Deps, munchkin: &MunchkinId, job: &Preview, there: &The
         Ok(slot) => marketo.membership(slot, list, &batch).await,
         Err(error) => Err(error),
     };
-    match answer {
+    Ok(match answer {
         Ok(found) => {
             let members = batch.iter().filter(|lead| found.members.contains(**lead)).count() as u64;
             let asked = there.asked + batch.len() as u64;
@@ -254,8 +260,10 @@ async fn ask_some(deps: &Deps, munchkin: &MunchkinId, job: &Preview, there: &The
         }
         // Marketo, or our share of it, is busy.
         Err(CallError::Wait(_) | CallError::Unknown(_)) => Ok(None),
+        // Others may go on with the preview; whoever polls is told why they may not.
+        Err(error @ CallError::ViewersWait { .. }) => return Err(error.into()),
         Err(CallError::Ours(failure)) => later(&failure),
-    }
+    })
 }
 
 /// Calls to Marketo that a sync would make at once.

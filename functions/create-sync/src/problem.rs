@@ -4,6 +4,7 @@ use marketo::CallError;
 use marketo::class::Class;
 use ports::Failure;
 use serde_json::{Map, Value, json};
+use state::time;
 
 use crate::routes::Response;
 
@@ -129,6 +130,14 @@ impl From<CallError> for Problem {
             (_, CallError::Wait(_)) => {
                 Self::new(503, "Marketo's limit or our share of it is used up for now; please try again")
                     .header("retry-after", "20")
+            }
+            (_, CallError::ViewersWait { until, in_ms }) => {
+                let detail = format!(
+                    "viewers have used up their part of today's calls to Marketo: it begins anew at midnight US Central ({}); \
+                     operators are not concerned",
+                    time(until)
+                );
+                Self::new(503, detail).header("retry-after", in_ms.div_ceil(1_000).to_string())
             }
             // The whole instance refuses us.
             (Some(Class::Alarm | Class::RetryThenAlarm), error) => Failure::from(error).into(),

@@ -88,7 +88,7 @@ impl From<CallError> for No {
             CallError::Refused { code, .. } if code == DENIED => Self::Denied,
             CallError::Refused { code, .. } if code == WRONG_CREDENTIALS => Self::Credentials,
             CallError::Refused { code, .. } => Self::Refused(code),
-            CallError::Wait(until) => Self::Wait(until),
+            CallError::Wait(until) | CallError::ViewersWait { until, .. } => Self::Wait(until),
             CallError::Unknown(reason) => Self::Silence(reason),
             CallError::Ours(Failure::Outage { reason }) => Self::Ours(reason),
             CallError::Ours(failure) => Self::Silence(super::words(&failure).to_owned()),
@@ -143,6 +143,11 @@ pub(super) async fn rows(check: &Check<'_>) -> Answer<Vec<Row>> {
             .chain([READ_WRITE_ASSET, QUOTA, ECIDS])
             .map(|about| about.not_seen("hipaa", "nothing", means));
         return Ok(abouts.collect());
+    }
+    if check.deps.is_for_viewer() && standing.viewers_left == 0 {
+        // Kept for others it would say what is true of viewers alone.
+        let (until, now) = (standing.day_ends, check.deps.now());
+        return Err(CallError::ViewersWait { until, in_ms: until.saturating_sub(now) }.into());
     }
     let said = ask(check).await;
     let standing = if matches!(said.usage, Some(Ok(_))) {

@@ -18,7 +18,7 @@ use http::{Method, Request, Response};
 use ports::{Credentials, Failure, PortError, Vendor};
 use secrecy::{ExposeSecret as _, SecretString};
 use state::Deps;
-use state::budget::{Permit, Purpose, Pushback, permit, push_back};
+use state::budget::{LEASE_MS, Lease, Permit, Purpose, Pushback, give_back, permit, push_back_and_end};
 
 use class::{Class, LATER_MS, RETRY_DELAYS_MS, TOKEN_REST_MS, class_of};
 
@@ -35,6 +35,14 @@ pub enum CallError {
     /// Certainly without effect; nothing before this time (ms).
     #[error("nothing may be sent to Marketo for now")]
     Wait(u64),
+    /// Certainly without effect: whoever may only look has used up their part of the day's calls.
+    #[error("viewers have used up their part of the day's calls to Marketo")]
+    ViewersWait {
+        /// When it begins anew, in ms.
+        until: u64,
+        /// How long that is, in ms.
+        in_ms: u64,
+    },
     /// It may or may not take effect, now or later.
     #[error("the outcome of a call to Marketo is unknown: {0}")]
     Unknown(String),
@@ -58,7 +66,7 @@ impl CallError {
         match self {
             CallError::Refused { code, .. } => Some(class_of(code)),
             CallError::Unknown(_) => Some(Class::Unknown),
-            CallError::Wait(_) | CallError::Ours(_) => None,
+            CallError::Wait(_) | CallError::ViewersWait { .. } | CallError::Ours(_) => None,
         }
     }
 }
@@ -78,12 +86,18 @@ impl From<CallError> for Failure {
 
 /// How long we wait for an answer, in ms. Marketo's own time-outs are 30 to 90 s.
 pub const CALL_TIMEOUT_MS: u64 = 40_000;
+const _: () = assert!(LEASE_MS >= CALL_TIMEOUT_MS, "a call would outlast its lease");
+const _: () = assert!(LEASE_MS > SEND_WITHIN_MS, "a call would begin after its lease");
 /// A wait of up to a window is slept through if the invocation has this much time left after it, in ms: enough for
 /// the call and for writing down its answer.
 pub const MARGIN_MS: u64 = 45_000;
 /// A call that changes something leaves within this time of its slot, its repetitions included, in ms; otherwise it
 /// does not leave at all. So a hold that reckons from the slot needs this much beside Marketo's lateness. Ours.
 pub const SEND_WITHIN_MS: u64 = 30_000;
+/// Whoever finds the control plane's lease taken looks again after this time, in ms. Ours: a call takes a few hundred.
+const LEASE_POLL_MS: u64 = 200;
+/// It is waited for as long as that leaves this much time for the call, in ms. Ours: Marketo seldom takes longer.
+const LEASE_MARGIN_MS: u64 = 15_000;
 /// Our token is used until this long before its expiry, or for half its remaining life if that is shorter, in ms. It is
 /// not scaled, for Marketo's tokens live as long on any clock.
 const TOKEN_MARGIN_MS: u64 = 30_000;
@@ -103,11 +117,13 @@ pub struct Marketo<'a> {
     calls: Option<&'a AtomicU64>,
 }
 
-/// The right to send one call now.
+/// The right to send one call now. Whoever does not send one gives it back ([`Marketo::give_back`]).
 #[derive(Debug)]
 pub struct Slot {
     /// Since when, in ms.
     since: u64,
+    /// The control plane's calls go one at a time.
+    lease: Option<Lease>,
 }
 
 /// Whether a call changes anything at Marketo.
@@ -170,12 +186,34 @@ impl<'a> Marketo<'a> {
             self.token().await?;
             let now = self.deps.now();
             match permit(self.deps, self.munchkin, self.purpose, wanted).await? {
-                Permit::Go(calls) => return Ok((0..calls).map(|_| Slot { since: now }).collect()),
+                Permit::Go(calls) => return Ok((0..calls).map(|_| Slot { since: now, lease: None }).collect()),
+                Permit::Lease(lease) => return Ok(vec![Slot { since: now, lease: Some(lease) }]),
+                Permit::Taken(until) => {
+                    let pause = self.deps.settings.scaled(LEASE_POLL_MS);
+                    if now + pause + self.deps.settings.scaled(LEASE_MARGIN_MS) >= self.deadline {
+                        return Err(CallError::Wait(until));
+                    }
+                    self.deps.ports.clock.sleep_ms(pause).await;
+                }
+                Permit::ViewersWait(until) => {
+                    return Err(CallError::ViewersWait { until, in_ms: until.saturating_sub(now) });
+                }
                 Permit::Wait(until) if until + self.deps.settings.scaled(MARGIN_MS) < self.deadline => {
                     self.deps.ports.clock.sleep_ms(until.saturating_sub(now).max(1)).await;
                 }
                 Permit::Wait(until) => return Err(CallError::Wait(until)),
             }
+        }
+    }
+
+    /// Gives a slot back whose call is not made after all.
+    pub async fn give_back(&self, slot: Slot) {
+        self.end(slot.lease).await;
+    }
+
+    async fn end(&self, lease: Option<Lease>) {
+        if let Some(lease) = lease {
+            give_back(self.deps, self.munchkin, lease).await;
         }
     }
 
@@ -216,16 +254,32 @@ impl<'a> Marketo<'a> {
         call: &Call<'_>,
         read: fn(Response<Vec<u8>>) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
-        let Slot { mut since } = slot;
+        let Slot { mut since, mut lease } = slot;
         let mut renewed = false;
         let mut delays = RETRY_DELAYS_MS.iter();
         loop {
-            let token = self.token().await?;
+            let token = match self.token().await {
+                Ok(token) => token,
+                Err(error) => {
+                    self.end(lease).await;
+                    return Err(error);
+                }
+            };
             if self.deps.now() > since + self.deps.settings.scaled(SEND_WITHIN_MS) {
                 // Certainly without effect: the caller begins anew.
+                self.end(lease).await;
                 return Err(CallError::Wait(self.deps.now()));
             }
-            let error = match self.send(&token, call).await.and_then(read) {
+            let sent = self.send(&token, call, lease).await;
+            // Without an answer the call may be under way still: its lease ends when nobody would wait for it any more.
+            let lease_over = lease.take().filter(|_| !matches!(sent, Err(CallError::Unknown(_))));
+            let answer = sent.and_then(read);
+            if let Some(pushback) = answer.as_ref().err().and_then(CallError::class).and_then(pushback) {
+                let until = push_back_and_end(self.deps, self.munchkin, pushback, lease_over).await?;
+                return Err(CallError::Wait(until));
+            }
+            self.end(lease_over).await;
+            let error = match answer {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -243,23 +297,17 @@ impl<'a> Marketo<'a> {
                     None if class == Class::RetrySoon => return Err(self.rest(LATER_MS)),
                     None => return Err(error),
                 },
-                Some(Class::NextWindow) => return Err(self.pushed_back(Pushback::Rate).await?),
-                Some(Class::FewerAtOnce) => return Err(self.pushed_back(Pushback::AtOnce).await?),
-                Some(Class::Midnight) => return Err(self.pushed_back(Pushback::Day).await?),
                 Some(Class::Unknown) if call.effect == Effect::Reads => {
                     return Err(Failure::retry(error.to_string()).into());
                 }
                 _ => return Err(error),
             }
             let again = self.slot().await?;
+            lease = again.lease;
             if call.effect == Effect::Reads {
                 since = again.since;
             }
         }
-    }
-
-    async fn pushed_back(&self, pushback: Pushback) -> Result<CallError, CallError> {
-        Ok(CallError::Wait(push_back(self.deps, self.munchkin, pushback).await?))
     }
 
     /// Sleeps, unless that leaves too little time. `false`: it did not.
@@ -271,7 +319,12 @@ impl<'a> Marketo<'a> {
         fits
     }
 
-    async fn send(&self, token: &SecretString, call: &Call<'_>) -> Result<Response<Vec<u8>>, CallError> {
+    async fn send(
+        &self,
+        token: &SecretString,
+        call: &Call<'_>,
+        lease: Option<Lease>,
+    ) -> Result<Response<Vec<u8>>, CallError> {
         let mut request = Request::builder()
             .method(&call.method)
             .uri(format!("{}{}", self.base(), call.path_and_query))
@@ -287,11 +340,16 @@ impl<'a> Marketo<'a> {
         if let Some(calls) = self.calls {
             calls.fetch_add(1, Ordering::Relaxed);
         }
-        self.transport(request).await
+        // No longer than nobody else may call.
+        let left = lease.map_or(u64::MAX, |lease| lease.until.saturating_sub(self.deps.now()));
+        self.transport(request, self.timeout().min(left)).await
     }
 
-    async fn transport(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, CallError> {
-        let timeout = self.deps.settings.scaled(CALL_TIMEOUT_MS);
+    fn timeout(&self) -> u64 {
+        self.deps.settings.scaled(CALL_TIMEOUT_MS)
+    }
+
+    async fn transport(&self, request: Request<Vec<u8>>, timeout: u64) -> Result<Response<Vec<u8>>, CallError> {
         match self.deps.ports.http.send(request, timeout).await {
             Ok(response) => Ok(response),
             Err(PortError::Unknown { reason, .. }) => Err(CallError::Unknown(reason)),
@@ -353,12 +411,22 @@ impl<'a> Marketo<'a> {
             .header("content-type", FORM)
             .body(form.into_bytes())
             .map_err(|_| Failure::fail("a request to Marketo cannot be built"))?;
-        match self.transport(request).await {
+        match self.transport(request, self.timeout()).await {
             Ok(response) => answer::read_token(&response).map(|(token, seconds)| (token.into(), seconds)),
             // Asking for a token changes nothing, so an unknown outcome is no doubt.
             Err(CallError::Unknown(reason)) => Err(Failure::retry(reason).into()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Answers that say that a call was one too many.
+const fn pushback(class: Class) -> Option<Pushback> {
+    match class {
+        Class::NextWindow => Some(Pushback::Rate),
+        Class::FewerAtOnce => Some(Pushback::AtOnce),
+        Class::Midnight => Some(Pushback::Day),
+        _ => None,
     }
 }
 

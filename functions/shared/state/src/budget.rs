@@ -38,12 +38,21 @@ const RECOVERY: f64 = 1.0 / 64.0;
 const STANDARD_TIME_MS: u64 = 90 * 60_000;
 /// How long the answer 615 keeps everybody away, in ms.
 const CROWDED_MS: u64 = 1_000;
+/// The control plane's [`Lease`] ends by itself after this time, in ms: as long as the client waits for an answer
+/// (`marketo::CALL_TIMEOUT_MS`).
+pub const LEASE_MS: u64 = 40_000;
+/// Part of our share of the day's calls that whoever may only look may spend, all of them together. Ours: with the usual
+/// share of the usual quota 250 calls, which is a dozen previews of existing lists, or a question about a person every
+/// two minutes of a working day.
+const VIEWERS: f64 = 0.01;
+/// The same, at least, in calls. Ours: of a small share a hundredth would not do for one day's looking.
+const VIEWERS_LEAST: u64 = 100;
 
 /// What a call is for, in the order of precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
-    /// Somebody waits for the answer.
+    /// Somebody waits for the answer. One at a time: see [`Lease`].
     Control,
     /// The activity log, the state of jobs, the use of the quota: at least 5 % of the day's calls.
     Poll,
@@ -103,6 +112,22 @@ struct Rate {
     others_at: u64,
     /// The next small write is due then, in ms.
     next_write: u64,
+    /// Whose call the control plane has under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    control: Option<Lease>,
+    /// Calls today for those who may only look: part of the control plane's.
+    #[serde(default)]
+    viewers: u64,
+}
+
+/// The right to make the control plane's only call. Each of its requests runs in a function of its own, so the row says
+/// whose turn it is, in the same write that permits the call. It ends by itself, should its holder die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Tells it from the lease of whoever came after it.
+    id: u64,
+    /// When it ends, in ms. A call that it was given for is not waited for any longer.
+    pub until: u64,
 }
 
 /// Whether calls may go out.
@@ -110,8 +135,14 @@ struct Rate {
 pub enum Permit {
     /// So many, now.
     Go(usize),
+    /// One of the control plane's, now. It is given back ([`give_back`]) once its answer is known.
+    Lease(Lease),
     /// None before this time, in ms.
     Wait(u64),
+    /// The control plane has a call under way: until this time, in ms, if nobody gives its lease back before.
+    Taken(u64),
+    /// Whoever may only look has no calls left before this time, in ms.
+    ViewersWait(u64),
 }
 
 /// Marketo's answer to a call too many.
@@ -142,15 +173,18 @@ pub struct Standing {
     pub between_writes_ms: u64,
     /// A change that comes now waits this long for its call, in ms, before anything that fills a call.
     pub next_write_in_ms: u64,
+    /// Calls that those who may only look may still make today, if as many are left at all.
+    pub viewers_left: u64,
 }
 
 fn key(munchkin: &MunchkinId) -> Key {
     Key::new(munchkin.as_str(), "budget")
 }
 
-/// Our calls at once over all functions together, and how many of them the list-writer makes: one is the identity
-/// worker's, one the control plane's. Bounded statically, since a count of calls in flight would be wrong after a
-/// death. So with a share below 0.3 the three of them may still have three calls in flight together.
+/// How many of our calls at once the list-writer makes: our share of Marketo's ten, less one for the identity worker,
+/// which is alone by its queue, and one for the control plane, which is alone by its [`Lease`]; at least one. Bounded so,
+/// and not by a count of calls in flight, which would be wrong after a death. With a share below 0.3 the three of them
+/// may have three calls in flight together, which is more than that share of ten.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 pub fn writes_at_once(deps: &Deps) -> usize {
@@ -169,6 +203,7 @@ impl Rate {
                 others: 0,
                 others_at: 0,
                 next_write: 0,
+                viewers: 0,
                 ..rate
             };
         }
@@ -185,6 +220,12 @@ impl Rate {
     /// Our share of each of Marketo's limits, above 0 and at most 1.
     fn share(&self, deps: &Deps) -> f64 {
         self.share_percent.map_or(deps.settings.quota_share, |percent| percent as f64 / 100.0)
+    }
+
+    /// Calls that those who may only look may still make today.
+    fn viewers_left(&self, deps: &Deps) -> u64 {
+        let share = deps.settings.quota_per_day as f64 * self.share(deps);
+        ((share * VIEWERS) as u64).max(VIEWERS_LEAST).saturating_sub(self.viewers)
     }
 
     /// Calls that are ours today: our share, or less where other tools have used more than theirs.
@@ -304,16 +345,28 @@ async fn change<R>(deps: &Deps, munchkin: &MunchkinId, mut change: impl FnMut(&m
     .await
 }
 
-/// Asks for up to `wanted` calls to Marketo, and counts those that may go.
+/// Asks for up to `wanted` calls to Marketo, and counts those that may go. The control plane gets one, and a lease.
 pub async fn permit(deps: &Deps, munchkin: &MunchkinId, purpose: Purpose, wanted: usize) -> Step<Permit> {
     let window = windows(deps);
+    let (control, viewer) = (purpose == Purpose::Control, deps.is_for_viewer());
+    let id = if control { deps.ports.random.next_u64() } else { 0 };
     change(deps, munchkin, |rate, now| {
+        // Written the time before, and the answer was lost.
+        if let Some(lease) = rate.control.filter(|lease| control && lease.id == id) {
+            return (false, Permit::Lease(lease));
+        }
+        if control && viewer && rate.viewers_left(deps) == 0 {
+            return (false, Permit::ViewersWait(rate.day_ends));
+        }
         if rate.closed_until > now {
             return (false, Permit::Wait(rate.closed_until));
         }
         let day = rate.day_allows(deps, purpose, now);
         if day > now {
             return (false, Permit::Wait(day));
+        }
+        if let Some(lease) = rate.control.filter(|lease| control && lease.until > now) {
+            return (false, Permit::Taken(lease.until));
         }
         let free = match rate.places(deps, purpose, window) {
             Ok(free) => free,
@@ -326,21 +379,59 @@ pub async fn permit(deps: &Deps, munchkin: &MunchkinId, purpose: Purpose, wanted
                 return (!noted, Permit::Wait(at));
             }
         };
-        let going = rate.going(deps, wanted.min(free));
+        let going = if control { 1 } else { rate.going(deps, wanted.min(free)) };
         rate.waiting.retain(|(_, other)| *other != purpose);
         for _ in 0..going {
             rate.sends.push((now, purpose));
             rate.used[purpose as usize] += 1;
         }
         rate.recover(deps, going);
-        (true, Permit::Go(going))
+        if !control {
+            return (true, Permit::Go(going));
+        }
+        rate.viewers += u64::from(viewer);
+        let lease = Lease { id, until: now + deps.settings.scaled(LEASE_MS) };
+        rate.control = Some(lease);
+        (true, Permit::Lease(lease))
     })
     .await
 }
 
+impl Rate {
+    /// Ends a lease, unless it ended by itself and somebody else has taken another since. `false`: so it was.
+    fn end(&mut self, lease: Lease) -> bool {
+        let held = self.control.is_some_and(|held| held.id == lease.id);
+        if held {
+            self.control = None;
+        }
+        held
+    }
+}
+
+/// Gives a lease back once the answer to its call is known, or the call is not made. Costs the control plane one read and
+/// one write of the row for each call; nobody else pays it. Nothing depends on it: a lease ends by itself, too.
+pub async fn give_back(deps: &Deps, munchkin: &MunchkinId, lease: Lease) {
+    if let Err(failure) = change(deps, munchkin, |rate, _| (rate.end(lease), ())).await {
+        tracing::warn!(reason = %failure, "a lease of the control plane is left to end by itself");
+    }
+}
+
 /// Marketo refused a call as one too many: everybody keeps away for a while. Returns until when, in ms.
 pub async fn push_back(deps: &Deps, munchkin: &MunchkinId, pushback: Pushback) -> Step<u64> {
+    push_back_and_end(deps, munchkin, pushback, None).await
+}
+
+/// The same, where the call was the control plane's: its lease is given back in the same write.
+pub async fn push_back_and_end(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    pushback: Pushback,
+    lease: Option<Lease>,
+) -> Step<u64> {
     change(deps, munchkin, |rate, now| {
+        if let Some(lease) = lease {
+            rate.end(lease);
+        }
         let share = rate.share(deps);
         // Several calls that were under way together are refused together: that is one refusal.
         let first = rate.closed_until <= now;
@@ -440,6 +531,7 @@ pub async fn standing(deps: &Deps, munchkin: &MunchkinId) -> Step<Standing> {
         day_ends: rate.day_ends,
         between_writes_ms: between as u64,
         next_write_in_ms: rate.next_write.saturating_sub(now).max(rate.closed_until.saturating_sub(now)),
+        viewers_left: rate.viewers_left(deps),
     })
 }
 
@@ -473,6 +565,27 @@ mod tests {
 
     fn ms(text: &str) -> u64 {
         u64::try_from(text.parse::<Timestamp>().unwrap().as_millisecond()).unwrap()
+    }
+
+    #[test]
+    fn a_lease_is_ended_by_its_holder_and_by_nobody_who_had_it_before() {
+        let lease = |id| Lease { id, until: 40_000 };
+        let mut rate = Rate { control: Some(lease(2)), ..Rate::default() };
+        assert!(!rate.end(lease(1)));
+        assert_eq!(rate.control, Some(lease(2)));
+        assert!(rate.end(lease(2)));
+        assert_eq!(rate.control, None);
+        assert!(!rate.end(lease(2)));
+    }
+
+    #[test]
+    fn a_row_of_before_there_were_leases_is_read_and_a_free_lease_is_not_written() {
+        let written = serde_json::to_value(Rate { v: 1, viewers: 3, ..Rate::default() }).unwrap();
+        assert!(written.get("control").is_none());
+        let mut before = written.clone();
+        before.as_object_mut().unwrap().remove("viewers");
+        let rate: Rate = serde_json::from_value(before).unwrap();
+        assert_eq!((rate.control, rate.viewers), (None, 0));
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub struct Deps {
     bases: Arc<Mutex<Vec<CachedBase>>>,
     /// Why whatever is done with these is done.
     why: Causes,
+    /// Whoever asks may only look.
+    viewer: bool,
 }
 
 /// Credentials that this process has read.
@@ -94,6 +96,7 @@ impl Deps {
             renewal: Arc::default(),
             bases: Arc::default(),
             why: Causes::new(),
+            viewer: false,
         }
     }
 
@@ -107,6 +110,19 @@ impl Deps {
     #[must_use]
     pub const fn why(&self) -> &Causes {
         &self.why
+    }
+
+    /// The same dependencies for a request of somebody who may only look: their calls to Marketo have a bound of their own
+    /// ([`crate::budget`]).
+    #[must_use]
+    pub fn for_viewer(&self) -> Self {
+        Self { viewer: true, ..self.clone() }
+    }
+
+    /// Whether whoever asks may only look.
+    #[must_use]
+    pub const fn is_for_viewer(&self) -> bool {
+        self.viewer
     }
 
     /// Now, in ms since the epoch.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod calls;
+mod control;
 mod support;
 mod tokens;
 mod wire;

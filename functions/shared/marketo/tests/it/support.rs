@@ -271,6 +271,11 @@ impl World {
     }
 
     pub fn client_until(&self, deadline: u64) -> Marketo<'_> {
+        Marketo::new(&self.deps, &self.munchkin, deadline, Purpose::Poll)
+    }
+
+    /// A client of the control plane, which may make one call at a time.
+    pub fn control_until(&self, deadline: u64) -> Marketo<'_> {
         Marketo::new(&self.deps, &self.munchkin, deadline, Purpose::Control)
     }
 
