@@ -68,10 +68,11 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     }
     let recorder = Recorder::new(&syncs, deps.why().clone());
     let mut open = OpenList::open(deps, munchkin, list).await?;
+    // Before the merges: whoever leaves a note has written down those that it relies on.
+    let notes = notes::read(deps, munchkin, list).await?;
     let identity = learn_departures(deps, &mut open).await?;
     let no_ecids = identity.extract.no_ecids;
     let looked_until = staged_until(deps, &identity, &open, &syncs).await?;
-    let notes = notes::read(deps, munchkin, list).await?;
     let (wishes, wants) = read_wishes(deps, munchkin, &syncs).await?;
     let ours = syncs.iter().any(|sync| sync.list.ours);
     take_in(deps, &mut open, ours, notes.found.iter().map(|(_, note)| note));

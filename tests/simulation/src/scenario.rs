@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use cookie_ingest::{Answer, Counts, HttpEvent, Ingest};
 use create_sync::{Caller, Request, handle};
 use domain::limits::FUNCTION_MS;
-use domain::list::GuardSettings;
-use domain::{AudienceId, ListId, MunchkinId};
+use domain::list::{GuardSettings, State};
+use domain::{AudienceId, LeadId, ListId, MunchkinId};
 use doubles::adobe::{self, Adobe};
 use doubles::marketo::{self, Marketo};
 use ports::{Outgoing, Queue};
@@ -112,6 +112,17 @@ pub fn instance(leads: Vec<Lead>, members: BTreeSet<u64>) -> MarketoData {
         leads,
         lists: vec![List { id: LIST, name: "VIP".into(), members }],
     }
+}
+
+/// Whether somebody is in any set of what is known of a list.
+#[must_use]
+pub fn knows(state: &State, lead: LeadId) -> bool {
+    let State { sure, may, theirs, restore, tied, kept_out, dropped, approved, .. } = state;
+    let sets = [sure, may, theirs, restore, tied, kept_out, dropped, approved];
+    let more = state.kept_by.values().chain(state.left.values()).chain(state.came.values());
+    sets.into_iter().chain(more).any(|set| set.contains(lead))
+        || [&state.hold, &state.doubts, &state.newcomers].iter().any(|people| people.contains_key(&lead))
+        || state.failed.contains_key(&lead)
 }
 
 /// An audience library with these segments, in one folder.

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::list::State;
+use domain::planted::{Guard, take_out};
 use domain::{LeadSet, MunchkinId};
 use doubles::marketo::{Commit, Fault, FaultAnswer, Kind, Which};
 use ports::{Key, Table};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
-use simulation::scenario::{FileOf, LIST, MUNCHKIN, Scenario, ecid, instance};
+use simulation::scenario::{FileOf, LIST, MUNCHKIN, Scenario, ecid, instance, knows};
 use state::erase::Answer;
 use state::notes::{self, Note};
 use world::types::Lead;
@@ -164,6 +165,32 @@ fn an_erasure_is_answered_when_it_is_certain_and_the_report_adds_up_until_then()
         erase(&mut scenario, "job", &[4]);
         scenario.settle().expect("rest");
         assert_eq!(members(&scenario), (1..=5).collect(), "come again, kept again");
+    }
+}
+
+/// Somebody is erased, by their old id or by their new one, just after Marketo merged them with somebody who is in the list
+/// by our doing and before Marketo has told of it.
+#[test]
+fn p_a_merge_of_before_an_erasure_that_is_told_after_it() {
+    let wrong = |leaving: &str, named: u64| {
+        let (mut scenario, _) = world(6, &json!({"leaving": leaving}));
+        deliver(&mut scenario, 1..=4);
+        if leaving == "keep" {
+            deliver(&mut scenario, 2..=4);
+        }
+        scenario.merge(5, 1);
+        turn(&mut scenario, "/people/erase", &json!({"lead_id": named}));
+        scenario.driver.run_for(600_000);
+        assert_eq!(scenario.request("GET", "/status", &Value::Null).1["erasures_open"], 0);
+        scenario.settle().expect("rest");
+        members(&scenario) != BTreeSet::from([2, 3, 4, 6]) || knows(&state(&scenario), 5)
+    };
+    for leaving in ["remove", "keep"] {
+        assert!(!wrong(leaving, 5) && !wrong(leaving, 1), "{leaving}, with every guard in place");
+        take_out(Some(Guard::MergesBeforeErasing));
+        let without = wrong(leaving, 5);
+        take_out(None);
+        assert!(without, "{leaving}: nothing goes wrong without the guard");
     }
 }
 

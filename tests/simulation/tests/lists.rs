@@ -17,13 +17,13 @@ use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 use simulation::driver::{Driver, settings};
 use simulation::fakes::{Faults, Sim};
-use simulation::scenario::{BEGIN, MUNCHKIN, ORG, active_sync, library};
+use simulation::scenario::{BEGIN, MUNCHKIN, ORG, active_sync, knows, library};
 use state::bell::{self, BellKey};
 use state::erase::Answer;
 use state::lists::{AudienceReport, ListHead, Want, head_key, want_key};
 use state::notes::{self, Note};
 use state::runs::{Run, runs_pk};
-use state::syncs::{Subscription, subscription_key, sync_key};
+use state::syncs::{Subscription, identity_key, subscription_key, sync_key};
 use state::{Deps, Settings, doc};
 use world::types::{Lead, List, MarketoData};
 
@@ -245,7 +245,8 @@ impl World {
         self.want(list);
     }
 
-    /// An operator has somebody erased. The audiences are told before the lists, and sometimes too late.
+    /// An operator has somebody erased. The audiences are told before the lists, and sometimes too late; the lists once
+    /// the merges of before have been read.
     fn erase(&mut self) {
         let lead = self.some_lead();
         let late = self.rng.random_bool(0.2);
@@ -254,6 +255,9 @@ impl World {
         self.tell(format!("erase {lead} {late}"));
         if !late {
             self.unwant(lead);
+        }
+        if !self.read_merges() {
+            return;
         }
         for (list, _) in LISTS {
             // A list that was never written gets no note.
@@ -276,6 +280,21 @@ impl World {
         if late {
             self.unwant(lead);
         }
+    }
+
+    /// Waits until Marketo's activities of up to now have been read, as an erasure does. `false`: there are no calls for
+    /// that, and the erasure waits with them.
+    fn read_merges(&mut self) -> bool {
+        let asked = self.driver.sim.lock().now;
+        for _ in 0..60 {
+            self.driver.run_for(MINUTE);
+            let store = self.driver.sim.lock();
+            let head = store.tables.get(&(Table::Syncs, identity_key(&self.munchkin)));
+            if head.and_then(|head| head.doc["polled_at"].as_u64()).is_some_and(|at| at >= asked + MINUTE) {
+                return true;
+            }
+        }
+        false
     }
 
     /// No audience wants somebody any more.
@@ -617,16 +636,6 @@ impl World {
             None => Ok(()),
         }
     }
-}
-
-/// Whether somebody is in any set of a state.
-fn knows(state: &State, lead: LeadId) -> bool {
-    let State { sure, may, theirs, restore, tied, kept_out, dropped, approved, .. } = state;
-    let sets = [sure, may, theirs, restore, tied, kept_out, dropped, approved];
-    let more = state.kept_by.values().chain(state.left.values()).chain(state.came.values());
-    sets.into_iter().chain(more).any(|set| set.contains(lead))
-        || [&state.hold, &state.doubts, &state.newcomers].iter().any(|people| people.contains_key(&lead))
-        || state.failed.contains_key(&lead)
 }
 
 fn run(seed: u64) -> Result<usize, String> {

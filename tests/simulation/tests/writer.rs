@@ -9,6 +9,7 @@ use domain::list::{Answer, LEAD_NOT_FOUND, Mode, Refusal, State, Wish, Wishes};
 use domain::planted::{Guard, holds, take_out};
 use domain::{LeadId, LeadSet};
 use serde::{Deserialize, Serialize};
+use simulation::scenario::knows;
 
 /// How much of each trouble a search allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,6 +60,8 @@ struct World {
     stored: State,
     /// The list is compared with what is known of it (only where hands reach into it: it makes many more worlds).
     compares: bool,
+    /// What came and left within a day is counted (only where it may name somebody erased: it makes more worlds).
+    counts: bool,
     /// The list was looked at (only without the guard that asks before each first add).
     looked: bool,
     /// An intent is stored, and its call has not gone out yet; the writer's own copy of the state.
@@ -84,6 +87,7 @@ impl World {
             erased: BTreeSet::new(),
             stored: State::default(),
             compares: left.taken_out > 0,
+            counts: left.erasures > 0 && left.merges > 0,
             looked: false,
             sending: None,
             late: None,
@@ -123,13 +127,6 @@ impl World {
             if self.out.remove(&lead) {
                 self.either.insert(lead);
             }
-        }
-        if let Some((winner, loser)) = self.untold
-            && (lead == winner || lead == loser)
-            && self.stored.theirs.contains(lead)
-        {
-            // Forgotten between a merge and its news: nobody knows any more that they were there before us.
-            self.unknowable.insert(winner);
         }
         self.stored.erase(&format!("job {}", self.left.erasures), &LeadSet::from_iter([lead]));
         let wishes = self.wishes();
@@ -185,6 +182,9 @@ impl World {
                 }
             };
             let hold = self.now + LATE_EFFECT_MS;
+            if self.counts {
+                state.count(&[lead], op == Op::Add, &wishes, self.now);
+            }
             let newly = match op {
                 Op::Add => {
                     if holds(Guard::AskBeforeFirstAdd) {
@@ -244,12 +244,10 @@ impl World {
         if let Some((winner, loser)) = self.untold.take() {
             let known = |lead: LeadId| self.stored.may.contains(lead) || self.stored.theirs.contains(lead);
             let by_their_place = self.stored.may.contains(loser) && !self.stored.theirs.contains(loser);
-            // Who is there by nothing but the place of somebody erased is erased too; anybody else is not any more.
+            // Who is there by nothing but the place of somebody erased is erased too.
             let heir = self.erased.contains(&loser) && by_their_place && !known(winner);
             if heir && !self.wanted().contains(&winner) {
                 self.erased.insert(winner);
-            } else {
-                self.erased.remove(&winner);
             }
             self.stored.merged(winner, &BTreeSet::from([loser]));
         }
@@ -332,7 +330,8 @@ impl World {
                     push(&|world| world.ask());
                 }
             }
-            if self.left.erasures > 0 {
+            // The list is told of an erasure only once the merges of before it have been read.
+            if self.left.erasures > 0 && (self.untold.is_none() || !holds(Guard::MergesBeforeErasing)) {
                 // One of the two is enough: they are alike, but for who was there before.
                 push(&|world| world.erase(1, true));
                 if self.wanted().contains(&1) {
@@ -497,15 +496,6 @@ impl World {
     }
 }
 
-/// Whether somebody is in any set of a state.
-fn knows(state: &State, lead: LeadId) -> bool {
-    let State { sure, may, theirs, restore, tied, kept_out, dropped, approved, .. } = state;
-    let sets = [sure, may, theirs, restore, tied, kept_out, dropped, approved];
-    sets.into_iter().chain(state.kept_by.values()).any(|set| set.contains(lead))
-        || [&state.hold, &state.doubts, &state.newcomers].iter().any(|people| people.contains_key(&lead))
-        || state.failed.contains_key(&lead)
-}
-
 /// Searches every world that can be reached. Returns how many there are, or the first fault.
 fn search(left: Budget, members: &[LeadId]) -> Result<usize, String> {
     let mut seen: HashSet<String> = HashSet::new();
@@ -624,4 +614,9 @@ fn m_somebody_taken_out_by_hand_is_found_if_they_are_put_back() {
 #[test]
 fn n_somebody_erased_whose_call_was_lost_is_found_if_they_are_forgotten_at_once() {
     found_without(Guard::ErasedWhenCertain);
+}
+
+#[test]
+fn p_somebody_erased_between_a_merge_and_its_news_is_found_if_the_list_is_told_at_once() {
+    found_without(Guard::MergesBeforeErasing);
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use domain::identity::{LeadRecord, TokenRecord};
 use domain::limits::{HOUR_MS, MARKETO_BATCH};
+use domain::planted::{Guard, holds};
 use domain::{Ecid, LeadId, LeadSet, ListId, Token};
 use marketo::CallError;
 use ports::{Failure, Table};
@@ -22,6 +23,8 @@ use crate::audience::is_wanted;
 
 /// How often an erasure that waits for others is looked at, in ms.
 const LOOK_AGAIN_MS: u64 = 10_000;
+/// By this time after a merge, in ms, the activity log is taken to tell of it. Ours: Marketo documents no such time.
+const MERGE_NEWS_MS: u64 = 60_000;
 
 /// What ties the person, as it was found.
 #[derive(Default)]
@@ -94,6 +97,8 @@ impl Worker<'_> {
         let ties = self.ties(&subject).await?;
         // Who they are is written down before what ties them is forgotten.
         job.value.people.add_all(&ties.people);
+        let heirs = self.survivors(&job.value.people).await?;
+        job.value.people.add_all(&heirs);
         job.value.tokens = job.value.tokens.max(ties.tokens.len() as u64);
         job.value.ecids = job.value.ecids.max(ties.ecids.len() as u64);
         self.save_job(job).await?;
@@ -179,6 +184,15 @@ impl Worker<'_> {
         Ok(ties)
     }
 
+    /// Who these people are now, after the merges of which the activity log has told.
+    async fn survivors(&self, people: &LeadSet) -> Step<LeadSet> {
+        let mut survivors = LeadSet::new();
+        for lead in people.iter() {
+            survivors.insert(self.survivor(lead).await?);
+        }
+        Ok(survivors)
+    }
+
     /// The cookies of these leads, as Marketo says.
     async fn cookies(&self, leads: &[LeadId]) -> Result<BTreeSet<Token>, CallError> {
         let mut cookies = BTreeSet::new();
@@ -243,6 +257,18 @@ impl Worker<'_> {
     /// Once no audience wants them on account of what was forgotten, the lists are told.
     async fn leave(&mut self, job: &mut Doc<Job>) -> Result<(), CallError> {
         let (deps, munchkin) = (self.deps, self.munchkin);
+        if holds(Guard::MergesBeforeErasing) {
+            // A list that learned of a merge of before only after it had answered would take its winner for somebody whom
+            // we put there. Nobody waits long: this work reads the log each few minutes, or does not get as far as here.
+            if self.head.polled_at < job.value.requested_at + deps.settings.scaled(MERGE_NEWS_MS) {
+                return Ok(());
+            }
+            if !self.survivors(&job.value.people).await?.minus(&job.value.people).is_empty() {
+                // Merged meanwhile: what ties them as the one they are now is forgotten, too.
+                job.value.phase = Phase::Forgetting;
+                return Ok(self.save_job(job).await?);
+            }
+        }
         let mut out = job.value.people.clone();
         let followed = syncs::followed(deps, munchkin).await?;
         let wants: Vec<Doc<Want>> = doc::all(deps, Table::Lists, munchkin.as_str(), "want/").await?;

@@ -32,6 +32,8 @@ pub enum Guard {
     ErasedWhenCertain,
     /// o: what was seen before an erasure does not count after it.
     ErasedStaysErased,
+    /// p: a list is told of an erasure only once Marketo's merges of before it have been read.
+    MergesBeforeErasing,
     /// l: a sync's row is written before its list is made, and the list bears its id.
     RowBeforeList,
 }
