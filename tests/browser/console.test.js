@@ -383,15 +383,37 @@ test("a subscription that must not be used opens no step", async (t) => {
   }
 });
 
-test("what the set-up check found stands above the destination", async (t) => {
+test("what will hurt the sync stands above the destination, and makes room for what its list needs", async (t) => {
+  const bad = (code, title, more = {}) => ({ code, area: "marketo", status: "not_ok", title, means: "it is so", values: {}, ...more });
   const rows = [
-    { code: "no_such_code", area: "marketo", status: "not_ok", title: "The field ecids cannot be read", means: "people are found by cookies alone" },
-    { code: "fine", area: "tag", status: "ok", title: "All is well here", means: "nothing" },
+    bad("no_such_code", "The field ecids cannot be read"),
+    bad("marketo_read_write_asset", "Lists cannot be made"),
+    bad("experience_platform_library", "The other source"),
+    bad("fine", "All is well here", { status: "ok" }),
   ];
   const { page } = await open(t, { answers: { "GET /setup": { body: { checked_at: "2026-11-22T09:30:00Z", rows } } } });
   await toList(page);
+  const shown = () => page.locator(".notice.warn li:visible").allInnerTexts();
   await page.getByText("The field ecids cannot be read").waitFor();
-  assert.equal(await page.getByText("All is well here").count(), 0);
+  assert.equal((await shown()).length, 2);
+  await listField(page).fill("Webinar guests");
+  await chosen(page).getByText("Webinar guests (ID 1001)").waitFor();
+  assert.deepEqual((await shown()).map((text) => text.split(" — ")[0]), ["The field ecids cannot be read"]);
+  await listField(page).fill("Something new");
+  await chosen(page).getByText("New list “Something new”").waitFor();
+  assert.equal((await shown()).length, 2);
+  assert.deepEqual(await shifts(page), []);
+});
+
+test("the preview stands under the field, on every screen", async (t) => {
+  for (const width of [1_280, 360]) {
+    const { page } = await open(t, { width });
+    await toList(page);
+    const box = async (selector) => page.locator(selector).boundingBox();
+    const [field, preview, options] = [await box("main input[role=combobox]"), await box(".preview"), await box("details.options")];
+    assert.ok(preview.y >= field.y + field.height && options.y >= preview.y + preview.height, `${width}`);
+    assert.equal(preview.x, field.x, `${width}`);
+  }
 });
 
 test("a viewer sees the preview, and not more", async (t) => {

@@ -134,7 +134,7 @@ export const answers = () => ({
   "POST /explain": explained(null),
   [`POST /syncs/${SYNC_ID}/compare`]: (body) =>
     body.start ? { status: 202, json: { id: "c1" } } : { list_id: body.list_id, list_name: "VIP of before", calls: 3, calls_at_least: 1, sentence: "…" },
-  "GET /comparisons/c1": { id: "c1", sync_id: SYNC_ID, list_id: 1002, list_name: "VIP of before", status: "done", why: null, as_of: AT, both: 40, only_there: 5, only_here: 8,
+  "GET /comparisons/c1": { id: "c1", sync_id: SYNC_ID, list_id: 1002, list_name: "VIP of before", status: "done", why: null, as_of: AT, ours_as_of: AT, both: 40, only_there: 5, only_here: 8,
     explained: [{ side: "only_there", code: "not_in_audience", count: 5, sentence: "not in the audience" }], url: "https://bucket.example.com/c1.csv", url_until: AT },
   [`POST /syncs/${SYNC_ID}/download`]: { status: 202, json: { id: "d1", status: "working" } },
   "GET /downloads/d1": { id: "d1", sync_id: SYNC_ID, status: "done", why: null, rows: 50, url: "https://bucket.example.com/d1.csv", url_until: AT },

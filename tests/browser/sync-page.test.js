@@ -237,6 +237,21 @@ test("a held delivery is decided on the page of the sync, and on the feeds' page
   }
 });
 
+test("a held delivery is found behind any number of later files", async (t) => {
+  const answers = stubs.answers();
+  const done = { ...stubs.HELD_FILE, status: "done", why: null };
+  // Three pages; what waits is on the last one.
+  answers["GET /imports"] = (_, url) => {
+    const page = Number(url.searchParams.get("after") ?? 0);
+    const headers = page < 2 ? { link: `</imports?limit=500&after=${page + 1}>; rel="next"` } : {};
+    return { status: 200, headers, json: [page < 2 ? { ...done, id: `f.${page}` } : stubs.HELD_FILE] };
+  };
+  const { page } = await open(t, `#/syncs/${stubs.SYNC_ID}`, { answers });
+  // It moves nothing by itself.
+  await page.locator(".news button").click({ timeout: 60_000 });
+  assert.match(await page.locator("[data-notice=delivery]").innerText(), /S3_1234_20914_full\.sync/);
+});
+
 test("an audience that is not delivered says what to ask, and can be declared empty", async (t) => {
   const answers = stubs.answers();
   answers[`GET /syncs/${stubs.SYNC_ID}`] = stubs.sync({ not_delivered: stubs.NOT_DELIVERED });
@@ -331,7 +346,7 @@ const LINKS = {
   audience: ["not_in_audience", "not_delivered"],
   match: ["no_match", "match_expired", "set_aside_browser", "set_aside_cookie"],
   person: ["not_asked", "nobody", "anonymous", "gone"],
-  list: ["kept_out", "dropped", "refused", "waiting", "held", "paused", "report_only"],
+  list: ["kept_out", "dropped", "refused", "waiting", "held", "paused", "to_leave", "report_only"],
 };
 
 test("explain marks the first missing link, whichever it is, and says what helps", async (t) => {
@@ -360,6 +375,12 @@ test("explain marks the first missing link, whichever it is, and says what helps
   answers["POST /explain"] = stubs.explained(null);
   await page.getByRole("button", { name: "Explain", exact: true }).click();
   await page.getByText("Every link is there.").waitFor();
+  // A code of ours, in a list that is adopted, is said in words.
+  const [stood] = stubs.explained(null).lists;
+  answers["POST /explain"] = stubs.explained(null, { lists: [{ ...stood, wanted: false, state: "to_leave", code: "adopted", sentence: "of the API" }] });
+  await page.getByRole("button", { name: "Explain", exact: true }).click();
+  await page.locator("[data-link=list]", { hasText: "the list is adopted" }).waitFor();
+  assert.doesNotMatch(await page.locator("[data-link=list]").innerText(), /of the API|code adopted/i);
   // What was typed went into bodies alone.
   assert.ok(asked.filter(({ key }) => key === "POST /explain").every(({ body }) => body.ecid === secret));
   assert.ok(asked.every(({ url }) => !url.includes(secret)) && !page.url().includes(secret));
@@ -414,6 +435,8 @@ test("a comparison says first what it costs", async (t) => {
   assert.deepEqual(await Promise.all(["both", "only_there", "only_here"].map((key) => page.locator(`[data-count=${key}]`).innerText())),
     ["40 people", "5 people", "8 people"]);
   assert.deepEqual(starts().map(({ body }) => body), [{ list_id: 1002, start: true }]);
+  // Each list is of its own time.
+  await page.getByText(/^The other list as Marketo showed it on .* The list of this sync as we know it on /).waitFor();
   assert.equal(await page.getByRole("link", { name: "Download the file" }).getAttribute("href"), "https://bucket.example.com/c1.csv");
 });
 

@@ -1,8 +1,8 @@
 // A sync's list beside any other list of Marketo's: who is in both, only there and only here, and why.
 
 import { get, post } from "./api.js";
-import { field, h, number, poll, problem, say } from "./dom.js";
-import { action, table, viewerNotice } from "./parts.js";
+import { date, field, h, number, poll, problem, say } from "./dom.js";
+import { action, table, viewerNotice, whyIs } from "./parts.js";
 import { fileLink } from "./sync.js";
 import { has, t } from "./words.js";
 
@@ -81,7 +81,7 @@ async function follow(id, outcome, signal) {
       const found = await get(`/comparisons/${encodeURIComponent(id)}`, { signal });
       if (signal.aborted) return true;
       if (found.status === "reading") return false;
-      outcome.replaceChildren(found.status === "done" ? result(found) : h("p", { class: "bad" }, t("compare.failed"), " ", h("span", { lang: "en" }, found.why)));
+      outcome.replaceChildren(found.status === "done" ? result(found) : h("p", { class: "bad" }, t("compare.failed"), " ", whyIs(found)));
       return true;
     }, 2_000, signal);
   } catch (error) {
@@ -89,11 +89,18 @@ async function follow(id, outcome, signal) {
   }
 }
 
+/** When either list was looked at: what changed between the two is in one of them only. */
+const times = ({ as_of: theirs, ours_as_of: ours }) => [
+  theirs && [t("compare.theirs_as_of", { time: date(theirs) }), " "],
+  ours && t("compare.ours_as_of", { time: date(ours) }),
+];
+
 function result(found) {
   const { both, only_there: there, only_here: here, explained = [] } = found;
   const row = (key, count) => [h("dt", null, t(`compare.${key}`)), h("dd", { "data-count": key }, t("unit.people", { count: count ?? 0 }))];
   return h("div", { class: "card" },
     h("h2", null, t("compare.with", { list: found.list_name })),
+    h("p", { class: "soft" }, times(found)),
     h("dl", { class: "facts" }, row("both", both), row("only_there", there), row("only_here", here)),
     explained.length > 0 && table(t("compare.explained"), [
       { label: t("compare.where"), head: true, cell: ({ side }) => t(`compare.${side}`) },

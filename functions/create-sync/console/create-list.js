@@ -5,6 +5,7 @@ import { get, post } from "./api.js";
 import { combobox } from "./combobox.js";
 import { read, same } from "./destination.js";
 import { field, h, number, poll, problem, say, unique } from "./dom.js";
+import { matters } from "./matters.js";
 import { previewCard } from "./preview.js";
 import { words as setupWords } from "./setup.js";
 import { words } from "./setup.js";
@@ -57,14 +58,26 @@ const options = (state, changed) => {
     h("label", { class: "choice" }, report, t("options.report_only")), h("p", { class: "hint" }, t("options.report_only.hint")));
 };
 
-/** What the check of the set-up found that will hurt this sync. */
-const warnings = (rows) => {
-  const bad = (rows ?? []).filter((row) => row.status === "not_ok");
-  if (bad.length === 0) return null;
-  return h("section", { class: "notice warn", "aria-label": t("list.warnings") },
-    h("p", null, h("strong", null, t("list.warnings", { count: bad.length }))),
-    h("ul", null, bad.map((row) => h("li", null, setupWords(row, "title"), " — ", setupWords(row, "means")))),
+/**
+ * What the check of the set-up found that will hurt a sync of this audience; `mean(state)` hides what does not hurt the
+ * chosen list. It keeps its room, so that nothing moves.
+ */
+const warnings = (check, state) => {
+  const choice = ({ audience, list, start }) => ({ audience: audience.audience_id, list, start, feeds: check.feeds });
+  // Of any list, as long as none is chosen.
+  const rows = check.rows.filter((row) => matters(row, choice({ audience: state.audience, list: null, start: "now" })));
+  const items = rows.map((row) => h("li", null, setupWords(row, "title"), " — ", setupWords(row, "means")));
+  const element = h("section", { class: "notice warn", "aria-label": t("list.warnings") },
+    h("p", null, h("strong", null, t("list.warnings"))),
+    h("ul", null, items),
     h("p", null, h("a", { href: "#/setup" }, t("nav.setup"))));
+  const mean = (now) => {
+    const hurts = rows.map((row) => matters(row, choice(now)));
+    items.forEach((item, n) => item.classList.toggle("away", !hurts[n]));
+    element.classList.toggle("away", !hurts.some(Boolean));
+  };
+  mean(state);
+  return rows.length === 0 ? null : { element, mean };
 };
 
 /** The folders for a new list, and the one that is preset. */
@@ -180,6 +193,7 @@ export const list = async (state, signal) => {
     state.key = null;
     state.preview = null;
     card.mean(state);
+    warned?.mean(state);
     clearTimeout(timer);
     asked?.abort();
     card.show(null, state.list ? t("preview.counting") : t("preview.choose"));
@@ -277,16 +291,22 @@ export const list = async (state, signal) => {
   };
 
   const late = h("div");
-  if (!setup && state.setup) state.setup.then((check) => check && late.append(...[warnings(check.rows)].filter(Boolean)));
+  let warned = setup && warnings(setup, state);
+  if (!setup && state.setup) {
+    state.setup.then((check) => {
+      warned = check && warnings(check, state);
+      if (warned) late.append(warned.element);
+    });
+  }
   signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
   card.mean(state);
   card.show(state.preview, state.list ? undefined : t("preview.choose"));
   if (state.list && !state.preview) timer = setTimeout(preview, 0);
   return h("form", { class: "destination", novalidate: true, onsubmit: (event) => event.preventDefault() },
-    h("p", { class: "soft" }, t("list.from", { audience: state.audience.name })), above, warnings(setup?.rows),
-    h("div", { class: "two" },
-      h("div", null, listField, h("div", { class: "chosen" }, what, note, listField.querySelector(".wrong")), folderField, options(state, changed)),
-      card.element),
+    h("p", { class: "soft" }, t("list.from", { audience: state.audience.name })), above, setup && warned?.element,
+    h("div", { class: "narrow" }, listField, h("div", { class: "chosen" }, what, note, listField.querySelector(".wrong"))),
+    card.element,
+    h("div", { class: "narrow" }, folderField, options(state, changed)),
     viewer && h("p", { id: reason, class: "hint" }, t("base.viewer_only")),
     h("div", { class: "buttons" }, button, h("a", { class: "button", href: at("audience") }, t("create.back"))), late);
 };

@@ -1,7 +1,7 @@
 // Sync from Experience Cloud Audience: the steps that follow *New*. What was chosen stands here, so that going back, or
 // another language, loses nothing. Nothing is written before *Sync*.
 
-import { get } from "./api.js";
+import { get, getAll } from "./api.js";
 import { empty, field, h, loading, unique, when } from "./dom.js";
 import { list } from "./create-list.js";
 import { done } from "./create-done.js";
@@ -73,7 +73,8 @@ const folder = async (signal) => {
   if (why) return frame("folder", t("step.folder"), closed(why), h("p", null, h("a", { href: "#/" }, t("create.back_home"))));
   const rows = both(await get("/folders", { signal }));
   // It takes a while, and is shown two steps later.
-  state.setup ??= get("/setup?for=sync").catch(() => null);
+  state.setup ??= Promise.all([get("/setup?for=sync"), getAll("/feeds").catch(() => [])])
+    .then(([{ rows }, feeds]) => ({ rows, feeds })).catch(() => null);
   if (rows.length === 0) return frame("folder", t("step.folder"), empty(t("folder.none"), h("a", { href: "#/setup" }, t("nav.setup"))));
   const wrong = h("p", { class: "wrong", role: "alert" });
   const on = () => {

@@ -12,7 +12,7 @@ const LINKS = {
   audience: ["not_in_audience", "not_delivered"],
   match: ["no_match", "match_expired", "set_aside_browser", "set_aside_cookie"],
   person: ["not_asked", "nobody", "anonymous", "gone"],
-  list: ["kept_out", "dropped", "refused", "waiting", "held", "paused", "report_only"],
+  list: ["kept_out", "dropped", "refused", "waiting", "held", "paused", "to_leave", "report_only"],
 };
 
 export async function page(_params, { signal }) {
@@ -132,7 +132,7 @@ function lists({ lists: all }) {
   return h("ul", null, all.map(({ sync_id, audience_name, list_name, state, code, sentence, lead_id }) => h("li", null,
     h("a", { href: `#/syncs/${sync_id}` }, t("sync.title", { audience: audience_name, list: list_name })), ": ", t(`explain.list.${state}`),
     typeof lead_id === "number" && [" · ", t("explain.lead", { id: String(lead_id) })],
-    code === "held" ? [" · ", t("explain.list.held")] : code && [" · ", t("explain.code", { code }), " ", said(code, sentence)])));
+    ["held", "adopted"].includes(code) ? [" · ", t(`explain.list.${code}`)] : code && [" · ", t("explain.code", { code }), " ", said(code, sentence)])));
 }
 
 /** Forgets a person, after a question that says what that means. */

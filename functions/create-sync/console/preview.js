@@ -3,7 +3,9 @@
 import { date, duration, h, number, percent } from "./dom.js";
 import { t } from "./words.js";
 
-const ROWS = ["browsers", "addressable", "known", "people", "already", "kept_out", "to_add", "calls", "left", "time"];
+/** Whom the audience comes to, and what the list comes to: beside each other where there is room. */
+const HALVES = [["browsers", "addressable", "known", "people", "already"], ["kept_out", "to_add", "calls", "left", "time"]];
+const ROWS = HALVES.flat();
 
 const about = (text, is) => (is ? t("preview.about", { what: text }) : text);
 
@@ -65,7 +67,8 @@ export const previewCard = (audience) => {
   const element = h("section", { class: "card preview", "aria-labelledby": "preview-title" },
     h("h2", { id: "preview-title" }, t("preview.title")),
     !audience.delivered && h("p", { class: "notice warn" }, t("preview.not_delivered")), status,
-    h("table", null, h("tbody", null, ROWS.map((row) => h("tr", null, h("th", { scope: "row" }, t(`preview.${row}`)), cells[row])))),
+    h("div", { class: "two" }, HALVES.map((rows) =>
+      h("table", null, h("tbody", null, rows.map((row) => h("tr", null, h("th", { scope: "row" }, t(`preview.${row}`)), cells[row])))))),
     unasked, choices, h("p", null, t("meaning.campaigns")));
   return { element, show, mean };
 };

@@ -4,7 +4,7 @@ import { get, getPage, post } from "./api.js";
 import { confirm, date, duration, h, number, poll, problem, say, when } from "./dom.js";
 import { funnelPicture, funnelTable, linePicture, lineTable, said } from "./figures.js";
 import { funnel } from "./funnel.js";
-import { action, asked, more, part, places, soft, table, tag, viewerNotice, whyIs } from "./parts.js";
+import { action, asked, more, part, places, reasonIs, soft, table, tag, viewerNotice, whyIs } from "./parts.js";
 import { has, t } from "./words.js";
 
 /** While something is under way, and while nothing is. */
@@ -12,6 +12,9 @@ const BUSY_MS = 5_000;
 const CALM_MS = 20_000;
 /** Every so many times it is looked whether a delivery waits. */
 const FILES_EVERY = 6;
+/** Pages of the files that are looked through for it, and rows of each. Records are kept 90 days: 100 files a day fit. */
+const FILES_PAGES = 20;
+const FILES_ROWS = 500;
 /** Pages of the history that are read: 400 days of hourly rows are 20. */
 const HISTORY_PAGES = 20;
 /** People who were refused that are shown one by one. */
@@ -27,7 +30,8 @@ export async function page({ id }, { signal }) {
     throw error;
   });
   let [seen, counts] = await Promise.all([get(path, { signal }), report()]);
-  let held = await heldFiles(seen, signal);
+  // The page does not wait for more than the newest ones; the first look after that goes on to the others.
+  let held = await heldFiles(seen, signal, 1);
   const { place, band, settle } = places();
   const box = Object.fromEntries(["state", "notices", "progress", "buttons", "funnel", "freshness"].map((name) => [name, place()]));
   const out = h("div");
@@ -45,7 +49,7 @@ export async function page({ id }, { signal }) {
     box.freshness.put([seen.freshness, seen.sources, minute], () => freshness(seen), now);
     if (now) settle();
   };
-  let looked = 0;
+  let looked = FILES_EVERY - 1;
   let [turn, newest] = [0, 0];
   const refresh = async (now) => {
     const mine = (turn += 1);
@@ -107,20 +111,24 @@ function state(sync) {
   return h("div", { class: "head" },
     h("p", null, tag(kind, t(`status.${word}`)), " ",
       h("span", { class: "soft" }, sync.list.id === null ? t("sync.no_list") : t("sync.list", { id: String(sync.list.id) }), " · ", sync.audience_id)),
-    sync.why && h("p", null, whyIs(sync.why)));
+    sync.why && h("p", null, whyIs(sync)));
 }
 
 const overdue = (sync) => (sync.sources ?? []).filter((source) => source.overdue).map(({ feed, last_at }) => ({ feed, last_at }));
 
 /** Deliveries that wait for an operator, of feeds that name the audience. */
-async function heldFiles(sync, signal) {
-  const { value } = await soft(get("/imports", { signal }));
+async function heldFiles(sync, signal, pages = FILES_PAGES) {
+  const waits = [];
+  for (let [next, n] = [`/imports?limit=${FILES_ROWS}`, 0]; next && n < pages; n++) {
+    const { value } = await soft(getPage(next, { signal }));
+    waits.push(...(value?.rows ?? []).filter(({ status }) => status === "held"));
+    next = value?.next;
+  }
   const feeds = new Set((sync.sources ?? []).map(({ feed }) => feed));
   const concerns = (one) =>
     feeds.has(one.feed) || !one.feed || sync.audience_id in (one.taken ?? {}) || (one.not_named ?? []).includes(sync.audience_id);
-  const waiting = (value ?? []).filter((one) => one.status === "held" && concerns(one));
   // The parts of one delivery are decided together.
-  return [...new Map(waiting.map((one) => [one.delivery ?? one.id, one])).values()];
+  return [...new Map(waits.filter(concerns).map((one) => [one.delivery ?? one.id, one])).values()];
 }
 
 /** What needs somebody. */
@@ -169,7 +177,7 @@ export function heldDelivery(one, { out, refresh }) {
   return h("div", { class: "notice bad", "data-notice": "delivery" },
     h("h2", null, t("delivery.title")),
     h("p", null, t("delivery.what", { file: one.key, feed: one.feed || "default" })),
-    one.why && h("p", { lang: "en" }, one.why),
+    one.why && h("p", null, whyIs(one)),
     h("div", { class: "buttons" }, decide("apply"), decide("drop")));
 }
 
@@ -261,10 +269,9 @@ function freshness(sync) {
   const facts = h("dl", { class: "facts" }, FRESH.map((key) => [
     h("dt", null, t(`fresh.${key}`)), h("dd", null, sync.freshness?.[key] ? when(sync.freshness[key]) : t("fresh.never"))]));
   const sources = sync.sources ?? [];
-  const late = ({ lateness, kind, behind_hours: behind, every_hours: every }) => {
+  const late = ({ kind, behind_hours: behind, every_hours: every }) => {
     if (kind?.endsWith("stream")) return t("fresh.stream");
-    if (typeof behind === "number") return t("fresh.late", { every, behind });
-    return lateness ? h("span", { lang: "en" }, lateness) : t("fresh.corrects");
+    return typeof behind === "number" ? t("fresh.late", { every, behind }) : t("fresh.corrects");
   };
   return h("div", null, facts, sources.length
     ? table(t("fresh.sources"), [
@@ -323,7 +330,7 @@ function rejects(path, signal) {
     const all = table(t("rejects.title"), [
       { label: t("rejects.file"), head: true, cell: ({ file, feed }) => file ?? feed },
       { label: t("rejects.line"), n: true, cell: ({ line }) => number(line) },
-      { label: t("rejects.reason"), cell: ({ reason }) => h("span", { lang: "en" }, reason) },
+      { label: t("rejects.reason"), cell: reasonIs },
       { label: t("rejects.at"), cell: ({ at }) => when(at) },
     ], rows, { unseen: true });
     return h("div", null, all, more(next, async (path) => {
@@ -365,7 +372,7 @@ function download(path, signal) {
       await poll(async () => {
         const found = await get(`/downloads/${encodeURIComponent(job.id)}`, { signal });
         if (found.status === "working") return false;
-        out.replaceChildren(found.status === "done" ? fileLink(found) : h("p", { class: "bad" }, t("download.failed"), " ", h("span", { lang: "en" }, found.why)));
+        out.replaceChildren(found.status === "done" ? fileLink(found) : h("p", { class: "bad" }, t("download.failed"), " ", whyIs(found)));
         return true;
       }, 2_000, signal);
     }, { out, changes: false })), out);

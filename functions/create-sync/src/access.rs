@@ -2,10 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::problem::{Answer, Problem};
 use crate::routes::{ROUTES, Request, Response, fits};
+
+/// What stands before a token.
+const BEARER: &str = "Bearer ";
 
 /// What somebody may do; whoever may do more may do all that stands before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,31 +62,53 @@ impl Caller {
         Self { name: "local".to_owned(), role: Role::Operator }
     }
 
-    /// Who calls, by the claims that the authorizer has verified. `access` is `None` where nobody is asked. `None`: no
-    /// authorizer stood before the route, which is right for public routes only.
+    /// Who calls, by the claims that the authorizer has verified. `access` is `None` where nobody is asked;
+    /// `authorization`: the header with the token of these claims. `None`: no authorizer stood before the route, which is
+    /// right for public routes only.
     #[must_use]
-    pub fn of(access: Option<&lambda::Access>, claims: Option<&BTreeMap<String, String>>) -> Option<Self> {
+    pub fn of(
+        access: Option<&lambda::Access>,
+        claims: Option<&BTreeMap<String, String>>,
+        authorization: Option<&str>,
+    ) -> Option<Self> {
         let Some(access) = access else { return Some(Self::local()) };
         let claims = claims?;
         // A token of a machine need not have a subject; it has a client.
         let name = claims.get("sub").or_else(|| claims.get("client_id")).map_or("unknown", String::as_str);
-        let mut role = Role::Nobody;
-        for value in claims.get(&access.claim).map(|text| values(text)).into_iter().flatten() {
-            if value == access.operator {
-                role = Role::Operator;
-            } else if value == access.viewer {
-                role = role.max(Role::Viewer);
-            }
-        }
+        let told = claims.get(&access.claim).map_or("", String::as_str);
+        let listed = authorization.and_then(|header| listed(header, &access.claim));
+        let has = |role: &str| is_among(role, told, listed.as_deref());
+        let role = match (has(&access.operator), has(&access.viewer)) {
+            (true, _) => Role::Operator,
+            (false, true) => Role::Viewer,
+            (false, false) => Role::Nobody,
+        };
         Some(Self { name: name.to_owned(), role })
     }
 }
 
-/// The values of a claim: the authorizer writes a list as `[one two]`, and some issuers send one as `one two` or
-/// `one,two`. A value with a blank of its own cannot be told from two.
-fn values(claim: &str) -> impl Iterator<Item = &str> {
-    let inner = claim.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(claim);
-    inner.split([' ', ',']).filter(|value| !value.is_empty())
+/// Whether a role is a value of a claim. `told` is what the authorizer hands on: of a list it makes `[one two]`, in which
+/// a group "Sales operator" looks like two. So of a list each name counts whole, as the token has it (`listed`), and
+/// where the token does not show it, the only one. A text is one word or several: some issuers send `one two` or `one,two`.
+fn is_among(role: &str, told: &str, listed: Option<&[String]>) -> bool {
+    let words = |text: &str| text.split([' ', ',']).any(|word| word == role);
+    match (told.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')), listed) {
+        (None, _) => words(told),
+        (Some(only), None) => only == role,
+        // Nothing counts that the authorizer has not handed on.
+        (Some(all), Some(names)) => words(all) && names.iter().any(|name| name == role),
+    }
+}
+
+/// A claim that is a list, as the token has it. The authorizer has verified the token.
+fn listed(authorization: &str, claim: &str) -> Option<Vec<String>> {
+    let token = match authorization.split_at_checked(BEARER.len()) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(BEARER) => token,
+        _ => authorization,
+    };
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let payload: Value = serde_json::from_slice(&payload).ok()?;
+    Some(payload.get(claim)?.as_array()?.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
 }
 
 /// Where the console signs people in. Nothing in it is secret: browsers read it before anybody has signed in.
@@ -200,30 +227,61 @@ mod tests {
         }
     }
 
-    fn role(groups: &str) -> Role {
-        let claims = BTreeMap::from([("groups".to_owned(), groups.to_owned()), ("sub".to_owned(), "s".to_owned())]);
-        Caller::of(Some(&access()), Some(&claims)).expect("a caller").role
+    fn role(told: &str, authorization: Option<&str>) -> Role {
+        let claims = BTreeMap::from([("groups".to_owned(), told.to_owned()), ("sub".to_owned(), "s".to_owned())]);
+        Caller::of(Some(&access()), Some(&claims), authorization).expect("a caller").role
+    }
+
+    /// The header of a token of these groups, and what the authorizer makes of them.
+    fn of_groups(groups: &[&str]) -> (String, String) {
+        let payload = URL_SAFE_NO_PAD.encode(json!({"sub": "s", "groups": groups}).to_string());
+        (format!("Bearer e30.{payload}.signature"), format!("[{}]", groups.join(" ")))
     }
 
     #[test]
     fn roles_are_read_from_every_form_of_the_claim() {
-        for one in ["operator", "[operator]", "[viewer operator]", "[operator viewer]", "viewer,operator", "x operator"]
-        {
-            assert_eq!(role(one), Role::Operator, "{one}");
+        for one in ["operator", "[operator]", "viewer,operator", "x operator", "viewer, operator"] {
+            assert_eq!(role(one, None), Role::Operator, "{one}");
         }
-        for one in ["viewer", "[x viewer]", "viewer, x"] {
-            assert_eq!(role(one), Role::Viewer, "{one}");
+        for one in ["viewer", "[viewer]", "x viewer", "viewer, x"] {
+            assert_eq!(role(one, None), Role::Viewer, "{one}");
         }
         for one in ["", "[]", "operators", "[Operator]", "no-operator", "operator]", "[my_viewer]"] {
-            assert_eq!(role(one), Role::Nobody, "{one}");
+            assert_eq!(role(one, None), Role::Nobody, "{one}");
         }
-        assert_eq!(Caller::of(Some(&access()), Some(&BTreeMap::new())).expect("a caller").role, Role::Nobody);
+        assert_eq!(Caller::of(Some(&access()), Some(&BTreeMap::new()), None).expect("a caller").role, Role::Nobody);
+    }
+
+    #[test]
+    fn names_of_a_list_count_whole() {
+        for (groups, expected) in [
+            (&["viewer", "operator"][..], Role::Operator),
+            (&["Sales operator", "viewer"], Role::Viewer),
+            (&["Sales operator"], Role::Nobody),
+            (&["operator viewer"], Role::Nobody),
+            (&["viewer,operator"], Role::Nobody),
+            (&["Sales operator", "operator"], Role::Operator),
+            (&[], Role::Nobody),
+        ] {
+            let (header, told) = of_groups(groups);
+            assert_eq!(role(&told, Some(&header)), expected, "{groups:?}");
+            let lower = header.replace("Bearer", "bearer");
+            assert_eq!(role(&told, Some(&lower)), expected, "{groups:?}");
+            assert_eq!(role(&told, header.strip_prefix(BEARER)), expected, "{groups:?}, without the scheme");
+        }
+        // Without a token that shows it a list of several words is nobody's.
+        for header in [None, Some(""), Some("Bearer"), Some("Bearer a.b.c"), Some("Bearer e30.e30.e30")] {
+            assert_eq!(role("[viewer operator]", header), Role::Nobody, "{header:?}");
+        }
+        // A token that names more than the authorizer has handed on.
+        let (header, _) = of_groups(&["operator"]);
+        assert_eq!(role("[viewer x]", Some(&header)), Role::Nobody);
     }
 
     #[test]
     fn who_shows_no_token_is_nobody_unless_nobody_is_asked() {
-        assert_eq!(Caller::of(Some(&access()), None), None);
-        assert_eq!(Caller::of(None, None), Some(Caller::local()));
+        assert_eq!(Caller::of(Some(&access()), None, None), None);
+        assert_eq!(Caller::of(None, None, None), Some(Caller::local()));
     }
 
     #[test]

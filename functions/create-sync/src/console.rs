@@ -44,7 +44,7 @@ macro_rules! files {
 }
 
 /// All of them, and the user guide; a test compares them with the folder.
-static FILES: [File; 34] = files![
+static FILES: [File; 35] = files![
     "alerts.js",
     "api.js",
     "app.js",
@@ -66,6 +66,7 @@ static FILES: [File; 34] = files![
     "help.js",
     "home.js",
     "index.html",
+    "matters.js",
     "parts.js",
     "preview.js",
     "runs.js",

@@ -17,7 +17,8 @@ async fn main() -> anyhow::Result<()> {
             };
             let query = form_urlencoded::parse(event.query.as_bytes()).into_owned().collect();
             let access = app.config.access.as_ref();
-            let (caller, sign_in) = (Caller::of(access, event.claims.as_ref()), SignIn::of(access));
+            let caller = Caller::of(access, event.claims.as_ref(), event.header("authorization"));
+            let sign_in = SignIn::of(access);
             let HttpEvent { method, path, headers, body, .. } = event;
             let request = Request { method, path, query, headers, body, caller, sign_in };
             let answer = handle(&deps, request, invocation.deadline_ms).await;

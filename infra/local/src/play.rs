@@ -263,7 +263,6 @@ impl<'a> Local<'a> {
             ("TimeScale", TIME_SCALE.to_string()),
             // The ports are bound to the loopback address.
             ("Auth", "none".to_owned()),
-            ("EventBus", String::new()),
             ("MarketoBaseUrl", marketo_url.clone()),
             ("MarketoClientId", CLIENT_ID.to_owned()),
             ("MarketoClientSecret", CLIENT_SECRET.to_owned()),

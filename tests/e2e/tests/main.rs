@@ -1,5 +1,6 @@
 //! The two commands, end to end: the real `local` program, the real functions, the real embedded servers.
 
+mod held;
 mod people;
 mod run;
 mod streams;

@@ -12,30 +12,30 @@ use sha2::Sha256;
 use crate::run::{Data, Running, eventually, get, post, start};
 use crate::tests::{address, lists};
 
-const VIP: u64 = 1001;
-const ANNA: u64 = 100_001;
-const BEN: u64 = 100_002;
-const CARLA: u64 = 100_003;
+pub const VIP: u64 = 1001;
+pub const ANNA: u64 = 100_001;
+pub const BEN: u64 = 100_002;
+pub const CARLA: u64 = 100_003;
 /// Browsers of Anna and of Carla.
 const ANNAS: u32 = 1;
-const CARLAS: u32 = 4;
+pub const CARLAS: u32 = 4;
 const AUDIENCE: &str = "11111111-2222-3333-4444-555555555555";
 // What the local stack's receiver knows.
-const KEY: &str = "sample-secret-key";
+pub const KEY: &str = "sample-secret-key";
 const OLD_KEY: &str = "sample-secret-old-key";
 const TOKEN: &str = "sample-secret-token";
 
 /// A running stack with the five people of the fixture, both files delivered and settled.
-struct Stack {
-    data: Data,
-    running: Running,
+pub struct Stack {
+    pub data: Data,
+    pub running: Running,
     client: Client,
-    api: String,
+    pub api: String,
     marketo: String,
 }
 
 impl Stack {
-    async fn begin(data: Data) -> Self {
+    pub async fn begin(data: Data) -> Self {
         let mut running = start(&data, &["--port", "0"]);
         let api = address(&mut running, "Open ").await;
         let marketo = address(&mut running, "        Marketo's world: ").await;
@@ -50,13 +50,13 @@ impl Stack {
     }
 
     /// Waits until a list holds exactly these people.
-    async fn until(&self, what: &str, list: u64, people: &[u64]) {
+    pub async fn until(&self, what: &str, list: u64, people: &[u64]) {
         let people: BTreeSet<u64> = people.iter().copied().collect();
         let look = || async { (self.members().await.get(&list) == Some(&people)).then_some(()) };
         eventually(what, look).await;
     }
 
-    async fn declare(&self, feed: &str, settings: Value) {
+    pub async fn declare(&self, feed: &str, settings: Value) {
         let put = self.client.put(format!("{}/feeds/{feed}", self.api)).body(settings.to_string()).send();
         let answer = put.await.expect("answer");
         assert!(answer.status().is_success(), "{}", String::from_utf8_lossy(&answer.bytes().await.expect("body")));
@@ -73,7 +73,7 @@ impl Stack {
     }
 
     /// A message of Audience Manager with this signature.
-    async fn signed(&self, signature: &str, body: &str) -> u16 {
+    pub async fn signed(&self, signature: &str, body: &str) -> u16 {
         self.send("/feeds/web/events", ("X-Signature", signature), "application/json", body).await.0
     }
 
@@ -84,13 +84,13 @@ impl Stack {
     }
 }
 
-fn signature(key: &str, body: &str) -> String {
+pub fn signature(key: &str, body: &str) -> String {
     let mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("any length");
     STANDARD.encode(mac.chain_update(body).finalize().into_bytes())
 }
 
 /// What Audience Manager says of segment 101 on the day after the last file.
-fn user(ecid: u32, status: u8, second: u8) -> String {
+pub fn user(ecid: u32, status: u8, second: u8) -> String {
     let time = format!("Tue Nov 03 09:00:{second:02} UTC 2026");
     let segment = json!({"Segment_ID": "101", "Status": status.to_string(), "DateTime": time});
     let user = json!({"AAM_UUID": format!("{:038}", 77), "DataPartner_UUID": format!("{ecid:038}"),

@@ -199,7 +199,8 @@ fn helps_in_list(state: &str) -> &'static str {
         "gone" => {
             "Nothing, if the person was deleted; if merged, the other person takes their place once Marketo's log tells."
         }
-        "paused" => "Resume the sync.",
+        // Wanted by a sync that rests: those that run decide.
+        "paused" | "to_leave" => "Resume the sync.",
         "report_only" => "A sync that writes the list.",
         _ => "Nothing: the person is in the list.",
     }

@@ -30,7 +30,7 @@ fn ask(world: &World, method: &str, path: &str, claims: Option<&[(&str, &str)]>)
     let request = Request {
         method: method.into(),
         path: path.into(),
-        caller: Caller::of(Some(&access), claims.as_ref()),
+        caller: Caller::of(Some(&access), claims.as_ref(), None),
         sign_in: SignIn::of(Some(&access)),
         ..Request::default()
     };
@@ -46,7 +46,7 @@ fn path(pattern: &str) -> String {
     pattern.replace('*', "nothing")
 }
 
-const OPERATOR: &[(&str, &str)] = &[("sub", "olga"), ("cognito:groups", "[everybody operator]")];
+const OPERATOR: &[(&str, &str)] = &[("sub", "olga"), ("cognito:groups", "[operator]")];
 const VIEWER: &[(&str, &str)] = &[("sub", "vera"), ("cognito:groups", "[viewer]")];
 const NOBODY: &[(&str, &str)] = &[("sub", "nora"), ("cognito:groups", "[everybody]")];
 

@@ -1,4 +1,4 @@
-//! The local stack: DynamoDB, SQS and S3 on loopback ports, and a runner that reads our SAM template and drives the
+//! The local stack: DynamoDB, SQS, S3 and EventBridge on loopback ports, and a runner that reads our SAM template and drives the
 //! real function binaries as Lambda, its event sources and API Gateway would.
 //!
 //! [`start`] gives a running [`Stack`]; its state lives in a folder and survives a restart. Nothing here knows what
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 mod binaries;
+mod bus;
 mod dynamo;
 pub mod gateway;
 mod http_server;
@@ -130,6 +131,8 @@ pub struct Endpoints {
     pub sqs: String,
     /// S3.
     pub s3: String,
+    /// EventBridge.
+    pub events: String,
 }
 
 /// A queue that its mapping does not read until this is dropped.
@@ -146,6 +149,7 @@ pub struct Stack {
     tickers: Vec<schedule::Ticker>,
     sqs: sqs::Sqs,
     s3: s3::S3,
+    buses: bus::Buses,
     in_flight: Arc<AtomicUsize>,
     gateway: Arc<gateway::Gateway>,
     meter: usage::Meter,
@@ -169,8 +173,13 @@ pub async fn start(options: Options) -> anyhow::Result<Stack> {
     let sqs_port = sqs_listener.local_addr()?.port();
     let dynamodb_listener = bind(Port::Exact(0)).await?;
     let s3_listener = bind(Port::Exact(0)).await?;
-    let endpoints =
-        Endpoints { dynamodb: address(&dynamodb_listener)?, sqs: address(&sqs_listener)?, s3: address(&s3_listener)? };
+    let bus_listener = bind(Port::Exact(0)).await?;
+    let endpoints = Endpoints {
+        dynamodb: address(&dynamodb_listener)?,
+        sqs: address(&sqs_listener)?,
+        s3: address(&s3_listener)?,
+        events: address(&bus_listener)?,
+    };
     let url = address(&gateway_listener)?;
 
     let template = template::read(&options.template, &options.parameters, &endpoints.sqs)?;
@@ -185,6 +194,7 @@ pub async fn start(options: Options) -> anyhow::Result<Stack> {
     let journal = data.join("queues.jsonl");
     let sqs = sqs::Sqs::open(&journal, sqs_port, template.queues.clone(), meter.clone(), visibility).await?;
     let s3 = s3::S3::open(&data.join("s3"), template.buckets.clone(), sqs.clone()).await?;
+    let buses = bus::Buses::open(&data.join("events.jsonl"), template.event_bus.as_deref())?;
     let mut servers = JoinSet::new();
     let behind = bind(Port::Exact(0)).await?;
     servers.spawn(dynamo::serve(dynamodb_listener, dynamo::Front::new(behind.local_addr()?, meter.clone())));
@@ -193,6 +203,7 @@ pub async fn start(options: Options) -> anyhow::Result<Stack> {
     let callers = template.functions.iter().map(|function| function.name.clone()).collect();
     servers.spawn(sqs.clone().serve(sqs_listener, callers));
     servers.spawn(s3.clone().serve(s3_listener));
+    servers.spawn(buses.clone().serve(bus_listener));
 
     let in_flight: Arc<AtomicUsize> = Arc::default();
     let stop = watch::Sender::new(false);
@@ -233,6 +244,7 @@ pub async fn start(options: Options) -> anyhow::Result<Stack> {
         tickers,
         sqs,
         s3,
+        buses,
         in_flight,
         gateway,
         meter,
@@ -265,6 +277,12 @@ impl Stack {
     /// Stores an object in the bucket, and tells the queues as S3 does.
     pub async fn put_object(&self, key: &str, bytes: impl Into<Bytes>) -> anyhow::Result<()> {
         self.s3.put(key, bytes.into()).await
+    }
+
+    /// What has come by the event buses, the oldest first, as rules and targets get it; `event-bus-name` says by which. It
+    /// stands in `events.jsonl` in the data folder.
+    pub fn events(&self) -> anyhow::Result<Vec<serde_json::Value>> {
+        self.buses.events()
     }
 
     /// Fires every schedule now, and waits until their functions have answered.
@@ -357,6 +375,7 @@ fn settings(function: &template::Function, bin_dir: &Path, endpoints: &Endpoints
         ("AWS_ENDPOINT_URL_DYNAMODB", &format!("{}/{}", endpoints.dynamodb, function.name)),
         ("AWS_ENDPOINT_URL_SQS", &format!("{}/{}", endpoints.sqs, function.name)),
         ("AWS_ENDPOINT_URL_S3", &endpoints.s3),
+        ("AWS_ENDPOINT_URL_EVENTBRIDGE", &endpoints.events),
         ("TIME_SCALE", &scale.to_string()),
     ];
     environment.extend(own.map(|(key, value)| (key.to_owned(), value.to_owned())));

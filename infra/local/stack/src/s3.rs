@@ -180,7 +180,8 @@ fn created(request: &Request<Body>) -> Option<&'static str> {
     }
 }
 
-fn iso(now: u64) -> String {
+/// A time (ms) as AWS writes it.
+pub(crate) fn iso(now: u64) -> String {
     let time = i64::try_from(now).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
     time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }

@@ -33,6 +33,8 @@ const DEFAULT_VISIBILITY_S: u64 = 30;
 pub struct Template {
     /// `TimeScale`: factor on time-outs and rates.
     pub time_scale: f64,
+    /// `EventBus`: the account's bus that hears of what happens; `None`: none does.
+    pub event_bus: Option<String>,
     /// Tables.
     pub tables: Vec<Table>,
     /// Queues; a dead-letter queue stands before the queues that use it.
@@ -273,6 +275,7 @@ impl<'a> Reader<'a> {
         };
         let mut template = Template {
             time_scale,
+            event_bus: self.parameters.get("EventBus").filter(|name| !name.is_empty()).cloned(),
             tables: vec![],
             queues: vec![],
             buckets: vec![],
