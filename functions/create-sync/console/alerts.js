@@ -1,7 +1,7 @@
 // Whom to tell that something is wrong, and what is wrong at present: a part of the settings.
 
 import { get, put } from "./api.js";
-import { date, duration, field, h, say } from "./dom.js";
+import { date, duration, field, h, refusal, say } from "./dom.js";
 import { action, asked, part, table, tag, whyIs } from "./parts.js";
 import { has, t } from "./words.js";
 
@@ -95,10 +95,10 @@ function adding(kept, percent, save) {
       try {
         await save({ ...kept, [name.value.trim()]: { url: url.value.trim(), form: form.value, headers: headersOf(headers.value) } }, percent);
       } catch (error) {
-        const wrong = (error.errors ?? []).map(({ pointer, detail }) => [fields[pointer.split("/")[3] ?? "name"], detail]).filter(([one]) => one);
-        if (!wrong.length) throw error;
-        for (const [one, detail] of wrong) one.fail(h("span", { lang: "en" }, detail));
-        wrong[0][0].querySelector("input, select, textarea").focus();
+        const at = (error.errors ?? []).map((wrong) => [fields[wrong.pointer.split("/")[3] ?? "name"], wrong]).filter(([one]) => one);
+        if (!at.length) throw error;
+        for (const [one, wrong] of at) one.fail(refusal(wrong));
+        at[0][0].querySelector("input, select, textarea").focus();
       }
     }, { out })), out));
 }

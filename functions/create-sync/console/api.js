@@ -14,6 +14,8 @@ export class Problem extends Error {
     this.status = status;
     this.body = body ?? {};
     this.detail = this.message;
+    this.code = body?.code;
+    this.values = body?.values;
     this.errors = body?.errors ?? [];
     this.retryAfter = null;
   }

@@ -157,7 +157,10 @@ const enter = async () => {
   // The token was taken back, or is for another API: somebody decides to try again, so that no loop comes of it.
   if (answer.status === 401) throw new Stop("auth.not_taken");
   if (answer.status === 403) return stay("auth.no_role", { name: session.name }, signOut);
-  if (!answer.ok) throw Object.assign(new Error((await answer.json().catch(() => null))?.detail ?? ""), { status: answer.status });
+  if (!answer.ok) {
+    const { detail = "", code, values } = (await answer.json().catch(() => null)) ?? {};
+    throw Object.assign(new Error(detail), { status: answer.status, code, values });
+  }
   me = { ...(await answer.json()), name: session.name };
 };
 

@@ -4,12 +4,12 @@ import * as auth from "./auth.js";
 import { get, post } from "./api.js";
 import { combobox } from "./combobox.js";
 import { read, same } from "./destination.js";
-import { field, h, number, poll, problem, say, unique } from "./dom.js";
+import { field, h, number, poll, problem, refusal, say, unique } from "./dom.js";
 import { matters } from "./matters.js";
 import { previewCard } from "./preview.js";
 import { words as setupWords } from "./setup.js";
 import { words } from "./setup.js";
-import { at, door } from "./steps.js";
+import { at } from "./steps.js";
 import { remember, remembered, t } from "./words.js";
 
 /** Marketo's folder of the database's lists, where it is as Marketo sets it up. */
@@ -126,14 +126,13 @@ export const list = async (state, signal) => {
   };
 
   /** Shows a refusal where it belongs. */
-  const refuse = async (error) => {
+  const refuse = (error) => {
     // Where no answer came there is none of these.
-    const { body = {}, errors = [], status } = error;
+    const { body = {}, errors = [] } = error;
     const pointer = errors[0]?.pointer ?? "";
-    const detail = h("p", { lang: "en" }, error.message);
-    const place = (to, key, ...more) => {
+    const place = (to, ...more) => {
       box.close();
-      to.fail(key && h("p", null, t(key)), detail, ...more);
+      to.fail(h("p", null, refusal(error)), ...more);
     };
     const pick = (one) => h("button", { type: "button", class: "link", onclick: () => {
       box.input.value = one.name;
@@ -142,17 +141,13 @@ export const list = async (state, signal) => {
       changed();
     } }, t("list.take", { name: one.name, id: String(one.id) }));
     if (body.existing_sync) {
-      place(listField, "refused.feeds_already", h("a", { href: `#/syncs/${encodeURIComponent(body.existing_sync.id)}` }, t("refused.see_sync")));
-    } else if (body.existing_lists) place(listField, "refused.name_taken", ...body.existing_lists.slice(0, 5).map((one) => h("p", null, pick(one))));
-    else if (pointer.startsWith("/list/folder_id")) place(folderField, "refused.folder");
-    else if (pointer === "/list/id" && status === 422) place(listField, "refused.unknown_list");
-    else if (pointer.startsWith("/list")) place(listField, null);
+      place(listField, h("a", { href: `#/syncs/${encodeURIComponent(body.existing_sync.id)}` }, t("refused.see_sync")));
+    } else if (body.existing_lists) place(listField, ...body.existing_lists.slice(0, 5).map((one) => h("p", null, pick(one))));
+    else if (pointer.startsWith("/list/folder_id")) place(folderField);
+    else if (pointer.startsWith("/list")) place(listField);
     else if (pointer === "/audience_id") {
       above.replaceChildren(problem(error), h("p", null, h("a", { href: at("audience") }, t("refused.other_audience"))));
-    } else {
-      const why = status === 403 ? door(await get("/subscription").catch(() => ({ org_id: "?" }))) : null;
-      above.replaceChildren(why ? h("div", { class: "problem", role: "alert" }, h("strong", null, t(`door.${why}`)), h("p", { lang: "en" }, error.message)) : problem(error));
-    }
+    } else above.replaceChildren(problem(error));
   };
 
   const preview = async () => {
@@ -184,7 +179,7 @@ export const list = async (state, signal) => {
     } catch (error) {
       if (mine.signal.aborted) return;
       card.show(null, t("preview.none"));
-      await refuse(error);
+      refuse(error);
     }
   };
 
@@ -249,7 +244,7 @@ export const list = async (state, signal) => {
       const typed = read(state.text);
       if (error.status === 403) refuse(error);
       else if (typed?.id) settle([], state.text);
-      else listField.fail(h("p", null, t("list.search_failed")), h("p", { lang: "en" }, error.message));
+      else listField.fail(h("p", null, t("list.search_failed")), h("p", null, refusal(error)));
     },
   });
   // The label's field is the text field; the popup lies beside it.
@@ -278,7 +273,7 @@ export const list = async (state, signal) => {
         state.made = await post("/syncs", wanted(state), { headers: { "idempotency-key": state.key } });
       } catch (error) {
         if (error.status && error.status < 500) state.key = null;
-        await refuse(error);
+        refuse(error);
         (document.querySelector("main [aria-invalid=true]") ?? button).focus();
         return;
       }

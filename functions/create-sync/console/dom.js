@@ -95,13 +95,25 @@ export const say = (text) => {
   region.textContent = text;
 };
 
+/**
+ * What was wrong with a request or with one of its fields, in the language of the screen. In English where the catalogue does
+ * not know the code: the console is older than the API.
+ */
+export const refusal = ({ code, values = {}, message, detail = message }) => {
+  const named = values.time ? { ...values, time: date(values.time) } : values;
+  return has(`said.${code}`, named) ? t(`said.${code}`, named) : h("span", { lang: "en" }, detail);
+};
+
 /** What went wrong, as the API says it. */
 export const problem = (error) => {
   const key = `problem.${error.status}`;
   const title = error.status ? (has(key) ? t(key) : t("problem.other")) : t("problem.network");
-  const more = (error.errors ?? []).map((one) => one.detail).filter((detail) => detail && detail !== error.message);
-  return h("div", { class: "problem", role: "alert" }, h("strong", null, title), h("p", { lang: "en" }, error.message),
-    more.length > 0 && h("ul", { lang: "en" }, more.map((detail) => h("li", null, detail))));
+  // One alone is what the whole says.
+  const several = (error.errors ?? []).length > 1 ? error.errors : [];
+  // A browser says in English that nobody answered, which the title has said.
+  const told = error.status || !(error instanceof TypeError);
+  return h("div", { class: "problem", role: "alert" }, h("strong", null, title), told && h("p", null, refusal(error)),
+    several.length > 0 && h("ul", null, several.map((one) => h("li", null, h("code", null, one.pointer), " ", refusal(one)))));
 };
 
 /** Stands where something is on its way; as high as `rows` lines, so that nothing moves when it is there. */

@@ -1,7 +1,7 @@
 // Where members come from: feeds with their settings and what came, and the files that arrived.
 
 import { getAll, getPage, put } from "./api.js";
-import { confirm, date, duration, empty, field, h, number, problem, say, when } from "./dom.js";
+import { confirm, date, duration, empty, field, h, number, problem, refusal, say, when } from "./dom.js";
 import { action, more, soft, table, tag, viewerNotice } from "./parts.js";
 import { heldDelivery } from "./sync.js";
 import { t } from "./words.js";
@@ -143,9 +143,9 @@ function form(feed, refresh) {
     try {
       await put(`/feeds/${encodeURIComponent(feed.id)}`, body);
     } catch (error) {
-      const at = (error.errors ?? []).map(({ pointer, detail }) => [parts.find(({ name }) => `/${name}` === pointer), detail]).filter(([one]) => one);
+      const at = (error.errors ?? []).map((wrong) => [parts.find(({ name }) => `/${name}` === wrong.pointer), wrong]).filter(([one]) => one);
       if (!at.length || at.some(([one]) => FLAGS.includes(one.name))) throw error;
-      for (const [one, detail] of at) one.all.fail(h("span", { lang: "en" }, detail));
+      for (const [one, wrong] of at) one.all.fail(refusal(wrong));
       return at[0][0].input.focus();
     }
     say(t("feeds.saved"));

@@ -2,7 +2,7 @@
 
 import { alerting } from "./alerts.js";
 import { get, post, put } from "./api.js";
-import { confirm, date, field, h, say } from "./dom.js";
+import { confirm, date, field, h, refusal, say } from "./dom.js";
 import { action, asked, saveFile, soft, table, viewerNotice } from "./parts.js";
 import { t } from "./words.js";
 
@@ -71,9 +71,9 @@ function subscription(known, saved) {
       out.replaceChildren(h("p", { class: "good" }, t("settings.saved")), ...(paused > 0 ? [h("p", null, t("settings.paused", { count: paused }))] : []));
       await saved();
     } catch (error) {
-      const at = (error.errors ?? []).map(({ pointer, detail }) => [fields[pointer?.split("/")[1]], detail]).filter(([one]) => one);
+      const at = (error.errors ?? []).map((wrong) => [fields[wrong.pointer?.split("/")[1]], wrong]).filter(([one]) => one);
       if (!at.length) throw error;
-      for (const [one, detail] of at) one.fail(h("span", { lang: "en" }, detail));
+      for (const [one, wrong] of at) one.fail(refusal(wrong));
       at[0][0].querySelector("input, textarea").focus();
     }
   };

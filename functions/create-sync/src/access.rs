@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use domain::said::Said;
 use serde_json::{Value, json};
 
 use crate::problem::{Answer, Problem};
@@ -171,22 +172,22 @@ pub(crate) fn check(request: &Request, needs: Needs) -> Answer<()> {
     };
     // In AWS the authorizer has refused such a request already. Should somebody take it away, this door stays shut.
     let Some(caller) = &request.caller else {
-        return Err(Problem::new(401, "this route needs a token: send it as authorization: Bearer")
-            .header("www-authenticate", "Bearer"));
+        let detail = "this route needs a token: send it as authorization: Bearer";
+        return Err(Problem::new(401, Said::new("token_missing", detail)).header("www-authenticate", "Bearer"));
     };
     if caller.role >= least {
         return Ok(());
     }
-    Err(Problem::new(
-        403,
-        match caller.role {
-            Role::Nobody => {
-                "your token names neither the role viewer nor the role operator: ask whoever gives out roles"
-            }
-            Role::Viewer | Role::Operator => "this needs the role operator, and your token says viewer",
-        },
-    )
-    .with("needs", json!(least.name())))
+    let said = match caller.role {
+        Role::Nobody => Said::new(
+            "role_missing",
+            "your token names neither the role viewer nor the role operator: ask whoever gives out roles",
+        ),
+        Role::Viewer | Role::Operator => {
+            Said::new("role_too_low", "this needs the role operator, and your token says viewer")
+        }
+    };
+    Err(Problem::new(403, said).with("needs", json!(least.name())))
 }
 
 /// `GET /me`.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use domain::MunchkinId;
+use domain::said::Said;
 use ports::Table;
 use serde_json::{Value, json};
 use state::alerts::{Alerts, DEVIATION_PERCENT, Form, Webhook, alerts, alerts_key, incidents};
 use state::{Deps, time, update};
 
 use crate::orders::unknown;
-use crate::problem::{Answer, Problem};
+use crate::problem::{Answer, Problem, Wrong, one_of, whole_number};
 use crate::routes::Request;
 
 /// Webhooks of a subscription. Ours: each check calls them one after the other.
@@ -87,7 +88,8 @@ fn read(body: &Value, before: &Alerts, local: bool) -> Answer<Alerts> {
             }
         }
         _ => {
-            errors.push(("/webhooks".into(), format!("expected an object: at most {WEBHOOKS} webhooks by their names")))
+            let detail = format!("expected an object: at most {WEBHOOKS} webhooks by their names");
+            errors.push(("/webhooks".into(), Said::new("expected_webhooks", detail).with("most", WEBHOOKS)));
         }
     }
     match (
@@ -96,7 +98,7 @@ fn read(body: &Value, before: &Alerts, local: bool) -> Answer<Alerts> {
     ) {
         (Value::Null, _) => {}
         (_, Some(percent)) => alerts.deviation_percent = percent,
-        _ => errors.push(("/deviation_percent".into(), "expected a whole number from 1 to 1000".into())),
+        _ => errors.push(("/deviation_percent".into(), whole_number(1, 1_000))),
     }
     if errors.is_empty() { Ok(alerts) } else { Err(Problem::fields(errors)) }
 }
@@ -106,18 +108,19 @@ fn webhook(
     hook: &Value,
     before: Option<&Webhook>,
     local: bool,
-    errors: &mut Vec<(String, String)>,
+    errors: &mut Vec<Wrong>,
 ) -> Option<Webhook> {
     let at = |field: &str| format!("/webhooks/{name}{field}");
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     // "bus" is the event bus.
     if name.is_empty() || name.len() > NAME_BYTES || name == "bus" || !name.bytes().all(plain) {
         let expected = "expected a name of 1 to 64 letters, digits, dots, hyphens and underscores, other than \"bus\"";
-        errors.push(("/webhooks".into(), expected.into()));
+        errors.push(("/webhooks".into(), Said::new("webhook_name", expected).with("most", NAME_BYTES)));
         return None;
     }
     if !hook.is_object() {
-        errors.push((at(""), r#"expected an object such as {"url": "https://…", "form": "slack"}"#.into()));
+        let expected = r#"expected an object such as {"url": "https://…", "form": "slack"}"#;
+        errors.push((at(""), Said::new("webhook_shape", expected)));
         return None;
     }
     let wrong = errors.len();
@@ -125,17 +128,15 @@ fn webhook(
     let url = match (&hook["url"], before) {
         (Value::Null, Some(before)) => before.url.clone(),
         (url, _) => url.as_str().filter(|url| is_url(url, local)).map(str::to_owned).unwrap_or_else(|| {
-            errors.push((
-                at("/url"),
-                "expected a public address that begins with https://, without user name or space".into(),
-            ));
+            let expected = "expected a public address that begins with https://, without user name or space";
+            errors.push((at("/url"), Said::new("webhook_url", expected)));
             String::new()
         }),
     };
     let form = match &hook["form"] {
         Value::Null => before.map_or_else(Form::default, |before| before.form),
         form => serde_json::from_value(form.clone()).unwrap_or_else(|_| {
-            errors.push((at("/form"), r#"expected "json", "slack" or "teams""#.into()));
+            errors.push((at("/form"), one_of(&["json", "slack", "teams"])));
             Form::default()
         }),
     };
@@ -143,16 +144,18 @@ fn webhook(
         // What is secret goes to the host that it was said for, and to no other.
         (Value::Null, Some(before)) if origin(&before.url) == origin(&url) => before.headers.clone(),
         (Value::Null, Some(before)) if !before.headers.is_empty() => {
-            errors.push((at("/headers"), "expected the headers once more: they were said for another host".into()));
+            let expected = "expected the headers once more: they were said for another host";
+            errors.push((at("/headers"), Said::new("webhook_headers_again", expected)));
             BTreeMap::new()
         }
         (Value::Null, _) => BTreeMap::new(),
         (headers, _) => match headers_of(headers) {
             Some(headers) => headers,
             None => {
-                let expected =
-                    format!("expected an object of at most {HEADERS} headers with text, other than {}", OWN.join(", "));
-                errors.push((at("/headers"), expected));
+                let own = OWN.join(", ");
+                let expected = format!("expected an object of at most {HEADERS} headers with text, other than {own}");
+                let said = Said::new("webhook_headers", expected).with("most", HEADERS).with("own", own);
+                errors.push((at("/headers"), said));
                 BTreeMap::new()
             }
         },

@@ -4,6 +4,7 @@
 //! change without a row, and a row that cannot be written does not undo a change: the answer says what is so, and a log line
 //! at level ERROR says what the log lacks. Nobody is told that a change failed which did not.
 
+use domain::said::Said;
 use ports::{Expect, Table};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -174,7 +175,10 @@ pub(crate) async fn audit(deps: &Deps, request: &Request) -> Answer<Response> {
     let as_csv = match request.param("format") {
         None | Some("json") => false,
         Some("csv") => true,
-        Some(_) => return Err(Problem::new(400, "format: expected json or csv")),
+        Some(_) => {
+            let said = Said::new("audit_format", "format: expected json or csv");
+            return Err(Problem::new(400, said));
+        }
     };
     let (rows, next) = paging.query(deps, Table::Syncs, AUDIT, "", |_: &Row| true).await?;
     if !as_csv {

@@ -6,6 +6,7 @@ mod strangers;
 use std::collections::BTreeMap;
 
 use domain::limits::{DAY_MS, MARKETO_BATCH};
+use domain::said::Said;
 use domain::{LeadId, LeadSet, ListId, MunchkinId};
 use marketo::Marketo;
 use ports::{Failure, Key, Table};
@@ -20,7 +21,7 @@ use state::{Deps, Doc, Step, doc, load, time};
 use crate::control::{not_now, open};
 use crate::orders::unknown;
 use crate::places::{Class, Places};
-use crate::problem::{Answer, Problem};
+use crate::problem::{Answer, Problem, true_or_false};
 use crate::routes::{Request, Response};
 use crate::sheet::{self, Block, Rows, Sheet};
 use strangers::Strangers;
@@ -100,26 +101,30 @@ pub(crate) async fn post(deps: &Deps, sync: &Sync, request: &Request, deadline: 
     let mut errors = unknown(&body, &["list_id", "start"], "");
     let list = body["list_id"].as_u64().filter(|id| (1..=u64::from(u32::MAX)).contains(id));
     if list.is_none() {
-        errors.push(("/list_id".into(), "expected Marketo's id of a static list, as a number".into()));
+        let detail = "expected Marketo's id of a static list, as a number";
+        errors.push(("/list_id".into(), Said::new("expected_list_id", detail)));
     }
     let start = body["start"].as_bool().unwrap_or(false);
     if !body["start"].is_null() && !body["start"].is_boolean() {
-        errors.push(("/start".into(), "expected true or false".into()));
+        errors.push(("/start".into(), true_or_false()));
     }
     let Some(list) = list.filter(|_| errors.is_empty()) else { return Err(Problem::fields(errors)) };
     if sync.start == Start::Now && sync.list.id == Some(list) {
         let detail = "this is the list that the sync writes: POST /syncs/{id}/verify compares that one";
-        return Err(Problem::at(422, "/list_id", detail));
+        return Err(Problem::at(422, "/list_id", Said::new("compare_own_list", detail)));
     }
     if matches!(sync.status, Status::StoppedKeeping | Status::StoppedLeaving) {
         return Err(not_now(sync, "compared"));
     }
     if !Places::open(deps, sync).await?.counted || sync.status == Status::Creating {
-        return Err(Problem::new(409, "nobody has been counted for this sync yet: its first pass is under way"));
+        let detail = "nobody has been counted for this sync yet: its first pass is under way";
+        return Err(Problem::new(409, Said::new("not_counted_yet", detail)));
     }
     let marketo = Marketo::new(deps, &sync.munchkin, deadline, Purpose::Control);
     let Some(found) = marketo.list(marketo.slot().await?, list).await? else {
-        return Err(Problem::at(422, "/list_id", format!("Marketo has no static list with id {list}")));
+        let said = Said::new("list_unknown", format!("Marketo has no static list with id {list}"))
+            .with("id", list.to_string());
+        return Err(Problem::at(422, "/list_id", said));
     };
     let jobs = jobs(deps, &sync.munchkin).await?;
     if !start {
@@ -131,7 +136,7 @@ pub(crate) async fn post(deps: &Deps, sync: &Sync, request: &Request, deadline: 
     }
     if under_way >= OPEN_MOST {
         let detail = format!("{under_way} comparisons are under way already: please wait for one of them");
-        return Err(Problem::new(409, detail));
+        return Err(Problem::new(409, Said::new("comparisons_under_way", detail).with("count", under_way)));
     }
     let job = Comparison {
         v: 1,
@@ -216,7 +221,8 @@ async fn estimate(
 pub(crate) async fn get(deps: &Deps, subscription: &Subscription, id: &str) -> Answer<Value> {
     let munchkin = &subscription.munchkin_id;
     let Some(found) = sheet::find(deps, &key(munchkin, id), until).await? else {
-        return Err(Problem::new(404, "there is no comparison with this id; each is forgotten after a week"));
+        let detail = "there is no comparison with this id; each is forgotten after a week";
+        return Err(Problem::new(404, Said::new("comparison_unknown", detail)));
     };
     let mut reading = readings::find(deps, munchkin, id).await?;
     let Doc { value: mut job, mut rev } = found;
@@ -232,7 +238,8 @@ pub(crate) async fn get(deps: &Deps, subscription: &Subscription, id: &str) -> A
                 if !sheet::save(deps, key(munchkin, id), &job, Some(rev), until(&job)).await? {
                     // Somebody else asks too, and has gone on.
                     let found = sheet::find(deps, &key(munchkin, id), until).await?;
-                    job = found.ok_or_else(|| Problem::new(404, "the comparison was forgotten meanwhile"))?.value;
+                    let forgotten = || Said::new("comparison_unknown", "the comparison was forgotten meanwhile");
+                    job = found.ok_or_else(|| Problem::new(404, forgotten()))?.value;
                     break;
                 }
                 rev += 1;

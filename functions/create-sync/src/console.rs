@@ -6,6 +6,7 @@
 use std::io::Write as _;
 use std::sync::OnceLock;
 
+use domain::said::Said;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
@@ -122,7 +123,7 @@ fn policy(origins: &[String]) -> String {
 /// `GET /console/{file}`, and `GET /` as [`INDEX`].
 pub(crate) fn file(request: &Request, name: &str) -> Answer<Response> {
     let Some(file) = FILES.iter().find(|file| file.name == name) else {
-        return Err(Problem::new(404, "the console has no such file"));
+        return Err(Problem::new(404, Said::new("file_unknown", "the console has no such file")));
     };
     let sent = file.sent();
     let is_packed = takes_gzip(request) && !sent.compressed.is_empty();

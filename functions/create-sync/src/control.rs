@@ -4,6 +4,7 @@
 
 use domain::limits::{MARKETO_BATCH, NEW_PAIRS_PER_DAY};
 use domain::origin::OriginPattern;
+use domain::said::Said;
 use domain::{MunchkinId, OrgId};
 use jiff::Timestamp;
 use marketo::Marketo;
@@ -17,7 +18,7 @@ use state::syncs::{Start, Status, Subscription, Sync, change_sync, subscription_
 use state::{Deps, Step, bell, budget, syncs, update};
 
 use crate::create::door;
-use crate::problem::{Answer, Problem};
+use crate::problem::{Answer, Problem, Wrong, one_of, true_or_false};
 use crate::routes::{Request, Response};
 use crate::view;
 
@@ -30,13 +31,18 @@ pub(crate) async fn rouse_list(deps: &Deps, sync: &Sync) -> Step<()> {
 }
 
 pub(crate) fn not_now(sync: &Sync, what: &str) -> Problem {
-    let state = match sync.status {
-        Status::Creating => "its list is still being made: try again in a minute",
-        Status::Active => "it is active",
-        Status::Paused => "it is paused",
-        Status::StoppedKeeping | Status::StoppedLeaving => "it is stopped for good: make a new one with POST /syncs",
+    let detail = |state: &str| format!("this sync cannot be {what}: {state}");
+    let said = match sync.status {
+        Status::Creating => {
+            Said::new("not_while_making", detail("its list is still being made: try again in a minute"))
+        }
+        Status::Active => Said::new("not_while_active", detail("it is active")),
+        Status::Paused => Said::new("not_while_paused", detail("it is paused")),
+        Status::StoppedKeeping | Status::StoppedLeaving => {
+            Said::new("not_when_stopped", detail("it is stopped for good: make a new one with POST /syncs"))
+        }
     };
-    Problem::new(409, format!("this sync cannot be {what}: {state}"))
+    Problem::new(409, said)
 }
 
 /// `POST /syncs/{id}/pause`.
@@ -57,10 +63,11 @@ pub(crate) async fn stop(deps: &Deps, sync: Sync, request: &Request) -> Answer<V
         Value::Null => Status::StoppedKeeping,
         Value::String(people) if people == "keep" => Status::StoppedKeeping,
         Value::String(people) if people == "take_out" => Status::StoppedLeaving,
-        _ => return Err(Problem::fields(vec![("/people".into(), r#"expected "keep" or "take_out""#.into())])),
+        _ => return Err(Problem::fields(vec![("/people".into(), one_of(&["keep", "take_out"]))])),
     };
     if sync.status == Status::StoppedLeaving && status == Status::StoppedKeeping {
-        return Err(Problem::at(409, "/people", "this sync is stopped and its people are being taken out already"));
+        let detail = "this sync is stopped and its people are being taken out already";
+        return Err(Problem::at(409, "/people", Said::new("people_leave_already", detail)));
     }
     let row = rest(deps, &sync, status, Some(STOPPED_BY_HAND)).await?;
     view::sync(deps, &row).await
@@ -80,7 +87,8 @@ pub(crate) async fn resume(deps: &Deps, sync: Sync, deadline: u64) -> Answer<Val
                  sync and make a new one, for another list",
                 sync.list.name
             );
-            return Err(Problem::new(409, detail));
+            let said = Said::new("list_gone", detail).with("id", list.to_string()).with("list", sync.list.name.clone());
+            return Err(Problem::new(409, said));
         }
     }
     let changed = change_sync(deps, &sync.munchkin, &sync.id, |row| {
@@ -123,7 +131,7 @@ pub(crate) async fn run(deps: &Deps, sync: Sync) -> Answer<Value> {
 pub(crate) async fn open(deps: &Deps, sync: &Sync) -> Answer<()> {
     match syncs::subscription(deps, &sync.munchkin).await? {
         Some(subscription) => door(&subscription),
-        None => Err(Problem::new(404, "the sync's subscription is gone")),
+        None => Err(Problem::new(404, Said::new("subscription_gone", "the sync's subscription is gone"))),
     }
 }
 
@@ -157,27 +165,31 @@ pub(crate) async fn put_subscription(deps: &Deps, request: &Request) -> Answer<R
 }
 
 pub(crate) fn read_subscription(body: &Value) -> Answer<Subscription> {
-    let mut errors: Vec<(String, String)> = Vec::new();
+    let mut errors: Vec<Wrong> = Vec::new();
     let munchkin_id = body["munchkin_id"].as_str().and_then(MunchkinId::parse);
     if munchkin_id.is_none() {
-        errors.push(("/munchkin_id".into(), format!("expected {}", MunchkinId::EXPECTED)));
+        let detail = format!("expected {}", MunchkinId::EXPECTED);
+        errors.push(("/munchkin_id".into(), Said::new("expected_munchkin_id", detail)));
     }
     let org_id = body["org_id"].as_str().and_then(OrgId::parse);
     if org_id.is_none() && !body["org_id"].is_null() {
-        errors.push(("/org_id".into(), format!("expected {}, or null where none is mapped", OrgId::EXPECTED)));
+        let detail = format!("expected {}, or null where none is mapped", OrgId::EXPECTED);
+        errors.push(("/org_id".into(), Said::new("expected_org_id", detail)));
     }
     let hipaa_ready = flag(body, "hipaa_ready", Some(false), &mut errors);
     let cookie_sync = flag(body, "cookie_sync", Some(true), &mut errors);
     let since = &body["extract_since"];
     let extract_since = since.as_str().filter(|text| text.parse::<Timestamp>().is_ok()).map(str::to_owned);
     if extract_since.is_none() && !since.is_null() {
-        errors.push(("/extract_since".into(), "expected a time such as 2025-01-01T00:00:00Z, or null".into()));
+        let detail = "expected a time such as 2025-01-01T00:00:00Z, or null";
+        errors.push(("/extract_since".into(), Said::new("expected_time", detail)));
     }
     let above = &body["bulk_import_above"];
     let bulk_import_above = above.as_u64().filter(|above| *above >= MARKETO_BATCH as u64);
     if bulk_import_above.is_none() && !above.is_null() {
         let detail = format!("expected a number of people such as 20000, at least {MARKETO_BATCH}, or null for never");
-        errors.push(("/bulk_import_above".into(), detail));
+        let said = Said::new("expected_bulk_import_above", detail).with("least", MARKETO_BATCH);
+        errors.push(("/bulk_import_above".into(), said));
     }
     let origins = match &body["origins"] {
         Value::Null => Some(Vec::new()),
@@ -188,18 +200,21 @@ pub(crate) fn read_subscription(body: &Value) -> Answer<Subscription> {
         _ => None,
     };
     if origins.is_none() {
-        errors.push(("/origins".into(), format!("expected a list; each entry {}", OriginPattern::EXPECTED)));
+        let detail = format!("expected a list; each entry {}", OriginPattern::EXPECTED);
+        errors.push(("/origins".into(), Said::new("expected_origins", detail)));
     }
     let new_pairs = &body["new_pairs_per_day"];
     let new_pairs_per_day = if new_pairs.is_null() { Some(NEW_PAIRS_PER_DAY) } else { new_pairs.as_u64() };
     if new_pairs_per_day.is_none() {
-        errors.push(("/new_pairs_per_day".into(), format!("expected a whole number, or null for {NEW_PAIRS_PER_DAY}")));
+        let detail = format!("expected a whole number, or null for {NEW_PAIRS_PER_DAY}");
+        let said = Said::new("expected_new_pairs_per_day", detail).with("default", NEW_PAIRS_PER_DAY);
+        errors.push(("/new_pairs_per_day".into(), said));
     }
     let share = &body["quota_share_percent"];
     let quota_share_percent = share.as_u64().filter(|percent| (1..=100).contains(percent));
     if quota_share_percent.is_none() && !share.is_null() {
         let expected = "expected a whole number of per cent from 1 to 100, or null for the deployment's share";
-        errors.push(("/quota_share_percent".into(), expected.into()));
+        errors.push(("/quota_share_percent".into(), Said::new("expected_quota_share", expected)));
     }
     match (munchkin_id, origins, new_pairs_per_day) {
         (Some(munchkin_id), Some(origins), Some(new_pairs_per_day)) if errors.is_empty() => Ok(Subscription {
@@ -219,12 +234,12 @@ pub(crate) fn read_subscription(body: &Value) -> Answer<Subscription> {
 }
 
 /// A boolean; absent or null is `default`, if there is one.
-fn flag(body: &Value, field: &str, default: Option<bool>, errors: &mut Vec<(String, String)>) -> bool {
+fn flag(body: &Value, field: &str, default: Option<bool>, errors: &mut Vec<Wrong>) -> bool {
     match (&body[field], default) {
         (Value::Bool(flag), _) => *flag,
         (Value::Null, Some(default)) => default,
         _ => {
-            errors.push((format!("/{field}"), "expected true or false".into()));
+            errors.push((format!("/{field}"), true_or_false()));
             false
         }
     }

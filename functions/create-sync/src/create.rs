@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use domain::limits::{HOUR_MS, LATE_EFFECT_MS};
 use domain::planted::{Guard, holds};
+use domain::said::Said;
 use domain::{AudienceId, ListId, MunchkinId};
 use marketo::class::Class;
 use marketo::{CALL_TIMEOUT_MS, CallError, ListAsset, Marketo, SEND_WITHIN_MS};
@@ -27,7 +28,7 @@ use state::{Cause, Deps, Doc, Step, bell, doc, load, save, syncs, update};
 
 use crate::lists::named;
 use crate::orders::read_guard;
-use crate::problem::{Answer, Problem};
+use crate::problem::{Answer, Problem, Wrong, one_of};
 use crate::routes::{Request, Response, load_sync};
 use crate::{library, view};
 
@@ -61,15 +62,16 @@ enum WantedList {
 
 impl Wanted {
     fn read(body: &Value) -> Answer<Self> {
-        let mut errors: Vec<(String, String)> = Vec::new();
+        let mut errors: Vec<Wrong> = Vec::new();
         let audience = body["audience_id"].as_str().and_then(AudienceId::parse);
         if audience.is_none() {
-            errors.push(("/audience_id".into(), format!("expected {}", AudienceId::EXPECTED)));
+            let detail = format!("expected {}", AudienceId::EXPECTED);
+            errors.push(("/audience_id".into(), Said::new("expected_audience", detail)));
         }
         let list = WantedList::read(&body["list"]).map_err(|error| errors.push(error)).ok();
-        let leaving = choice(body, "leaving", r#""remove" or "keep""#, &mut errors);
-        let members_before = choice(body, "members_before", r#""keep" or "adopt""#, &mut errors);
-        let start = choice(body, "start", r#""now" or "report_only""#, &mut errors);
+        let leaving = choice(body, "leaving", &["remove", "keep"], &mut errors);
+        let members_before = choice(body, "members_before", &["keep", "adopt"], &mut errors);
+        let start = choice(body, "start", &["now", "report_only"], &mut errors);
         let guard = read_guard(&body["guard"], "/guard", GuardSettings::default(), &mut errors);
         match (audience, list) {
             (Some(audience), Some(list)) if errors.is_empty() => {
@@ -81,30 +83,38 @@ impl Wanted {
 }
 
 impl WantedList {
-    fn read(list: &Value) -> Result<Self, (String, String)> {
-        let wrong = |pointer: &str, detail: &str| Err((pointer.to_owned(), detail.to_owned()));
+    fn read(list: &Value) -> Result<Self, Wrong> {
+        let wrong = |pointer: &str, said: Said| Err((pointer.to_owned(), said));
         let (id, name, folder) = (&list["id"], &list["name"], &list["folder_id"]);
         match (id.is_null(), name.is_null()) {
             (true, true) => {
-                return wrong("/list", r#"expected {"id": 1001} for an existing list or {"name": "…"} for a new one"#);
+                let detail = r#"expected {"id": 1001} for an existing list or {"name": "…"} for a new one"#;
+                return wrong("/list", Said::new("expected_list", detail));
             }
-            (false, false) => return wrong("/list", "expected either an id or a name, not both"),
+            (false, false) => {
+                return wrong("/list", Said::new("list_id_and_name", "expected either an id or a name, not both"));
+            }
             (false, true) => {
                 return match id.as_u64().filter(|id| *id > 0) {
                     Some(id) => Ok(Self::Id(id)),
-                    None => wrong("/list/id", "expected the list's id as a number such as 1001"),
+                    None => wrong(
+                        "/list/id",
+                        Said::new("expected_list_id", "expected the list's id as a number such as 1001"),
+                    ),
                 };
             }
             (true, false) => {}
         }
         let folder_id = folder.as_u64().filter(|id| *id > 0);
         if folder_id.is_none() && !folder.is_null() {
-            return wrong("/list/folder_id", "expected a folder's id as a number; GET /list-folders lists them");
+            let detail = "expected a folder's id as a number; GET /list-folders lists them";
+            return wrong("/list/folder_id", Said::new("expected_list_folder", detail));
         }
         // Marketo trims names.
         let name = name.as_str().unwrap_or_default().trim();
         if name.is_empty() || name.chars().count() > NAME_CHARACTERS || name.chars().any(char::is_control) {
-            return wrong("/list/name", "expected a text of 1 to 255 characters, without control characters");
+            let detail = format!("expected a text of 1 to {NAME_CHARACTERS} characters, without control characters");
+            return wrong("/list/name", Said::new("expected_list_name", detail).with("most", NAME_CHARACTERS));
         }
         Ok(Self::Name { name: name.to_owned(), folder_id })
     }
@@ -119,14 +129,14 @@ pub(crate) fn checked(body: &Value) -> Answer<()> {
 fn choice<T: Default + serde::de::DeserializeOwned>(
     body: &Value,
     field: &str,
-    expected: &str,
-    errors: &mut Vec<(String, String)>,
+    words: &[&str],
+    errors: &mut Vec<Wrong>,
 ) -> T {
     if body[field].is_null() {
         return T::default();
     }
     serde_json::from_value(body[field].clone()).unwrap_or_else(|_| {
-        errors.push((format!("/{field}"), format!("expected {expected}")));
+        errors.push((format!("/{field}"), one_of(words)));
         T::default()
     })
 }
@@ -188,7 +198,8 @@ pub(crate) async fn post(
         return create(deps, subscription, &wanted, &deps.fresh_id(), deadline).await;
     };
     if key.is_empty() || key.len() > KEY_BYTES || !key.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(Problem::new(400, "the header Idempotency-Key takes 1 to 255 visible ASCII characters"));
+        let detail = format!("the header Idempotency-Key takes 1 to {KEY_BYTES} visible ASCII characters");
+        return Err(Problem::new(400, Said::new("idempotency_key", detail).with("most", KEY_BYTES)));
     }
     let row = once_key(&subscription.munchkin_id, key);
     let fresh = Once { v: 1, wanted: wanted.clone(), sync: deps.fresh_id(), answer: None, created_at: deps.now() };
@@ -204,7 +215,8 @@ pub(crate) async fn post(
     )
     .await?;
     if once.wanted != wanted {
-        return Err(Problem::new(422, "this Idempotency-Key was used before, with another body: take a fresh key"));
+        let detail = "this Idempotency-Key was used before, with another body: take a fresh key";
+        return Err(Problem::new(422, Said::new("idempotency_key_used", detail)));
     }
     if let Some((status, body)) = once.answer {
         return Ok(stored(status, body));
@@ -293,11 +305,9 @@ async fn create(
 async fn validate(deps: &Deps, subscription: &Subscription, wanted: &Wanted, id: &str, deadline: u64) -> Answer<Sync> {
     door(subscription)?;
     if !subscription.cookie_sync {
-        return Err(Problem::new(
-            403,
-            "cookie sync is switched off for this Marketo subscription, so no new sync is made: \
-             switch it on in Marketo and say so with PUT /subscription",
-        ));
+        let detail = "cookie sync is switched off for this Marketo subscription, so no new sync is made: \
+             switch it on in Marketo and say so with PUT /subscription";
+        return Err(Problem::new(403, Said::new("cookie_sync_off", detail)));
     }
     let munchkin = &subscription.munchkin_id;
     let audience_name = library::name(deps, subscription, &wanted.audience).await?;
@@ -312,10 +322,12 @@ async fn validate(deps: &Deps, subscription: &Subscription, wanted: &Wanted, id:
             }
             let found = marketo.list(marketo.slot().await?, *list).await?;
             let Some(found) = found else {
+                let detail =
+                    format!("Marketo has no static list with id {list}; GET /lists?search= finds lists by name");
                 return Err(Problem::at(
                     422,
                     "/list/id",
-                    format!("Marketo has no static list with id {list}; GET /lists?search= finds lists by name"),
+                    Said::new("list_unknown", detail).with("id", list.to_string()),
                 ));
             };
             Target { id: Some(found.id), name: found.name, folder_id: found.folder_id, ours: false }
@@ -367,8 +379,11 @@ async fn validate(deps: &Deps, subscription: &Subscription, wanted: &Wanted, id:
 pub(crate) fn door(subscription: &Subscription) -> Answer<()> {
     match subscription.refused() {
         None => Ok(()),
-        Some(why) if subscription.hipaa_ready => Err(Problem::new(403, why)),
-        Some(why) => Err(Problem::new(403, format!("{why}: say which one with PUT /subscription"))),
+        Some(why) if subscription.hipaa_ready => Err(Problem::new(403, Said::new("hipaa_ready", why))),
+        Some(why) => {
+            let detail = format!("{why}: say which one with PUT /subscription");
+            Err(Problem::new(403, Said::new("org_missing", detail)))
+        }
     }
 }
 
@@ -381,7 +396,11 @@ fn feeds_already(pointer: &str, sync: &Sync) -> Problem {
         "{} already feeds the list \"{}\" by sync {}: stop that one first, or choose another list",
         sync.audience, sync.list.name, sync.id
     );
-    Problem::at(409, pointer, detail).with("existing_sync", json!({"id": sync.id}))
+    let said = Said::new("feeds_already", detail)
+        .with("audience", json!(sync.audience))
+        .with("list", sync.list.name.clone())
+        .with("sync", sync.id.clone());
+    Problem::at(409, pointer, said).with("existing_sync", json!({"id": sync.id}))
 }
 
 /// The name is taken, by lists that are not ours.
@@ -391,22 +410,31 @@ fn taken(lists: &[ListAsset]) -> Problem {
         let workspace = list.workspace.as_ref().map(|workspace| format!(" of the workspace \"{workspace}\""));
         format!("{}{}{}", list.id, folder.unwrap_or_default(), workspace.unwrap_or_default())
     };
-    let places: Vec<String> = lists.iter().map(place).collect();
-    let detail = match lists {
-        [] => "Marketo says that this name is taken, and does not show by which list: choose another name".to_owned(),
-        [list] => format!(
-            "Marketo has a list of this name already, {}: choose another name, or feed that list with {{\"id\": {}}}",
-            places.join(""),
-            list.id
+    let places = lists.iter().map(place).collect::<Vec<_>>().join(", ");
+    let said = match lists {
+        [] => Said::new(
+            "list_taken_unseen",
+            "Marketo says that this name is taken, and does not show by which list: choose another name",
         ),
-        several => format!(
-            "Marketo has {} lists of this name already, {}: choose another name, or feed one of them by its id",
-            several.len(),
-            places.join(", ")
-        ),
+        [list] => {
+            let detail = format!(
+                "Marketo has a list of this name already, {places}: choose another name, or feed that list with \
+                 {{\"id\": {}}}",
+                list.id
+            );
+            Said::new("list_taken", detail).with("id", list.id.to_string())
+        }
+        several => {
+            let count = several.len();
+            let detail = format!(
+                "Marketo has {count} lists of this name already, {places}: choose another name, or feed one of them by \
+                 its id"
+            );
+            Said::new("list_taken_often", detail).with("lists", count)
+        }
     };
     let row = |list: &ListAsset| json!({"id": list.id, "name": list.name, "folder_id": list.folder_id, "workspace": list.workspace});
-    Problem::at(409, "/list/name", detail).with("existing_lists", lists.iter().map(row).collect())
+    Problem::at(409, "/list/name", said).with("existing_lists", lists.iter().map(row).collect())
 }
 
 async fn default_folder(marketo: &Marketo<'_>) -> Answer<u64> {
@@ -415,7 +443,8 @@ async fn default_folder(marketo: &Marketo<'_>) -> Answer<u64> {
     let ids: Vec<u64> = lists.filter_map(view::folder_id).collect();
     let first = ids.iter().find(|id| **id == GROUP_LISTS).or(ids.first());
     first.copied().ok_or_else(|| {
-        Problem::at(422, "/list/folder_id", "Marketo shows no folder for lists: name one that the API user may use")
+        let detail = "Marketo shows no folder for lists: name one that the API user may use";
+        Problem::at(422, "/list/folder_id", Said::new("no_list_folder", detail))
     })
 }
 
@@ -447,7 +476,7 @@ async fn go_on(deps: &Deps, sync: Sync, deadline: u64) -> Step<Outcome> {
         Status::Creating => make(deps, sync, deadline).await,
         Status::StoppedKeeping if sync.list.id.is_none() && sync.start == Start::Now => {
             let why = sync.why.unwrap_or_else(|| "the sync was stopped before its list was made".to_owned());
-            Ok(Outcome::Refused(Problem::new(409, why)))
+            Ok(Outcome::Refused(Problem::new(409, Said::new("sync_stopped_unmade", why))))
         }
         _ => {
             announce(deps, &sync).await?;
@@ -528,12 +557,17 @@ async fn make_list(deps: &Deps, sync: &Sync, deadline: u64) -> Result<Made, Call
             Some(Err(others)) => Made::Refused(taken(&others)),
             None => Made::Refused(taken(&[])),
         },
-        "710" | "711" => Made::Refused(Problem::at(
-            422,
-            "/list/folder_id",
-            format!("Marketo takes no list into folder {folder} (code {code}); GET /list-folders lists those that do"),
-        )),
-        _ => Made::Refused(Problem::at(422, "/list", format!("Marketo refused to make this list with code {code}"))),
+        "710" | "711" => {
+            let detail = format!(
+                "Marketo takes no list into folder {folder} (code {code}); GET /list-folders lists those that do"
+            );
+            let said = Said::new("folder_takes_no_list", detail).with("folder", folder.to_string()).with("code", code);
+            Made::Refused(Problem::at(422, "/list/folder_id", said))
+        }
+        _ => {
+            let detail = format!("Marketo refused to make this list with code {code}");
+            Made::Refused(Problem::at(422, "/list", Said::new("list_refused", detail).with("code", code)))
+        }
     })
 }
 
@@ -617,7 +651,8 @@ async fn finish(deps: &Deps, sync: Sync, list: Option<ListAsset>) -> Step<Outcom
     })
     .await?;
     let Some(mut sync) = changed else {
-        return Ok(Outcome::Refused(Problem::new(409, "the sync was withdrawn while its list was being made")));
+        let detail = "the sync was withdrawn while its list was being made";
+        return Ok(Outcome::Refused(Problem::new(409, Said::new("sync_withdrawn", detail))));
     };
     // Whoever closed the subscription meanwhile may have looked before this sync was active.
     let subscription = syncs::subscription(deps, munchkin).await?;
@@ -711,7 +746,7 @@ async fn resume_one(deps: &Deps, munchkin: &MunchkinId, id: &str) -> Step<()> {
             }
             sync.status = Status::StoppedKeeping;
             sync.generation += 1;
-            sync.why = Some(problem.detail().to_owned());
+            sync.why = Some(problem.said().to_string());
             true
         })
         .await?;

@@ -2,6 +2,7 @@
 
 use domain::MunchkinId;
 use domain::limits::DAY_MS;
+use domain::said::Said;
 use ports::{Failure, Key};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -50,7 +51,7 @@ pub(crate) async fn post(deps: &Deps, sync: &Sync) -> Answer<Response> {
     let places = Places::open(deps, sync).await?;
     if !places.counted && sync.follows() {
         let detail = "nobody has been counted for this sync yet: its first pass is under way";
-        return Err(Problem::new(409, detail));
+        return Err(Problem::new(409, Said::new("not_counted_yet", detail)));
     }
     let rows = Rows {
         v: 1,
@@ -73,7 +74,8 @@ pub(crate) async fn post(deps: &Deps, sync: &Sync) -> Answer<Response> {
 pub(crate) async fn get(deps: &Deps, subscription: &Subscription, id: &str) -> Answer<Value> {
     let key = key(&subscription.munchkin_id, id);
     let Some(found) = sheet::find(deps, &key, until).await? else {
-        return Err(Problem::new(404, "there is no download with this id; each is forgotten after a day"));
+        let detail = "there is no download with this id; each is forgotten after a day";
+        return Err(Problem::new(404, Said::new("download_unknown", detail)));
     };
     let (rev, mut job) = (found.rev, found.value);
     if !job.sheet.is_written && deps.now() < job.at + KEPT_MS {

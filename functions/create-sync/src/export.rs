@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use domain::said::Said;
 use domain::{ListId, MunchkinId};
+use ports::Failure;
 use serde_json::{Map, Value, json};
 use state::feeds::feeds as declared;
 use state::syncs::{Start, Status, Subscription, Sync};
 use state::{Deps, syncs};
 
-use crate::problem::{Answer, Problem};
+use crate::problem::{Answer, Problem, true_or_false};
 use crate::routes::{Request, Response};
 use crate::{control, create, feeds, orders, view};
 
@@ -95,7 +97,7 @@ impl Change {
     fn ended(&mut self, outcome: Answer<()>) {
         self.done = Some(outcome.is_ok());
         if let Err(problem) = outcome {
-            self.why = Some(problem.detail().to_owned());
+            self.why = Some(problem.said().to_string());
         }
     }
 }
@@ -118,18 +120,20 @@ pub(crate) async fn import(deps: &Deps, request: &Request, deadline: u64) -> Ans
         Value::Null => false,
         Value::Bool(apply) => *apply,
         _ => {
-            errors.push(("/apply".into(), "expected true or false".into()));
+            errors.push(("/apply".into(), true_or_false()));
             false
         }
     };
     let export = &body["export"];
     if export["version"] != VERSION {
-        errors.push(("/export/version".into(), format!("expected {VERSION}: what GET /export answers")));
+        let detail = format!("expected {VERSION}: what GET /export answers");
+        errors.push(("/export/version".into(), Said::new("export_version", detail).with("version", VERSION)));
     }
     let other = &body["munchkin_id"];
     let target = other.as_str().and_then(MunchkinId::parse);
     if target.is_none() && !other.is_null() {
-        errors.push(("/munchkin_id".into(), format!("expected {}, or nothing", MunchkinId::EXPECTED)));
+        let detail = format!("expected {}, or nothing", MunchkinId::EXPECTED);
+        errors.push(("/munchkin_id".into(), Said::new("expected_munchkin_id", detail)));
     }
     if !errors.is_empty() {
         return Err(Problem::fields(errors));
@@ -140,7 +144,9 @@ pub(crate) async fn import(deps: &Deps, request: &Request, deadline: u64) -> Ans
     let syncs = match &export["syncs"] {
         Value::Null => Vec::new(),
         Value::Array(syncs) => syncs.clone(),
-        _ => return Err(Problem::fields(vec![("/export/syncs".into(), "expected a list".into())])),
+        _ => {
+            return Err(Problem::fields(vec![("/export/syncs".into(), Said::new("export_syncs", "expected a list"))]));
+        }
     };
     let munchkin = target.unwrap_or_else(|| exported.munchkin_id.clone());
     let same_instance = munchkin == exported.munchkin_id;
@@ -172,7 +178,7 @@ pub(crate) async fn import(deps: &Deps, request: &Request, deadline: u64) -> Ans
         let stands = standing.iter().find(|feed| feed.id == id).map(feeds::declaration);
         let mut change = match feeds::checked(&id, &wanted) {
             Ok(feed) => Change::of("feed", &id, stands.as_ref(), &feeds::declaration(&feed)),
-            Err(problem) => Change::cannot("feed", &id, problem.detail()),
+            Err(problem) => Change::cannot("feed", &id, problem.said().to_string()),
         };
         if stands.is_some_and(|stands| stands["kind"] != wanted["kind"]) {
             change = Change::cannot("feed", &id, "a feed keeps its kind: give the other one another id");
@@ -215,7 +221,8 @@ fn entries(feeds: &Value) -> Answer<Vec<(String, Value)>> {
         Value::Null => Ok(Vec::new()),
         Value::Object(feeds) => Ok(feeds.iter().map(|(id, feed)| (id.clone(), feed.clone())).collect()),
         _ => {
-            Err(Problem::fields(vec![("/export/feeds".into(), "expected an object: settings by the feed's id".into())]))
+            let said = Said::new("export_feeds", "expected an object: settings by the feed's id");
+            Err(Problem::fields(vec![("/export/feeds".into(), said)]))
         }
     }
 }
@@ -256,7 +263,7 @@ fn sync_change(name: &str, place: usize, body: &Value, wanted: &Value, stands: O
         return Change::cannot("sync", name, format!("/export/syncs/{place}/{PAUSED}: expected true or false"));
     }
     if let Err(problem) = create::checked(body) {
-        return Change::cannot("sync", name, problem.within(&format!("/export/syncs/{place}")).detail());
+        return Change::cannot("sync", name, problem.within(&format!("/export/syncs/{place}")).said().to_string());
     }
     let Some(stands) = stands else { return Change::new("sync", name, "add") };
     let (mut have, mut want) = (of_sync(stands), wanted.clone());
@@ -303,7 +310,8 @@ async fn set_up(
         }
         None => {
             let subscription = syncs::subscription(deps, munchkin).await?;
-            let subscription = subscription.ok_or_else(|| Problem::new(404, "the subscription could not be set up"))?;
+            let missing = || Said::new("subscription_missing", "the subscription could not be set up");
+            let subscription = subscription.ok_or_else(|| Problem::new(404, missing()))?;
             made(deps, &subscription, body, deadline).await?
         }
     };
@@ -324,9 +332,7 @@ async fn made(deps: &Deps, subscription: &Subscription, body: &Value, deadline: 
 }
 
 fn id_of(answer: &Response) -> Answer<String> {
-    let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    match (answer.status, said["id"].as_str()) {
-        (200..=299, Some(id)) => Ok(id.to_owned()),
-        (status, _) => Err(Problem::new(status, text(&said["detail"]))),
-    }
+    let sync: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let id = sync["id"].as_str().map(str::to_owned);
+    id.ok_or_else(|| Failure::fail("a sync was made and its id is not in the answer").into())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use domain::said::Said;
 use domain::{AudienceId, MunchkinId};
 use ports::Table;
 use serde_json::{Map, Value, json};
@@ -12,7 +13,7 @@ use state::feeds::{
 use state::{Deps, load, time, update};
 
 use crate::paging::Paging;
-use crate::problem::{Answer, Problem};
+use crate::problem::{Answer, Problem, Wrong, one_of, true_or_false, whole_number};
 use crate::routes::{Request, Response};
 
 /// Longest name of a feed, in bytes. Ours.
@@ -62,12 +63,12 @@ fn settings(kind: Kind) -> Vec<&'static str> {
 /// Reads settings one by one, and keeps what is wrong with each.
 struct Reader<'a> {
     body: &'a Value,
-    errors: Vec<(String, String)>,
+    errors: Vec<Wrong>,
 }
 
 impl<'a> Reader<'a> {
-    fn wrong(&mut self, field: &str, expected: impl Into<String>) {
-        self.errors.push((format!("/{field}"), expected.into()));
+    fn wrong(&mut self, field: &str, said: Said) {
+        self.errors.push((format!("/{field}"), said));
     }
 
     /// What was said about a setting; absent and null leave it to its default.
@@ -79,15 +80,15 @@ impl<'a> Reader<'a> {
         match self.said(field) {
             None => {}
             Some(Value::Bool(flag)) => *setting = *flag,
-            Some(_) => self.wrong(field, "expected true or false"),
+            Some(_) => self.wrong(field, true_or_false()),
         }
     }
 
-    fn number(&mut self, field: &str, least: u64, most: u64, unit: &str, setting: &mut u64) {
+    fn number(&mut self, field: &str, least: u64, most: u64, setting: &mut u64) {
         match self.said(field).map(|value| value.as_u64().filter(|number| (least..=most).contains(number))) {
             None => {}
             Some(Some(number)) => *setting = number,
-            Some(None) => self.wrong(field, format!("expected a whole number of {unit} from {least} to {most}")),
+            Some(None) => self.wrong(field, whole_number(least, most)),
         }
     }
 
@@ -97,8 +98,8 @@ impl<'a> Reader<'a> {
         match choices.iter().find(|choice| json!(choice) == *value) {
             Some(choice) => *setting = *choice,
             None => {
-                let words: Vec<String> = choices.iter().map(|choice| format!("\"{}\"", word(choice))).collect();
-                self.wrong(field, format!("expected {}", one_of(&words)));
+                let words: Vec<String> = choices.iter().map(word).collect();
+                self.wrong(field, one_of(&words.iter().map(String::as_str).collect::<Vec<_>>()));
             }
         }
     }
@@ -107,10 +108,12 @@ impl<'a> Reader<'a> {
         let Some(value) = self.said(field) else { return };
         match value.as_str().filter(|text| is_name(text)) {
             Some(text) => *setting = Some(text.to_owned()),
-            None => self.wrong(
-                field,
-                format!("expected the name of a column: 1 to {NAME_CHARACTERS} characters, without control characters"),
-            ),
+            None => {
+                let detail = format!(
+                    "expected the name of a column: 1 to {NAME_CHARACTERS} characters, without control characters"
+                );
+                self.wrong(field, Said::new("expected_column", detail).with("most", NAME_CHARACTERS));
+            }
         }
     }
 
@@ -120,7 +123,10 @@ impl<'a> Reader<'a> {
         let words = value.as_array().and_then(|words| words.iter().map(word).collect::<Option<Vec<String>>>());
         match words.filter(|words| (1..=WORDS).contains(&words.len())) {
             Some(words) => *setting = words,
-            None => self.wrong(field, format!("expected a list of 1 to {WORDS} words such as [\"realized\"]")),
+            None => {
+                let detail = format!("expected a list of 1 to {WORDS} words such as [\"realized\"]");
+                self.wrong(field, Said::new("expected_words", detail).with("most", WORDS));
+            }
         }
     }
 
@@ -131,28 +137,19 @@ impl<'a> Reader<'a> {
             Some(ids) => feed.audiences = ids,
             None => {
                 let example = "[\"aep:11111111-2222-3333-4444-555555555555\"]";
-                self.wrong(
-                    "audiences",
-                    format!("expected a list of Experience Platform's audiences such as {example}"),
-                );
+                let detail = format!("expected a list of Experience Platform's audiences such as {example}");
+                self.wrong("audiences", Said::new("expected_platform_audiences", detail));
             }
         }
         if feed.audiences.len() > AUDIENCES {
-            self.wrong("audiences", format!("expected at most {AUDIENCES} audiences: declare a second feed"));
+            let detail = format!("expected at most {AUDIENCES} audiences: declare a second feed");
+            self.wrong("audiences", Said::new("too_many_audiences", detail).with("most", AUDIENCES));
         }
     }
 }
 
 fn is_name(text: &str) -> bool {
     !text.trim().is_empty() && text.chars().count() <= NAME_CHARACTERS && !text.chars().any(char::is_control)
-}
-
-fn one_of(words: &[String]) -> String {
-    match words {
-        [only] => only.clone(),
-        [first, last] => format!("{first} or {last}"),
-        several => format!("one of {}", several.join(", ")),
-    }
 }
 
 /// A feed as a body declares it. What is not said is left to its default, save what a feed of its kind must say.
@@ -170,13 +167,18 @@ fn read(id: &str, body: &Value) -> Answer<Feed> {
         if mine.contains(&field.as_str()) {
             continue;
         }
-        let ours = format!("the settings of {} are kind, {}", word(kind), mine.join(", "));
+        let known = format!("kind, {}", mine.join(", "));
+        let ours = format!("the settings of {} are {known}", word(kind));
         match SETTINGS.iter().find(|(name, _)| name == field) {
             Some((_, kinds)) => {
                 let kinds: Vec<String> = kinds.iter().map(|kind| word(*kind)).collect();
-                reader.wrong(field, format!("this is a setting of {} alone; {ours}", kinds.join(" and ")));
+                let detail = format!("this is a setting of {} alone; {ours}", kinds.join(" and "));
+                reader.wrong(field, Said::new("setting_of_others", detail).with("known", known));
             }
-            None => reader.wrong(field, format!("there is no such setting; {ours}")),
+            None => {
+                let detail = format!("there is no such setting; {ours}");
+                reader.wrong(field, Said::new("setting_unknown", detail).with("known", known));
+            }
         }
     }
     if !kind.is_stream() {
@@ -193,21 +195,23 @@ fn read(id: &str, body: &Value) -> Answer<Feed> {
 
 fn files(reader: &mut Reader<'_>, feed: &mut Feed) {
     if reader.said("snapshots").is_none() {
-        reader.wrong("snapshots", "expected true or false: whether whoever is absent from a full delivery has left");
+        let detail = "expected true or false: whether whoever is absent from a full delivery has left";
+        reader.wrong("snapshots", Said::new("expected_snapshots", detail));
     }
     reader.flag("snapshots", &mut feed.snapshots);
     let control = if feed.kind == Kind::AamFiles { Completeness::Info } else { Completeness::Manifest };
     let choices = [Completeness::SingleFile, control, Completeness::QuietPeriod];
     reader.choice("completeness", &choices, &mut feed.completeness);
-    reader.number("quiet_minutes", 1, DAY, "minutes", &mut feed.quiet_minutes);
-    reader.number("lag_minutes", 0, WEEK, "minutes", &mut feed.lag_minutes);
-    reader.number("every_hours", 1, MONTH_HOURS, "hours", &mut feed.every_hours);
+    reader.number("quiet_minutes", 1, DAY, &mut feed.quiet_minutes);
+    reader.number("lag_minutes", 0, WEEK, &mut feed.lag_minutes);
+    reader.number("every_hours", 1, MONTH_HOURS, &mut feed.every_hours);
 }
 
 fn platform_files(reader: &mut Reader<'_>, feed: &mut Feed) {
     reader.flag("full", &mut feed.full);
     if feed.snapshots && !feed.full {
-        reader.wrong("snapshots", "a snapshot is a full export: say \"full\": true too, or \"snapshots\": false");
+        let detail = "a snapshot is a full export: say \"full\": true too, or \"snapshots\": false";
+        reader.wrong("snapshots", Said::new("snapshots_need_full", detail));
     }
     reader.audiences(feed);
     reader.name("ecid_column", &mut feed.ecid_column);
@@ -217,7 +221,8 @@ fn platform_files(reader: &mut Reader<'_>, feed: &mut Feed) {
     let lower = |words: &[String]| words.iter().map(|word| word.to_lowercase()).collect::<Vec<_>>();
     let outside = lower(&feed.status_outside);
     if let Some(both) = lower(&feed.status_inside).iter().find(|word| outside.contains(word)) {
-        reader.wrong("status_outside", format!("\"{both}\" stands in status_inside too: it can mean only one of both"));
+        let detail = format!("\"{both}\" stands in status_inside too: it can mean only one of both");
+        reader.wrong("status_outside", Said::new("word_in_both", detail).with("word", both.clone()));
     }
 }
 
@@ -225,11 +230,9 @@ fn signed_stream(reader: &mut Reader<'_>, feed: &mut Feed) {
     let fields = ["AAM_UUID", "DataPartner_UUID"];
     let mut field = "";
     if reader.said("ecid_field").is_none() {
-        reader.wrong(
-            "ecid_field",
-            "expected \"AAM_UUID\" or \"DataPartner_UUID\": in which field of a user the destination sends the ECID; ask \
-             whoever set it up at Adobe",
-        );
+        let detail = "expected \"AAM_UUID\" or \"DataPartner_UUID\": in which field of a user the destination sends the \
+             ECID; ask whoever set it up at Adobe";
+        reader.wrong("ecid_field", Said::new("expected_ecid_field", detail));
     }
     reader.choice("ecid_field", &fields, &mut field);
     feed.ecid_field = Some(field.to_owned());
@@ -240,7 +243,10 @@ fn signed_stream(reader: &mut Reader<'_>, feed: &mut Feed) {
         };
         match header.as_str().filter(is_token) {
             Some(header) => feed.signature_header = header.to_ascii_lowercase(),
-            None => reader.wrong("signature_header", "expected the name of a header such as \"x-signature\""),
+            None => {
+                let detail = "expected the name of a header such as \"x-signature\"";
+                reader.wrong("signature_header", Said::new("expected_header", detail));
+            }
         }
     }
     let signatures = [state::feeds::Signature::Sha256, state::feeds::Signature::Sha1, state::feeds::Signature::Md5];
@@ -274,7 +280,8 @@ pub(crate) async fn feeds(deps: &Deps, munchkin: &MunchkinId, request: &Request)
 pub(crate) fn checked(id: &str, body: &Value) -> Answer<Feed> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if id.is_empty() || id.len() > FEED_BYTES || !id.bytes().all(plain) {
-        return Err(Problem::new(400, "a feed's id takes 1 to 64 letters, digits, dots, hyphens and underscores"));
+        let detail = format!("a feed's id takes 1 to {FEED_BYTES} letters, digits, dots, hyphens and underscores");
+        return Err(Problem::new(400, Said::new("feed_id", detail).with("most", FEED_BYTES)));
     }
     read(id, body)
 }
@@ -306,7 +313,7 @@ pub(crate) async fn put(deps: &Deps, munchkin: &MunchkinId, id: &str, request: &
             word(before),
             word(feed.kind)
         );
-        return Err(Problem::at(409, "/kind", detail));
+        return Err(Problem::at(409, "/kind", Said::new("feed_kind_kept", detail).with("feed", id)));
     }
     Ok(shown(&feed, &feed_state(deps, munchkin, id).await?))
 }
@@ -407,20 +414,22 @@ pub(crate) async fn decide(deps: &Deps, munchkin: &MunchkinId, request: &Request
         _ => None,
     };
     if apply.is_none() {
-        errors.push(("/decision".into(), r#"expected "apply" or "drop""#.into()));
+        errors.push(("/decision".into(), one_of(&["apply", "drop"])));
     }
     if !body["import"].is_string() {
-        errors.push(("/import".into(), "expected the id of an import that GET /imports shows as held".into()));
+        let detail = "expected the id of an import that GET /imports shows as held";
+        errors.push(("/import".into(), Said::new("expected_import", detail)));
     }
     let (Some(import), Some(apply), []) = (body["import"].as_str(), apply, errors.as_slice()) else {
         return Err(Problem::fields(errors));
     };
     let found = load::<Import>(deps, Table::Syncs, &import_key(munchkin, import)).await?;
     let Some(found) = found.map(|found| found.value) else {
-        return Err(Problem::at(404, "/import", "there is no import with this id; GET /imports lists them"));
+        let detail = "there is no import with this id; GET /imports lists them";
+        return Err(Problem::at(404, "/import", Said::new("import_unknown", detail)));
     };
-    let not_held =
-        || Problem::at(409, "/import", "this import does not wait for a decision: GET /imports says how it stands");
+    let detail = "this import does not wait for a decision: GET /imports says how it stands";
+    let not_held = || Problem::at(409, "/import", Said::new("import_not_held", detail));
     let delivery = found.delivery.as_ref().ok_or_else(not_held)?;
     let now = deps.now();
     let key = delivery_key(munchkin, &found.feed, delivery);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use adobe::{Audience, PlatformFolder};
+use domain::said::Said;
 use domain::{AudienceId, OrgId};
 use ports::{Failure, Read, Table};
 use serde_json::{Value, json};
@@ -112,7 +113,8 @@ pub(crate) async fn audiences(deps: &Deps, subscription: &Subscription, folder: 
 }
 
 fn no_folder(library: &str) -> Problem {
-    Problem::new(404, format!("{library} has no folder with this id; GET /folders lists them"))
+    let detail = format!("{library} has no folder with this id; GET /folders lists them");
+    Problem::new(404, Said::new("folder_unknown", detail).with("library", library))
 }
 
 async fn in_manager(deps: &Deps, folder: &str) -> Answer<Vec<Listed>> {
@@ -160,11 +162,12 @@ async fn in_platform(deps: &Deps, subscription: &Subscription, folder: &str) -> 
     Ok(found.map(|Audience { id, name, description, .. }| Listed { id, name, description }).collect())
 }
 
-fn not_used(subscription: &Subscription) -> &'static str {
+fn not_used(subscription: &Subscription) -> Said {
     if subscription.org_id.is_none() {
-        "no IMS organisation is mapped to this Marketo subscription"
+        Said::new("org_missing", "no IMS organisation is mapped to this Marketo subscription")
     } else {
-        "Experience Platform is not set up here: name its sandbox with the parameter AdobeAepSandbox"
+        let detail = "Experience Platform is not set up here: name its sandbox with the parameter AdobeAepSandbox";
+        Said::new("platform_not_set_up", detail)
     }
 }
 
@@ -181,6 +184,7 @@ pub(crate) async fn name(deps: &Deps, subscription: &Subscription, audience: &Au
     let what = if audience.uuid().is_some() { "audience" } else { "segment" };
     found.ok_or_else(|| {
         let detail = format!("{library} has no {what} for {audience}; GET /folders/{{id}}/audiences lists them");
-        Problem::at(422, "/audience_id", detail)
+        let said = Said::new("audience_unknown", detail).with("library", library).with("audience", json!(audience));
+        Problem::at(422, "/audience_id", said)
     })
 }

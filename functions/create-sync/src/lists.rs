@@ -68,7 +68,9 @@ pub(crate) async fn search(deps: &Deps, munchkin: &MunchkinId, text: &str, deadl
         match answer {
             Ok(found) => told.extend(found.into_iter().map(listed)),
             // The index answers although Marketo does not.
-            Err(CallError::Wait(_) | CallError::ViewersWait { .. } | CallError::Unknown(_)) if complete => complete = false,
+            Err(CallError::Wait(_) | CallError::ViewersWait { .. } | CallError::Unknown(_)) if complete => {
+                complete = false
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -1,6 +1,7 @@
 //! What operators decide about a list: each decision is a note to the list's writer, who reads it at once. Repeating
 //! one is harmless.
 
+use domain::said::Said;
 use domain::{LeadId, ListId};
 use ports::Table;
 use serde_json::Value;
@@ -12,7 +13,7 @@ use state::syncs::{GuardSettings, Start, Status, Sync, change_sync};
 use state::{Deps, Doc, bell, load};
 
 use crate::control::{not_now, open, rouse_list};
-use crate::problem::{Answer, Problem};
+use crate::problem::{Answer, Problem, Wrong, one_of, whole_number};
 use crate::routes::Request;
 use crate::view;
 
@@ -23,8 +24,12 @@ const PEOPLE_MOST: u64 = 1_000_000_000;
 fn written(sync: &Sync) -> Answer<ListId> {
     match (sync.start, sync.list.id) {
         (Start::Now, Some(list)) => Ok(list),
-        (Start::ReportOnly, _) => Err(Problem::new(409, "this sync only reports: it writes no list")),
-        (Start::Now, None) => Err(Problem::new(409, "this sync has no list yet: it is still being made")),
+        (Start::ReportOnly, _) => {
+            Err(Problem::new(409, Said::new("only_reports", "this sync only reports: it writes no list")))
+        }
+        (Start::Now, None) => {
+            Err(Problem::new(409, Said::new("no_list_yet", "this sync has no list yet: it is still being made")))
+        }
     }
 }
 
@@ -39,10 +44,12 @@ async fn kept(deps: &Deps, sync: &Sync, what: &str) -> Answer<ListId> {
 }
 
 /// Fields that nobody knows: a misspelt one must not mean "all", or "as usual".
-pub(crate) fn unknown(body: &Value, known: &[&str], pointer: &str) -> Vec<(String, String)> {
+pub(crate) fn unknown(body: &Value, known: &[&str], pointer: &str) -> Vec<Wrong> {
     let fields = body.as_object().into_iter().flatten().map(|(field, _)| field);
     let unknown = fields.filter(|field| !known.contains(&field.as_str()));
-    unknown.map(|field| (format!("{pointer}/{field}"), format!("expected one of {}", known.join(", ")))).collect()
+    let known = known.join(", ");
+    let said = |known: &str| Said::new("field_unknown", format!("expected one of {known}")).with("known", known);
+    unknown.map(|field| (format!("{pointer}/{field}"), said(&known))).collect()
 }
 
 /// People of one request to put somebody back: their ids fit into one row of 400 KB. Ours.
@@ -57,10 +64,10 @@ pub(crate) async fn put_back(deps: &Deps, sync: Sync, request: &Request) -> Answ
     let ids = |ids: &Vec<Value>| ids.iter().map(|id| id.as_u64().filter(|id| *id > 0)).collect::<Option<Vec<LeadId>>>();
     let ids = leads.as_array().and_then(ids).filter(|ids| !ids.is_empty() && ids.len() <= LEAD_IDS);
     if ids.is_none() && !leads.is_null() {
-        errors.push((
-            "/lead_ids".into(),
-            format!("expected Marketo's ids as numbers, such as [1, 2], at most {LEAD_IDS}; without lead_ids everybody is put back"),
-        ));
+        let detail = format!(
+            "expected Marketo's ids as numbers, such as [1, 2], at most {LEAD_IDS}; without lead_ids everybody is put back"
+        );
+        errors.push(("/lead_ids".into(), Said::new("expected_lead_ids", detail).with("most", LEAD_IDS)));
     }
     if !errors.is_empty() {
         return Err(Problem::fields(errors));
@@ -81,19 +88,21 @@ pub(crate) async fn held(deps: &Deps, sync: Sync, request: &Request) -> Answer<V
     };
     let mut errors = Vec::new();
     if !body["held"].is_string() {
-        errors.push(("/held".into(), "expected the id that GET /syncs/{id} shows under held".into()));
+        let detail = "expected the id that GET /syncs/{id} shows under held";
+        errors.push(("/held".into(), Said::new("expected_held", detail)));
     }
     if apply.is_none() {
-        errors.push(("/decision".into(), r#"expected "apply" or "drop""#.into()));
+        errors.push(("/decision".into(), one_of(&["apply", "drop"])));
     }
     let (Some(id), Some(apply)) = (body["held"].as_str(), apply) else { return Err(Problem::fields(errors)) };
     let head: Option<Doc<ListHead>> = load(deps, Table::Lists, &head_key(&sync.munchkin, list)).await?;
     let Some(held) = head.and_then(|head| head.value.held) else {
-        return Err(Problem::new(409, "nothing is held on the list of this sync"));
+        return Err(Problem::new(409, Said::new("nothing_held", "nothing is held on the list of this sync")));
     };
     if held.id != id {
         let detail = format!("what is held now has the id {}: look at it, and decide about that", held.id);
-        return Err(Problem::at(409, "/held", detail).with("held", view::held(&held)));
+        return Err(Problem::at(409, "/held", Said::new("held_changed", detail).with("held", held.id.clone()))
+            .with("held", view::held(&held)));
     }
     leave(deps, &sync.munchkin, list, &Note::Decide { held: held.id, apply }).await?;
     view::sync(deps, &sync).await
@@ -116,14 +125,14 @@ pub(crate) async fn not_delivered(deps: &Deps, sync: Sync, request: &Request) ->
     let body = request.json()?;
     let mut errors = unknown(&body, &["decision"], "");
     if body["decision"] != "empty" {
-        errors.push(("/decision".into(), r#"expected "empty""#.into()));
+        errors.push(("/decision".into(), one_of(&["empty"])));
     }
     if !errors.is_empty() {
         return Err(Problem::fields(errors));
     }
     if !declare_empty(deps, &sync.munchkin, &sync.audience).await? {
         let detail = "no full delivery has left out this audience: GET /syncs/{id} would say so under not_delivered";
-        return Err(Problem::new(409, detail));
+        return Err(Problem::new(409, Said::new("audience_not_left_out", detail)));
     }
     bell::rouse(deps, &BellKey::audience(&sync.munchkin, &sync.audience)).await?;
     view::sync(deps, &sync).await
@@ -153,15 +162,11 @@ pub(crate) async fn guard(deps: &Deps, sync: Sync, request: &Request) -> Answer<
 }
 
 /// A guard's settings. What `value` does not name stays as in `base`.
-pub(crate) fn read_guard(
-    value: &Value,
-    pointer: &str,
-    base: GuardSettings,
-    errors: &mut Vec<(String, String)>,
-) -> GuardSettings {
+pub(crate) fn read_guard(value: &Value, pointer: &str, base: GuardSettings, errors: &mut Vec<Wrong>) -> GuardSettings {
     let mut guard = base;
     if !value.is_null() && !value.is_object() {
-        errors.push((pointer.to_owned(), r#"expected an object such as {"removals_percent": 30}, or null"#.into()));
+        let detail = r#"expected an object such as {"removals_percent": 30}, or null"#;
+        errors.push((pointer.to_owned(), Said::new("expected_guard", detail)));
         return guard;
     }
     let fields = [
@@ -176,7 +181,7 @@ pub(crate) fn read_guard(
             Some(number) => *setting = number,
             None if wanted.is_null() => {}
             None => {
-                errors.push((format!("{pointer}/{name}"), format!("expected a whole number from {least} to {most}")))
+                errors.push((format!("{pointer}/{name}"), whole_number(least, most)));
             }
         }
     }

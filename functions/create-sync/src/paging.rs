@@ -1,5 +1,6 @@
 //! Lists that can grow are answered page by page: `?limit=` and `?after=`, and a header `link` while there is more.
 
+use domain::said::Said;
 use ports::{Failure, Item, Read, Table};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -36,7 +37,8 @@ impl Paging {
             None => LIMIT,
             Some(Ok(limit)) if (1..=LIMIT_MOST).contains(&limit) => limit,
             Some(_) => {
-                return Err(Problem::new(400, format!("limit: expected a whole number from 1 to {LIMIT_MOST}")));
+                let detail = format!("limit: expected a whole number from 1 to {LIMIT_MOST}");
+                return Err(Problem::new(400, Said::new("page_limit", detail).with("most", LIMIT_MOST)));
             }
         };
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/' | b':');
@@ -115,7 +117,8 @@ impl Paging {
 
 /// A cursor that no answer has given.
 pub(crate) fn bad_cursor() -> Problem {
-    Problem::new(400, "after: expected a cursor from the header link of an earlier answer")
+    let detail = "after: expected a cursor from the header link of an earlier answer";
+    Problem::new(400, Said::new("page_cursor", detail))
 }
 
 fn is_over(item: &Item, now: u64) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use domain::limits::LEAD_ID_MOST;
+use domain::said::Said;
 use domain::{Ecid, MunchkinId, Token};
 use marketo::Marketo;
 use ports::{Failure, Table};
@@ -48,7 +49,8 @@ pub(crate) async fn subject(
     let mut errors = unknown(body, &SUBJECTS, "");
     let named: Vec<&str> = SUBJECTS.into_iter().filter(|name| !body[*name].is_null()).collect();
     let [name] = named[..] else {
-        errors.push((String::new(), format!("expected exactly one of {}", SUBJECTS.join(", "))));
+        let (detail, words) = (format!("expected exactly one of {}", SUBJECTS.join(", ")), SUBJECTS.join(", "));
+        errors.push((String::new(), Said::new("one_subject", detail).with("words", words)));
         return Err(Problem::fields(errors));
     };
     let value = &body[name];
@@ -69,13 +71,13 @@ pub(crate) async fn subject(
     };
     let Some(subject) = subject.filter(|_| errors.is_empty()) else {
         let expected = match name {
-            "ecid" => "expected a string of 38 digits",
-            "token" => "expected the token (_mch-…) of a Munchkin cookie",
-            "lead_id" => "expected Marketo's id as a number",
-            _ => "expected an email address",
+            "ecid" => Said::new("expected_ecid", "expected a string of 38 digits"),
+            "token" => Said::new("expected_token", "expected the token (_mch-…) of a Munchkin cookie"),
+            "lead_id" => Said::new("expected_lead_id", "expected Marketo's id as a number"),
+            _ => Said::new("expected_email", "expected an email address"),
         };
         if errors.is_empty() {
-            errors.push((format!("/{name}"), expected.into()));
+            errors.push((format!("/{name}"), expected));
         }
         return Err(Problem::fields(errors));
     };
@@ -92,7 +94,7 @@ fn is_email(text: &str) -> bool {
 pub(crate) async fn erasure(deps: &Deps, munchkin: &MunchkinId, id: &str) -> Answer<Value> {
     match job(deps, munchkin, id).await? {
         Some(found) => show(deps, munchkin, &found.value).await,
-        None => Err(Problem::new(404, "there is no erasure with this id")),
+        None => Err(Problem::new(404, Said::new("erasure_unknown", "there is no erasure with this id"))),
     }
 }
 

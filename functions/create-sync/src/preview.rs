@@ -5,6 +5,7 @@
 //! between asks Marketo once more at most, and the job ends the same.
 
 use domain::limits::MARKETO_BATCH;
+use domain::said::Said;
 use domain::{LeadId, LeadSet, MunchkinId};
 use marketo::{CallError, IMPORT_LEADS, Marketo};
 use ports::{Failure, Table};
@@ -110,7 +111,8 @@ pub(crate) async fn get(deps: &Deps, subscription: &Subscription, id: &str, dead
     let munchkin = &subscription.munchkin_id;
     let Some(mut job) = preview(deps, munchkin, id).await? else {
         let hours = KEPT_MS / domain::limits::HOUR_MS;
-        return Err(Problem::new(404, format!("there is no preview with this id: they are kept for {hours} hours")));
+        let detail = format!("there is no preview with this id: they are kept for {hours} hours");
+        return Err(Problem::new(404, Said::new("preview_unknown", detail).with("hours", hours)));
     };
     match job.status {
         Status::Counting if deps.now() > job.requested_at + deps.settings.scaled(ASK_AGAIN_MS) => {
@@ -132,7 +134,7 @@ async fn ask(deps: &Deps, subscription: &Subscription, mut job: Preview, deadlin
             break;
         }
         let learnt = match (&job.there, create::door(subscription)) {
-            (_, Err(problem)) => Err(("closed", problem.detail().to_owned())),
+            (_, Err(problem)) => Err(("closed", problem.said().to_string())),
             (None, _) => tell_apart(deps, munchkin, &job).await,
             (Some(there), _) => ask_some(deps, munchkin, &job, there, deadline).await?,
         };
@@ -225,13 +227,7 @@ fn spread(leads: &LeadSet, most: u64) -> LeadSet {
 }
 
 /// Asks about the next people of the sample.
-async fn ask_some(
-    deps: &Deps,
-    munchkin: &MunchkinId,
-    job: &Preview,
-    there: &There,
-    deadline: u64,
-) -> Answer<Learnt> {
+async fn ask_some(deps: &Deps, munchkin: &MunchkinId, job: &Preview, there: &There, deadline: u64) -> Answer<Learnt> {
     let Some(list) = job.list.id else { return Ok(Ok(Some(there.clone()))) };
     let sample = match read_leads(deps, &there.sample_key).await {
         Ok(sample) => sample,

@@ -1,6 +1,7 @@
 //! Which route a request is for.
 
 use domain::MunchkinId;
+use domain::said::Said;
 use marketo::Marketo;
 use serde_json::{Value, json};
 use state::budget::Purpose;
@@ -52,15 +53,17 @@ impl Request {
     /// The body as a JSON object. An absent body is an empty one, save where it would replace all that stands there.
     pub(crate) fn json(&self) -> Answer<Value> {
         if self.body.is_empty() {
-            let nothing = Problem::at(400, "", "expected a body: a JSON object, of which `{}` is the shortest");
+            let nothing = "expected a body: a JSON object, of which `{}` is the shortest";
+            let nothing = Problem::at(400, "", Said::new("body_missing", nothing));
             return if self.method == "PUT" { Err(nothing) } else { Ok(json!({})) };
         }
         match serde_json::from_slice::<Value>(&self.body) {
             Ok(value) if value.is_object() => Ok(value),
-            Ok(_) => Err(Problem::at(400, "", "the body must be a JSON object")),
+            Ok(_) => Err(Problem::at(400, "", Said::new("body_not_object", "the body must be a JSON object"))),
             Err(error) => {
                 let (line, column) = (error.line(), error.column());
-                Err(Problem::at(400, "", format!("the body is not JSON: see line {line}, column {column}")))
+                let detail = format!("the body is not JSON: see line {line}, column {column}");
+                Err(Problem::at(400, "", Said::new("body_not_json", detail).with("line", line).with("column", column)))
             }
         }
     }
@@ -169,11 +172,13 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
     let path = request.path.trim_end_matches('/');
     let most = if request.method == "POST" && path == "/import" { IMPORT_BYTES } else { BODY_BYTES };
     if request.body.len() > most {
-        return Err(Problem::new(413, format!("the body has {} bytes; at most {most} are taken", request.body.len())));
+        let bytes = request.body.len();
+        let detail = format!("the body has {bytes} bytes; at most {most} are taken");
+        return Err(Problem::new(413, Said::new("body_too_large", detail).with("bytes", bytes).with("most", most)));
     }
     // Browsers say so of themselves: another site's page must not stop a sync with its visitor's rights.
     if request.method != "GET" && request.header("sec-fetch-site").is_some_and(|site| site == "cross-site") {
-        return Err(Problem::new(403, "a page of another site may not change anything here"));
+        return Err(Problem::new(403, Said::new("other_site", "a page of another site may not change anything here")));
     }
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     let Some(needs) = access::needs(&request.method, &parts) else { return Err(no_route(&parts)) };
@@ -275,17 +280,17 @@ fn no_route(parts: &[&str]) -> Problem {
     let methods: Vec<&str> =
         ROUTES.iter().filter(|(_, pattern, _)| fits(pattern, parts)).map(|(method, ..)| *method).collect();
     if methods.is_empty() {
-        return Problem::new(404, "there is no such route");
+        return Problem::new(404, Said::new("route_unknown", "there is no such route"));
     }
     let methods = methods.join(", ");
-    Problem::new(405, format!("this path takes {methods}")).header("allow", methods)
+    let said = Said::new("method_not_allowed", format!("this path takes {methods}")).with("methods", methods.clone());
+    Problem::new(405, said).header("allow", methods)
 }
 
 /// The subscription that a request is about: the only one, or the one it names.
 async fn chosen(deps: &Deps, request: &Request) -> Answer<Subscription> {
-    maybe(deps, request)
-        .await?
-        .ok_or_else(|| Problem::new(404, "no Marketo subscription is set up yet: PUT /subscription makes one"))
+    let detail = "no Marketo subscription is set up yet: PUT /subscription makes one";
+    maybe(deps, request).await?.ok_or_else(|| Problem::new(404, Said::new("subscription_missing", detail)))
 }
 
 /// Like [`chosen`]; `None`: there is none yet.
@@ -295,16 +300,17 @@ pub(crate) async fn maybe(deps: &Deps, request: &Request) -> Answer<Option<Subsc
         let known = known(&all);
         return match all.into_iter().find(|one| one.munchkin_id.as_str() == wanted) {
             Some(one) => Ok(Some(one)),
-            None => Err(Problem::new(404, format!("no subscription has this munchkin_id; known: {known}"))),
+            None => {
+                let detail = format!("no subscription has this munchkin_id; known: {known}");
+                Err(Problem::new(404, Said::new("subscription_unknown", detail).with("known", known)))
+            }
         };
     }
     if all.len() > 1 {
         let known = known(&all);
-        return Err(Problem::new(
-            400,
-            format!("there are several subscriptions: say which with ?munchkin_id=, one of {known}"),
-        )
-        .with("munchkin_ids", all.iter().map(|one| json!(one.munchkin_id)).collect()));
+        let detail = format!("there are several subscriptions: say which with ?munchkin_id=, one of {known}");
+        return Err(Problem::new(400, Said::new("subscription_not_named", detail).with("known", known))
+            .with("munchkin_ids", all.iter().map(|one| json!(one.munchkin_id)).collect()));
     }
     Ok(all.pop())
 }
@@ -321,7 +327,7 @@ async fn find(deps: &Deps, id: &str) -> Answer<syncs::Sync> {
             return Ok(found.value);
         }
     }
-    Err(Problem::new(404, "there is no sync with this id; GET /syncs lists them"))
+    Err(Problem::new(404, Said::new("sync_unknown", "there is no sync with this id; GET /syncs lists them")))
 }
 
 pub(crate) async fn load_sync(deps: &Deps, munchkin: &MunchkinId, id: &str) -> Answer<Option<Doc<syncs::Sync>>> {

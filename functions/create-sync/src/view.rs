@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::report::{AudienceCounts, MemberCounts, PeopleCounts};
+use domain::said::Said;
 use domain::{AudienceId, MunchkinId};
 use marketo::Marketo;
 use ports::{Failure, Table};
@@ -278,15 +279,19 @@ pub(crate) async fn report(deps: &Deps, sync: &Sync) -> Answer<Value> {
         found["refused"] = all.iter().take(REFUSED_SHOWN).map(refused).collect();
     }
     found.ok_or_else(|| {
-        let detail = match sync.status {
-            Status::Creating => "there is no report yet: the list of this sync is being made",
-            Status::Active => "there is no report yet: the first pass is under way",
-            Status::Paused => "there is no report: the sync was paused before its first pass ended",
+        let said = match sync.status {
+            Status::Creating => {
+                Said::new("report_waits_for_list", "there is no report yet: the list of this sync is being made")
+            }
+            Status::Active => Said::new("report_waits_for_pass", "there is no report yet: the first pass is under way"),
+            Status::Paused => {
+                Said::new("report_paused", "there is no report: the sync was paused before its first pass ended")
+            }
             Status::StoppedKeeping | Status::StoppedLeaving => {
-                "there is no report: the sync was stopped before its first pass ended"
+                Said::new("report_stopped", "there is no report: the sync was stopped before its first pass ended")
             }
         };
-        Problem::new(404, detail)
+        Problem::new(404, said)
     })
 }
 

@@ -55,6 +55,13 @@ pub fn check(method: &str, path: &str, response: &Response) {
         if let Err(wrong) = fit(&body, &schema["schema"], "") {
             panic!("{method} {path}: {status}: {wrong} in {body}");
         }
+        if kind == "application/problem+json" {
+            for said in std::iter::once(&body).chain(body["errors"].as_array().into_iter().flatten()) {
+                let names: BTreeSet<&str> =
+                    said["values"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+                assert_eq!(names, values_of(said["code"].as_str().expect("a code")), "{method} {path}: {said}");
+            }
+        }
     }
     let described = answer["headers"].as_object();
     for name in ["link", "location", "retry-after", "www-authenticate"] {
@@ -62,6 +69,18 @@ pub fn check(method: &str, path: &str, response: &Response) {
         let is_described = described.is_some_and(|headers| headers.contains_key(name));
         assert!(!sent || is_described, "{method} {path}: {status}: header {name}");
     }
+}
+
+/// The names of the values that come with a code of a problem.
+fn values_of(code: &str) -> BTreeSet<&'static str> {
+    let names = CONTRACT["components"]["schemas"]["ProblemValues"]["x-values"][code].as_array();
+    names.into_iter().flatten().map(|name| name.as_str().expect("a name")).collect()
+}
+
+/// Codes of problems, as the contract names them.
+fn codes() -> BTreeSet<&'static str> {
+    let codes = CONTRACT["components"]["schemas"]["ProblemCode"]["enum"].as_array().expect("codes");
+    codes.iter().map(|code| code.as_str().expect("a code")).collect()
 }
 
 fn is_of(value: &Value, kind: &str) -> bool {
@@ -136,6 +155,50 @@ fn fit(value: &Value, schema: &Value, at: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What stands between braces.
+fn placeholders(text: &str) -> BTreeSet<&str> {
+    text.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0)).collect()
+}
+
+#[test]
+fn every_refusal_can_be_said_in_the_three_languages_of_the_console() {
+    let catalogue: Value = serde_json::from_str(include_str!("../../console/catalogue.json")).expect("JSON");
+    let catalogue = catalogue.as_object().expect("keys");
+    for code in codes() {
+        let entry = catalogue.get(&format!("said.{code}")).unwrap_or_else(|| panic!("the catalogue lacks said.{code}"));
+        for language in ["en", "fr", "sv"] {
+            let text = entry[language].as_str().unwrap_or_else(|| panic!("said.{code}: {language}"));
+            let unfilled: Vec<&str> = placeholders(text).difference(&values_of(code)).copied().collect();
+            assert!(unfilled.is_empty(), "said.{code}: {language}: no value fills {unfilled:?}");
+        }
+    }
+    let said: BTreeSet<&str> = catalogue.keys().filter_map(|key| key.strip_prefix("said.")).collect();
+    assert_eq!(said, codes(), "nobody says the others");
+}
+
+#[test]
+fn every_code_of_a_refusal_is_in_the_contract() {
+    let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+    let mut written = BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(path).expect("text");
+            let rest = text.split("Said::new(").skip(1);
+            written.extend(
+                rest.filter_map(|rest| Some(rest.trim_start().strip_prefix('"')?.split_once('"')?.0.to_owned())),
+            );
+        }
+    }
+    let written: BTreeSet<&str> = written.iter().map(String::as_str).collect();
+    assert_eq!(written.symmetric_difference(&codes()).copied().collect::<Vec<_>>(), [""; 0], "in one of them only");
+    assert!(values_of("list_gone").contains("list") && values_of("try_again").is_empty());
 }
 
 #[test]
