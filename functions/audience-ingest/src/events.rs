@@ -10,8 +10,6 @@ use state::{Failure, Step, V1};
 /// Entries of one message of the queue. Ours: with as many rejects as are kept it stays below 200 KB, and SQS took 256 KiB
 /// before August 2025.
 const ENTRIES_MOST: usize = 500;
-/// Letters of the reason of a rejected entry. Ours: no reason is that long.
-const REASON_MOST: usize = 300;
 
 /// The messages for the queue: none if there is nothing to tell. What was ignored and rejected stands in the first one.
 pub(crate) fn outgoing(munchkin: &MunchkinId, feed: &str, received_at: u64, message: Message) -> Step<Vec<Outgoing>> {
@@ -24,7 +22,7 @@ pub(crate) fn outgoing(munchkin: &MunchkinId, feed: &str, received_at: u64, mess
         entries: Vec::new(),
         ignored,
         rejected: rejected.len() as u64,
-        rejects: rejected.into_iter().take(REJECTS_KEPT).map(|(line, reason)| reject(line, &reason)).collect(),
+        rejects: rejected.into_iter().take(REJECTS_KEPT).map(|(line, reason)| Reject::new(line, &reason)).collect(),
     };
     let entry = |entry: feeds::stream::Entry| Entry { audience: entry.audience, ecid: entry.ecid, said: entry.said };
     let mut entries = entries.into_iter().map(entry);
@@ -41,13 +39,10 @@ pub(crate) fn outgoing(munchkin: &MunchkinId, feed: &str, received_at: u64, mess
     }
 }
 
-fn reject(line: u64, reason: &str) -> Reject {
-    Reject { line, reason: reason.chars().take(REASON_MOST).collect() }
-}
-
 #[cfg(test)]
 mod tests {
     use domain::fact::Streamed;
+    use domain::sayings::ALL;
     use domain::{AudienceId, Ecid};
 
     use super::*;
@@ -57,10 +52,14 @@ mod tests {
         let audience = AudienceId::aep("11111111-2222-3333-4444-555555555555").unwrap();
         let said = Streamed { changed: u64::MAX, as_of: u64::MAX, inside: false };
         let entry = feeds::stream::Entry { audience, ecid: Ecid::from_number(10_u128.pow(38) - 1).unwrap(), said };
+        let of_streams =
+            ALL.iter().filter(|saying| ["stream_", "profile_"].iter().any(|at| saying.code.starts_with(at)));
+        let longest = of_streams.max_by_key(|saying| saying.english.len()).unwrap();
+        let longest = longest.with([("field", "DataPartner_UUID".into())]);
         let message = Message {
             entries: vec![entry; ENTRIES_MOST + 1],
             ignored: u64::MAX,
-            rejected: vec![(u64::MAX, "\"".repeat(2 * REASON_MOST)); 2 * REJECTS_KEPT],
+            rejected: vec![(u64::MAX, longest); 2 * REJECTS_KEPT],
         };
         let munchkin = MunchkinId::parse("123-ABC-456").unwrap();
         let messages = outgoing(&munchkin, &"f".repeat(1_000), u64::MAX, message).unwrap();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use domain::MunchkinId;
+use domain::said::Saying;
 use lambda::{Counts, HttpEvent};
 use ports::{Queue, StreamSecret};
 use state::Deps;
@@ -50,7 +51,7 @@ struct Found {
     munchkin: MunchkinId,
     feed: Feed,
     /// Why nothing may be taken for the subscription, if so.
-    closed: Option<&'static str>,
+    closed: Option<Saying>,
 }
 
 impl Found {
@@ -192,7 +193,7 @@ impl Receiver {
         {
             refused = self.unproven(request, found, &secrets);
         }
-        refused.or_else(|| found.closed.map(|why| problem(403, "Closed", why)))
+        refused.or_else(|| found.closed.map(|why| problem(403, "Closed", why.english)))
     }
 
     fn unproven(&self, request: &HttpEvent, found: &Found, secrets: &ports::StreamSecrets) -> Option<Answer> {

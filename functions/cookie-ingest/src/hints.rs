@@ -37,7 +37,7 @@ pub(crate) async fn post_hints(deps: &Deps, warm: &Warm, request: &HttpEvent, co
         return Ok(unauthorised(counts));
     };
     if let Some(why) = subscription.takes_no_matches() {
-        return Ok(problem(403, "Closed", why));
+        return Ok(problem(403, "Closed", why.english));
     }
     let items = match body.get("hints") {
         None => vec![Value::Object(body)],

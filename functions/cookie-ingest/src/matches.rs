@@ -114,7 +114,7 @@ fn check(
         return Err(refusal("munchkin_id", "no subscription has this Munchkin id"));
     };
     if let Some(why) = subscription.takes_no_matches() {
-        return Err(refusal("munchkin_id", why));
+        return Err(refusal("munchkin_id", why.english));
     }
     if subscription.org_id.as_ref() != Some(&org_id) {
         return Err(refusal("org_id", "another IMS organisation is mapped to this subscription"));

@@ -29,6 +29,8 @@ const ATTEMPTS: usize = 20;
 const SAMPLE: u64 = 10;
 /// How long a day's numbers are kept, in ms.
 const INTAKE_KEPT_MS: u64 = 100 * DAY_MS;
+/// When the last match of a server came is noted to this time, in ms: it costs no write a match. Ours.
+const LAST_GRAIN_MS: u64 = 10 * 60_000;
 
 /// What came for one subscription.
 #[derive(Default)]
@@ -119,7 +121,7 @@ async fn store_matches(deps: &Deps, subscription: &Subscription, batch: Batch<'_
     let found = tokens(deps, munchkin, sights.keys().copied()).await?;
     let mut records: BTreeMap<Token, Doc<TokenRecord>> =
         found.into_iter().map(|found| (found.value.token.clone(), found)).collect();
-    keep_to_the_cap(deps, subscription, &mut sights, &records, &batch.views, counts).await?;
+    let noted = keep_to_the_cap(deps, subscription, &mut sights, &records, &batch.views, counts).await?;
 
     let groups: Vec<_> = sights.into_iter().map(|(token, sights)| (token, sights, records.remove(token))).collect();
     let mut tally = Tally::default();
@@ -142,6 +144,9 @@ async fn store_matches(deps: &Deps, subscription: &Subscription, batch: Batch<'_
             counts.add(name, count);
         }
     }
+    if tally.new > 0 && !noted {
+        note_last(deps, munchkin).await?;
+    }
     if tally.token_over_cap + tally.ecid_over_cap > 0 {
         take_in(deps, munchkin, |intake| {
             intake.token_over_cap += tally.token_over_cap;
@@ -155,7 +160,7 @@ async fn store_matches(deps: &Deps, subscription: &Subscription, batch: Batch<'_
 /// Counts the new pairs that pages have shown, and drops those beyond the day's cap whose visitor is not in the sample.
 /// They are counted before they are written, so that the cap holds; a batch that comes again counts again, and so does a
 /// pair that was dropped and is shown again. Page views are counted with them and only with them: the row is written then
-/// anyway.
+/// anyway. Returns whether there were any.
 async fn keep_to_the_cap(
     deps: &Deps,
     subscription: &Subscription,
@@ -163,7 +168,7 @@ async fn keep_to_the_cap(
     records: &BTreeMap<Token, Doc<TokenRecord>>,
     views: &[(u64, Views)],
     counts: &Counts,
-) -> Step<()> {
+) -> Step<bool> {
     let munchkin = &subscription.munchkin_id;
     let mut new: Vec<(&Token, Ecid)> = Vec::new();
     for (token, sights) in sights.iter() {
@@ -174,7 +179,7 @@ async fn keep_to_the_cap(
         new.extend(public.map(|(ecid, _)| (*token, *ecid)));
     }
     if new.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let (cap, now) = (subscription.new_pairs_per_day, deps.now());
     let dropped = take_in(deps, munchkin, |intake| {
@@ -213,7 +218,18 @@ async fn keep_to_the_cap(
             pairs.remove(&ecid);
         }
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Notes that new matches have just come from a server, unless that was noted a moment ago.
+async fn note_last(deps: &Deps, munchkin: &MunchkinId) -> Step<()> {
+    let now = deps.now();
+    let found: Option<Doc<Intake>> = load(deps, Table::Identity, &intake_key(munchkin, now)).await?;
+    let last = found.and_then(|found| found.value.last_at);
+    if last.is_some_and(|at| at + deps.settings.scaled(LAST_GRAIN_MS) > now) {
+        return Ok(());
+    }
+    take_in(deps, munchkin, |intake| intake.last_at = intake.last_at.max(Some(now))).await
 }
 
 /// Whether a visitor is kept beyond the day's cap: always the same ones, with all of their pairs. Who knows how can

@@ -82,7 +82,7 @@ fn page_line(subscription: &Subscription, request: &HttpEvent) -> Answer {
         return problem(400, "Which host?", "the header Host is not the name of a host");
     }
     let org = match (subscription.refused(), &subscription.org_id) {
-        (Some(why), _) => return problem(409, "Closed", why),
+        (Some(why), _) => return problem(409, "Closed", why.english),
         (None, None) => return problem(409, "Closed", "no IMS organisation is mapped"),
         (None, Some(org)) => org,
     };

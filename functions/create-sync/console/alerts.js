@@ -65,7 +65,7 @@ const SAID = {
 function told({ kind, sentence, values }) {
   const known = Object.keys(values ?? {}).length > 0;
   const ours = known && SAID[kind]?.(values);
-  const text = known && kind === "sync_stopped" && values.why ? whyIs(values.why)
+  const text = known && kind === "sync_stopped" && values.why ? whyIs(values)
     : ours && has(`alerts.said.${kind}`, ours) ? t(`alerts.said.${kind}`, ours) : h("span", { lang: "en" }, sentence);
   const sync = values?.sync_id;
   return [text, sync && [" ", h("a", { href: `#/syncs/${encodeURIComponent(sync)}` }, t("refused.see_sync"))]];

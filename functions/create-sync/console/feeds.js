@@ -2,7 +2,7 @@
 
 import { getAll, getPage, put } from "./api.js";
 import { confirm, date, duration, empty, field, h, number, problem, refusal, say, when } from "./dom.js";
-import { action, more, soft, table, tag, viewerNotice } from "./parts.js";
+import { action, more, reasonIs, soft, table, tag, viewerNotice, whyIs } from "./parts.js";
 import { heldDelivery } from "./sync.js";
 import { t } from "./words.js";
 
@@ -96,7 +96,7 @@ const rejected = (rows, count) =>
   rows?.length > 0 && h("details", null, h("summary", null, t("files.rejects", { count: count ?? rows.length })),
     table(t("rejects.title"), [
       { label: t("rejects.line"), n: true, head: true, cell: ({ line }) => number(line) },
-      { label: t("rejects.reason"), cell: ({ reason }) => h("span", { lang: "en" }, reason) },
+      { label: t("rejects.reason"), cell: reasonIs },
     ], rows, { unseen: true }),
     count > rows.length && h("p", null, t("files.more", { count: count - rows.length })));
 
@@ -188,7 +188,7 @@ function files({ rows, next }, tools, signal) {
   const sum = (counts) => Object.values(counts ?? {}).reduce((total, n) => total + n, 0);
   const card = (one) => h("section", { class: "card file", "data-import": one.id },
     h("div", { class: "head" }, h("h3", null, one.key), tag(LOOK[one.status] ?? "soft", t(`files.status.${one.status}`))),
-    one.status === "held" && one.delivery ? heldDelivery(one, tools) : one.why && h("p", { lang: "en" }, one.why),
+    one.status === "held" && one.delivery ? heldDelivery(one, tools) : one.why && h("p", null, whyIs(one)),
     h("p", { class: "soft" }, when(one.started_at), " · ", t("files.rows", { count: one.rows }), " · ", t("files.taken", { count: sum(one.taken) }),
       typeof one.duration_ms === "number" && [" · ", duration(Math.max(1, Math.round(one.duration_ms / 1_000)))]),
     rejected(one.rejects, one.rejected));

@@ -25,7 +25,7 @@ const one = (sync) => {
       fact("home.left", left ? t("home.left_of", { add: number(left.to_add), remove: number(left.to_remove) }) : "–"),
       fact("home.delivered", when(live?.audience?.delivered_at)),
       fact("home.handled", when(left?.handled_at))),
-    told && h("p", { class: "bad" }, told), sync.why && h("p", { class: "soft" }, whyIs(sync.why)));
+    told && h("p", { class: "bad" }, told), sync.why && h("p", { class: "soft" }, whyIs(sync)));
 };
 
 /** What is under way, in the order of the work. */

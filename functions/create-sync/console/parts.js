@@ -1,8 +1,8 @@
 // What several pages are made of.
 
 import { user } from "./auth.js";
-import { confirm, h, problem, say, unique } from "./dom.js";
-import { t } from "./words.js";
+import { confirm, h, problem, refusal, say, unique } from "./dom.js";
+import { has, t } from "./words.js";
 
 /** Whether whoever looks may change something. */
 export const mayChange = () => user()?.role === "operator";
@@ -93,17 +93,15 @@ export const saveFile = (name, text, type) => {
   setTimeout(() => URL.revokeObjectURL(href), 60_000);
 };
 
-/** Why a sync is paused or stopped: sentences of our own, else the API's. */
-export const whyIs = (why) => {
-  const known = Object.entries({
-    "paused by an operator": "operator_paused",
-    "stopped by an operator": "operator_stopped",
-    "HIPAA-ready": "hipaa",
-    "no IMS organisation": "no_org",
-    "does not exist in Marketo any more": "list_gone",
-  }).find(([words]) => why.includes(words));
-  return known ? t(`sync.why.${known[1]}`) : h("span", { lang: "en" }, why);
-};
+/** A sentence of the API's in the language of the screen, by its code, which may be a refusal's; in English where it is unknown. */
+const inWords = (sentence, code, values) =>
+  has(`why.${code}`) ? t(`why.${code}`, values ?? {}) : refusal({ code, values: values ?? {}, detail: sentence });
+
+/** Why something is as it is: what stands there as `why`. */
+export const whyIs = ({ why, why_code: code, why_values: values }) => inWords(why, code, values);
+
+/** Why a line could not be taken. */
+export const reasonIs = ({ reason, code, values }) => inWords(reason, code, values);
 
 /** A value or the error, for what a page can do without. */
 export const soft = async (promise) => {

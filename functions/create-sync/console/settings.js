@@ -3,7 +3,7 @@
 import { alerting } from "./alerts.js";
 import { get, post, put } from "./api.js";
 import { confirm, date, field, h, refusal, say } from "./dom.js";
-import { action, asked, saveFile, soft, table, viewerNotice } from "./parts.js";
+import { action, asked, saveFile, soft, table, viewerNotice, whyIs } from "./parts.js";
 import { t } from "./words.js";
 
 export async function page(_params, { signal }) {
@@ -147,7 +147,7 @@ function importing(open) {
   const shown = (rows) => table(t("settings.import.changes"), [
     { label: t("settings.import.subject"), head: true, cell: (row) => `${t(`settings.import.${row.what}`)} ${row.name ?? row.id ?? ""}` },
     { label: t("settings.import.change"), cell: (row) => [t(`settings.import.change.${row.change}`), row.fields?.length > 0 && `: ${row.fields.join(", ")}`] },
-    { label: t("settings.import.why"), cell: ({ why }) => why && h("span", { lang: "en" }, why) },
+    { label: t("settings.import.why"), cell: (row) => row.why && whyIs(row) },
     { label: t("settings.import.done"), cell: ({ done }) => (done === undefined ? "" : t(done ? "settings.import.yes" : "settings.import.no")) },
   ], rows);
   const look = async () => {

@@ -6,8 +6,8 @@ mod strangers;
 use std::collections::BTreeMap;
 
 use domain::limits::{DAY_MS, MARKETO_BATCH};
-use domain::said::Said;
-use domain::{LeadId, LeadSet, ListId, MunchkinId};
+use domain::sayings::{READING_EXPIRED, READING_TOO_LONG};
+use domain::{LeadId, LeadSet, ListId, MunchkinId, Said};
 use marketo::Marketo;
 use ports::{Failure, Key, Table};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,7 @@ use crate::orders::unknown;
 use crate::places::{Class, Places};
 use crate::problem::{Answer, Problem, true_or_false};
 use crate::routes::{Request, Response};
+use crate::said;
 use crate::sheet::{self, Block, Rows, Sheet};
 use strangers::Strangers;
 
@@ -378,17 +379,15 @@ fn outcome(found: &Found) -> Outcome {
 }
 
 /// Why a comparison that has come to nothing is given up, if so.
-fn given_up(job: &Comparison, reading: Option<&MembersJob>, now: u64) -> Option<String> {
+fn given_up(job: &Comparison, reading: Option<&MembersJob>, now: u64) -> Option<Said> {
     if let Some(why) = reading.and_then(|reading| reading.why.clone()) {
         return Some(why);
     }
     let forgotten = reading.and_then(|reading| reading.read_at).is_some_and(|at| now >= at + sheet::KEPT_MS);
     if forgotten {
-        return Some(
-            "nobody asked for the answer for a day, and what was read has expired: please begin anew".to_owned(),
-        );
+        return Some(READING_EXPIRED.plain());
     }
-    (now >= job.at + GIVEN_UP_MS).then(|| "the list could not be read for days: please begin anew".to_owned())
+    (now >= job.at + GIVEN_UP_MS).then_some(READING_TOO_LONG.plain())
 }
 
 async fn show(deps: &Deps, job: &Comparison, reading: Option<&MembersJob>) -> Answer<Value> {
@@ -404,13 +403,12 @@ async fn show(deps: &Deps, job: &Comparison, reading: Option<&MembersJob>) -> An
         (url, url_until) = sheet::address(deps, sheet, job.compared_at, &filename).await?;
     }
     let outcome = job.outcome.as_ref();
-    Ok(json!({
+    let mut shown = json!({
         "id": job.id,
         "sync_id": job.sync,
         "list_id": job.list,
         "list_name": job.list_name,
         "status": status,
-        "why": why,
         "as_of": reading.and_then(|reading| reading.read_at).map(time),
         "ours_as_of": job.found.as_ref().map(|_| time(job.compared_at)),
         "members": reading.and_then(|reading| reading.read_at.map(|_| reading.count)),
@@ -420,5 +418,7 @@ async fn show(deps: &Deps, job: &Comparison, reading: Option<&MembersJob>) -> An
         "explained": outcome.map_or(&[][..], |outcome| &outcome.explained),
         "url": url,
         "url_until": url_until,
-    }))
+    });
+    said::put(&mut shown, "why", why.as_ref());
+    Ok(shown)
 }

@@ -4,6 +4,7 @@
 
 use domain::limits::{MARKETO_BATCH, NEW_PAIRS_PER_DAY};
 use domain::origin::OriginPattern;
+use domain::sayings::{PAUSED_BY_HAND, STOPPED_BY_HAND};
 use domain::said::Said;
 use domain::{MunchkinId, OrgId};
 use jiff::Timestamp;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use state::audience::want_pass;
 use state::bell::BellKey;
 use state::budget::Purpose;
-use state::rest::{PAUSED_BY_HAND, STOPPED_BY_HAND, rest};
+use state::rest::rest;
 use state::syncs::{Start, Status, Subscription, Sync, change_sync, subscription_key};
 use state::{Deps, Step, bell, budget, syncs, update};
 
@@ -49,7 +50,7 @@ pub(crate) fn not_now(sync: &Sync, what: &str) -> Problem {
 pub(crate) async fn pause(deps: &Deps, sync: Sync) -> Answer<Value> {
     match sync.status {
         Status::Active | Status::Paused => {
-            let row = rest(deps, &sync, Status::Paused, Some(PAUSED_BY_HAND)).await?;
+            let row = rest(deps, &sync, Status::Paused, &PAUSED_BY_HAND.plain()).await?;
             view::sync(deps, &row).await
         }
         _ => Err(not_now(&sync, "paused")),
@@ -69,7 +70,7 @@ pub(crate) async fn stop(deps: &Deps, sync: Sync, request: &Request) -> Answer<V
         let detail = "this sync is stopped and its people are being taken out already";
         return Err(Problem::at(409, "/people", Said::new("people_leave_already", detail)));
     }
-    let row = rest(deps, &sync, status, Some(STOPPED_BY_HAND)).await?;
+    let row = rest(deps, &sync, status, &STOPPED_BY_HAND.plain()).await?;
     view::sync(deps, &row).await
 }
 
@@ -153,7 +154,7 @@ pub(crate) async fn put_subscription(deps: &Deps, request: &Request) -> Answer<R
     if let Some(why) = subscription.refused() {
         for sync in syncs::syncs(deps, munchkin).await? {
             if sync.value.status == Status::Active {
-                rest(deps, &sync.value, Status::Paused, Some(why)).await?;
+                rest(deps, &sync.value, Status::Paused, &why.plain()).await?;
                 paused.push(sync.value.id);
             }
         }

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 
 use domain::limits::{HOUR_MS, LATE_EFFECT_MS};
 use domain::planted::{Guard, holds};
-use domain::said::Said;
-use domain::{AudienceId, ListId, MunchkinId};
+use domain::sayings::STOPPED_WITHOUT_LIST;
+use domain::{AudienceId, ListId, MunchkinId, Said};
 use marketo::class::Class;
 use marketo::{CALL_TIMEOUT_MS, CallError, ListAsset, Marketo, SEND_WITHIN_MS};
 use ports::{Expect, Key, Table};
@@ -379,9 +379,9 @@ async fn validate(deps: &Deps, subscription: &Subscription, wanted: &Wanted, id:
 pub(crate) fn door(subscription: &Subscription) -> Answer<()> {
     match subscription.refused() {
         None => Ok(()),
-        Some(why) if subscription.hipaa_ready => Err(Problem::new(403, Said::new("hipaa_ready", why))),
+        Some(why) if subscription.hipaa_ready => Err(Problem::new(403, Said::new("hipaa_ready", why.english))),
         Some(why) => {
-            let detail = format!("{why}: say which one with PUT /subscription");
+            let detail = format!("{}: say which one with PUT /subscription", why.english);
             Err(Problem::new(403, Said::new("org_missing", detail)))
         }
     }
@@ -475,8 +475,8 @@ async fn go_on(deps: &Deps, sync: Sync, deadline: u64) -> Step<Outcome> {
     match sync.status {
         Status::Creating => make(deps, sync, deadline).await,
         Status::StoppedKeeping if sync.list.id.is_none() && sync.start == Start::Now => {
-            let why = sync.why.unwrap_or_else(|| "the sync was stopped before its list was made".to_owned());
-            Ok(Outcome::Refused(Problem::new(409, Said::new("sync_stopped_unmade", why))))
+            let why = sync.why.unwrap_or(STOPPED_WITHOUT_LIST.plain());
+            Ok(Outcome::Refused(Problem::new(409, Said::new("sync_stopped_unmade", why.sentence))))
         }
         _ => {
             announce(deps, &sync).await?;
@@ -657,7 +657,7 @@ async fn finish(deps: &Deps, sync: Sync, list: Option<ListAsset>) -> Step<Outcom
     // Whoever closed the subscription meanwhile may have looked before this sync was active.
     let subscription = syncs::subscription(deps, munchkin).await?;
     if let (Status::Active, Some(why)) = (sync.status, subscription.as_ref().and_then(Subscription::refused)) {
-        sync = rest(deps, &sync, Status::Paused, Some(why)).await?;
+        sync = rest(deps, &sync, Status::Paused, &why.plain()).await?;
     }
     announce(deps, &sync).await?;
     Ok(Outcome::Made(sync))
@@ -746,7 +746,7 @@ async fn resume_one(deps: &Deps, munchkin: &MunchkinId, id: &str) -> Step<()> {
             }
             sync.status = Status::StoppedKeeping;
             sync.generation += 1;
-            sync.why = Some(problem.said().to_string());
+            sync.why = Some(problem.said().clone());
             true
         })
         .await?;

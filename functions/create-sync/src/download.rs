@@ -2,6 +2,7 @@
 
 use domain::MunchkinId;
 use domain::limits::DAY_MS;
+use domain::sayings::DOWNLOAD_EXPIRED;
 use domain::said::Said;
 use ports::{Failure, Key};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use state::syncs::{Subscription, Sync};
 use crate::places::{Class, Places};
 use crate::problem::{Answer, Problem};
 use crate::routes::Response;
+use crate::said;
 use crate::sheet::{self, Block, KEPT_MS, Rows, Sheet};
 
 const COLUMNS: [&str; 4] = ["marketo_id", "state", "reason", "since"];
@@ -88,14 +90,15 @@ pub(crate) async fn get(deps: &Deps, subscription: &Subscription, id: &str) -> A
 async fn show(deps: &Deps, job: &Download) -> Answer<Value> {
     let (url, url_until) = sheet::address(deps, &job.sheet, job.at, &format!("people-{}.csv", job.sync)).await?;
     let late = deps.now() >= job.at + KEPT_MS;
-    Ok(json!({
+    let mut shown = json!({
         "id": job.id,
         "sync_id": job.sync,
         "status": if late { "failed" } else if job.sheet.is_written { "done" } else { "working" },
-        "why": late.then_some("a day has passed: please ask for the file anew"),
         "as_of": state::time(job.at),
         "rows": job.sheet.lines,
         "url": url,
         "url_until": url_until,
-    }))
+    });
+    said::put(&mut shown, "why", late.then_some(DOWNLOAD_EXPIRED.plain()).as_ref());
+    Ok(shown)
 }

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use domain::said::Said;
-use domain::{ListId, MunchkinId};
+use domain::sayings::{
+    IMPORT_BOTH, IMPORT_FEED_KIND, IMPORT_HIPAA, IMPORT_LEAVING, IMPORT_MEMBERS_BEFORE, IMPORT_PAUSED, IMPORT_TIME_OVER,
+};
+use domain::{ListId, MunchkinId, Said};
 use ports::Failure;
 use serde_json::{Map, Value, json};
 use state::feeds::feeds as declared;
@@ -13,7 +15,7 @@ use state::{Deps, syncs};
 
 use crate::problem::{Answer, Problem, true_or_false};
 use crate::routes::{Request, Response};
-use crate::{control, create, feeds, orders, view};
+use crate::{control, create, feeds, orders, said, view};
 
 /// Version of what is exported.
 const VERSION: u64 = 1;
@@ -64,7 +66,7 @@ struct Change {
     name: String,
     change: &'static str,
     fields: Vec<String>,
-    why: Option<String>,
+    why: Option<Said>,
     done: Option<bool>,
 }
 
@@ -73,8 +75,8 @@ impl Change {
         Self { what, name: name.into(), change, fields: Vec::new(), why: None, done: None }
     }
 
-    fn cannot(what: &'static str, name: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { why: Some(why.into()), ..Self::new(what, name, "cannot") }
+    fn cannot(what: &'static str, name: impl Into<String>, why: Said) -> Self {
+        Self { why: Some(why), ..Self::new(what, name, "cannot") }
     }
 
     /// Adds, changes or leaves what stands there.
@@ -86,7 +88,8 @@ impl Change {
 
     fn json(&self) -> Value {
         let Self { what, name, change, fields, why, done } = self;
-        let mut row = json!({"what": what, "name": name, "change": change, "fields": fields, "why": why});
+        let mut row = json!({"what": what, "name": name, "change": change, "fields": fields});
+        said::put(&mut row, "why", why.as_ref());
         if let Some(done) = done {
             row["done"] = json!(done);
         }
@@ -97,7 +100,7 @@ impl Change {
     fn ended(&mut self, outcome: Answer<()>) {
         self.done = Some(outcome.is_ok());
         if let Err(problem) = outcome {
-            self.why = Some(problem.said().to_string());
+            self.why = Some(problem.said().clone());
         }
     }
 }
@@ -164,8 +167,7 @@ pub(crate) async fn import(deps: &Deps, request: &Request, deadline: u64) -> Ans
     let mut change =
         Change::of("subscription", munchkin.as_str(), stands.as_ref().map(settings).as_ref(), &settings(&wanted));
     if stands.is_some_and(|stands| stands.hipaa_ready && !wanted.hipaa_ready) {
-        let why = "the subscription is marked HIPAA-ready: no import takes that back, only PUT /subscription does";
-        change = Change::cannot("subscription", munchkin.as_str(), why);
+        change = Change::cannot("subscription", munchkin.as_str(), IMPORT_HIPAA.plain());
     }
     if apply && matches!(change.change, "add" | "change") {
         let request = with_body("PUT", &settings(&wanted));
@@ -178,10 +180,10 @@ pub(crate) async fn import(deps: &Deps, request: &Request, deadline: u64) -> Ans
         let stands = standing.iter().find(|feed| feed.id == id).map(feeds::declaration);
         let mut change = match feeds::checked(&id, &wanted) {
             Ok(feed) => Change::of("feed", &id, stands.as_ref(), &feeds::declaration(&feed)),
-            Err(problem) => Change::cannot("feed", &id, problem.said().to_string()),
+            Err(problem) => Change::cannot("feed", &id, problem.said().clone()),
         };
         if stands.is_some_and(|stands| stands["kind"] != wanted["kind"]) {
-            change = Change::cannot("feed", &id, "a feed keeps its kind: give the other one another id");
+            change = Change::cannot("feed", &id, IMPORT_FEED_KIND.plain());
         }
         if apply && matches!(change.change, "add" | "change") {
             change.ended(feeds::put(deps, &munchkin, &id, &with_body("PUT", &wanted)).await.map(drop));
@@ -199,8 +201,7 @@ pub(crate) async fn import(deps: &Deps, request: &Request, deadline: u64) -> Ans
         if apply && matches!(change.change, "add" | "change") {
             if deps.now() + deps.settings.scaled(RESERVE_MS) > deadline {
                 change.done = Some(false);
-                change.why =
-                    Some("the time of this request is over: send it again, and it goes on from here".to_owned());
+                change.why = Some(IMPORT_TIME_OVER.plain());
             } else {
                 let outcome = set_up(deps, &munchkin, &body, wanted, stands, deadline).await;
                 change.ended(outcome);
@@ -260,10 +261,12 @@ fn feeds_same(sync: &Sync, body: &Value, wanted: &Value) -> bool {
 
 fn sync_change(name: &str, place: usize, body: &Value, wanted: &Value, stands: Option<&Sync>) -> Change {
     if !wanted[PAUSED].is_boolean() && !wanted[PAUSED].is_null() {
-        return Change::cannot("sync", name, format!("/export/syncs/{place}/{PAUSED}: expected true or false"));
+        let why = IMPORT_PAUSED.with([("field", format!("/export/syncs/{place}/{PAUSED}").into())]);
+        return Change::cannot("sync", name, why);
     }
     if let Err(problem) = create::checked(body) {
-        return Change::cannot("sync", name, problem.within(&format!("/export/syncs/{place}")).said().to_string());
+        let problem = problem.within(&format!("/export/syncs/{place}"));
+        return Change::cannot("sync", name, problem.said().clone());
     }
     let Some(stands) = stands else { return Change::new("sync", name, "add") };
     let (mut have, mut want) = (of_sync(stands), wanted.clone());
@@ -285,11 +288,13 @@ fn sync_change(name: &str, place: usize, body: &Value, wanted: &Value, stands: O
         .map(String::as_str)
         .filter(|field| matches!(*field, "leaving" | "members_before"))
         .collect();
-    if fixed.is_empty() {
-        return change;
-    }
-    let why = format!("{} of a sync cannot be changed: stop it and make a new one", fixed.join(" and "));
-    Change { fields: change.fields.clone(), ..Change::cannot("sync", name, why) }
+    let why = match fixed[..] {
+        [] => return change,
+        ["leaving"] => IMPORT_LEAVING,
+        ["members_before"] => IMPORT_MEMBERS_BEFORE,
+        _ => IMPORT_BOTH,
+    };
+    Change { fields: change.fields.clone(), ..Change::cannot("sync", name, why.plain()) }
 }
 
 /// Makes or changes one sync.

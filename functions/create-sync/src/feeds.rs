@@ -15,6 +15,7 @@ use state::{Deps, load, time, update};
 use crate::paging::Paging;
 use crate::problem::{Answer, Problem, Wrong, one_of, true_or_false, whole_number};
 use crate::routes::{Request, Response};
+use crate::said;
 
 /// Longest name of a feed, in bytes. Ours.
 const FEED_BYTES: usize = 64;
@@ -337,7 +338,7 @@ fn shown(feed: &Feed, state: &FeedState) -> Value {
             "taken": taken,
             "ignored": ignored,
             "rejected": rejected,
-            "rejects": rejects,
+            "rejects": rejects.iter().map(said::rejected).collect::<Vec<_>>(),
             "met_at": met_at.map(time),
             "hint": hint.filter(|_| feed.kind == Kind::AepStream),
         });

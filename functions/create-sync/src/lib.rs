@@ -29,6 +29,7 @@ mod problem;
 mod progress;
 mod routes;
 mod runs;
+mod said;
 mod setup;
 mod sheet;
 mod sources;

@@ -5,8 +5,8 @@
 //! between asks Marketo once more at most, and the job ends the same.
 
 use domain::limits::MARKETO_BATCH;
-use domain::said::Said;
-use domain::{LeadId, LeadSet, MunchkinId};
+use domain::sayings::{LIST_GONE, MEMBERSHIP_REFUSED, NOT_DELIVERED};
+use domain::{LeadId, LeadSet, MunchkinId, Said};
 use marketo::{CallError, IMPORT_LEADS, Marketo};
 use ports::{Failure, Table};
 use serde_json::{Value, json};
@@ -48,8 +48,7 @@ pub(crate) async fn post(
     match &head {
         None => {
             job.status = Status::Failed;
-            let why = "no delivery has named this audience yet, so there is nobody to count: a sync begins with the first one";
-            job.why = Some(("not_delivered".to_owned(), why.to_owned()));
+            job.why = Some(NOT_DELIVERED.plain());
         }
         Some(head) => {
             if let Some(counted) = counted_before(deps, munchkin, &job, &head.value).await? {
@@ -133,10 +132,10 @@ async fn ask(deps: &Deps, subscription: &Subscription, mut job: Preview, deadlin
         if job.status != Status::Asking || deps.now() + deps.settings.scaled(RESERVE_MS) > deadline {
             break;
         }
-        let learnt = match (&job.there, create::door(subscription)) {
-            (_, Err(problem)) => Err(("closed", problem.said().to_string())),
-            (None, _) => tell_apart(deps, munchkin, &job).await,
-            (Some(there), _) => ask_some(deps, munchkin, &job, there, deadline).await?,
+        let learnt = match (&job.there, subscription.refused()) {
+            (_, Some(why)) => Err(why.plain()),
+            (None, None) => tell_apart(deps, munchkin, &job).await,
+            (Some(there), None) => ask_some(deps, munchkin, &job, there, deadline).await?,
         };
         let learnt = match learnt {
             Ok(Some(there)) => Ok(there),
@@ -154,9 +153,9 @@ async fn ask(deps: &Deps, subscription: &Subscription, mut job: Preview, deadlin
                         row.status = if there.asked < there.sample { Status::Asking } else { Status::Done };
                         row.there = Some(there.clone());
                     }
-                    Err((code, why)) => {
+                    Err(why) => {
                         row.status = Status::Failed;
-                        row.why = Some(((*code).to_owned(), why.clone()));
+                        row.why = Some(why.clone());
                     }
                 }
             }
@@ -167,11 +166,11 @@ async fn ask(deps: &Deps, subscription: &Subscription, mut job: Preview, deadlin
     Ok(job)
 }
 
-/// What was learnt; `None`: nothing for now; or why nothing can be: a stable word, and a sentence.
-type Learnt = Result<Option<There>, (&'static str, String)>;
+/// What was learnt; `None`: nothing for now; or why nothing can be.
+type Learnt = Result<Option<There>, Said>;
 
 /// Something of ours fails: whoever polls again tries again.
-fn later<T>(failure: &Failure) -> Result<Option<T>, (&'static str, String)> {
+fn later(failure: &Failure) -> Learnt {
     tracing::warn!(reason = %failure, "a preview cannot go on now");
     Ok(None)
 }
@@ -246,13 +245,9 @@ async fn ask_some(deps: &Deps, munchkin: &MunchkinId, job: &Preview, there: &The
             let asked = there.asked + batch.len() as u64;
             Ok(Some(There { asked, members: there.members + members, ..there.clone() }))
         }
-        Err(CallError::Refused { code, .. }) if code == "1013" => {
-            Err(("list_gone", format!("Marketo has no static list with id {list} any more")))
-        }
+        Err(CallError::Refused { code, .. }) if code == "1013" => Err(LIST_GONE.plain()),
         Err(CallError::Refused { code, request_id }) => {
-            let why =
-                format!("Marketo refused to say who is in the list, with code {code} (its request id: {request_id})");
-            Err(("marketo_refused", why))
+            Err(MEMBERSHIP_REFUSED.with([("code", code.into()), ("request_id", request_id.into())]))
         }
         // Marketo, or our share of it, is busy.
         Err(CallError::Wait(_) | CallError::Unknown(_)) => Ok(None),
@@ -326,8 +321,9 @@ async fn show(deps: &Deps, subscription: &Subscription, job: &Preview) -> Answer
     let mut shown = json!({
         "id": job.id,
         "status": job.status,
-        "code": why.map(|(code, _)| code),
-        "why": why.map(|(_, why)| why),
+        "code": why.and_then(Said::code),
+        "why": why.map(Said::as_ref),
+        "values": why.map(|why| &why.values),
         "audience_id": job.audience,
         "audience_name": job.audience_name,
         "list": {"id": list.id, "name": list.name, "folder_id": list.folder_id, "new": list.id.is_none()},

@@ -17,6 +17,7 @@ use state::{Deps, Doc, doc, load, time};
 use crate::paging::{Paging, bad_cursor};
 use crate::problem::Answer;
 use crate::routes::{Request, Response};
+use crate::said;
 
 /// `GET /syncs/{id}/runs`: the newest first. One that is under way has no end yet.
 pub(crate) async fn runs(deps: &Deps, sync: &Sync, request: &Request) -> Answer<Response> {
@@ -195,7 +196,11 @@ fn of_file<'a>(import: &'a Import, line: &'a str) -> impl Iterator<Item = (Strin
 }
 
 fn row(feed: &str, file: Option<&str>, reject: &Reject, at: Option<u64>) -> Value {
-    json!({"feed": feed, "file": file, "line": reject.line, "reason": reject.reason, "at": at.map(time)})
+    let mut row = said::rejected(reject);
+    row["feed"] = json!(feed);
+    row["file"] = json!(file);
+    row["at"] = json!(at.map(time));
+    row
 }
 
 /// A page of the records of files, the newest first, each with its place in the index; `None`: the record is gone, or is

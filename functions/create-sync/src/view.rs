@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use state::audience::{Head, head_key};
 use state::bell::{Bell, BellKey};
 use state::erase;
-use state::feeds::{Feed, Import, ImportStatus, feeds};
+use state::feeds::{Feed, Import, ImportStatus};
 use state::identity::{Intake, ask_pk, intake_key, tell_pk};
 use state::lists::{self, Held, Left, ListHead, RefusedPerson, Report, Want, report_key, want_key};
 use state::syncs::{IdentityHead, Start, Status, Subscription, Sync, identity_key};
@@ -24,6 +24,7 @@ use crate::problem::{Answer, Problem};
 use crate::progress::progress;
 use crate::routes::{Request, Response};
 use crate::runs::{latest, sentence};
+use crate::said;
 use crate::sources::{NotDelivered, Source, not_delivered, sources};
 
 /// Imports of which `GET /status` tells.
@@ -44,7 +45,9 @@ pub(crate) fn folder_id(folder: &Value) -> Option<u64> {
 /// A mass change that waits for an operator.
 pub(crate) fn held(held: &Held) -> Value {
     let Held { id, since, why, remove, add, of } = held;
-    json!({"id": id, "since": time(*since), "why": why, "removals": remove, "additions": add, "of": of})
+    let mut row = json!({"id": id, "since": time(*since), "removals": remove, "additions": add, "of": of});
+    said::put(&mut row, "why", Some(why));
+    row
 }
 
 /// Everything about a sync that its views are made of.
@@ -62,12 +65,15 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    pub(crate) async fn read(deps: &Deps, sync: &Sync) -> Answer<Self> {
+    pub(crate) async fn read(deps: &Deps, sync: &Sync, once: &Once<'_>) -> Answer<Self> {
         let (munchkin, audience) = (&sync.munchkin, &sync.audience);
+        // In the order in which one rings the next, and each before what its work writes: nothing slips through between two
+        // reads.
+        let audience_bell = bell::look(deps, &BellKey::audience(munchkin, audience)).await?;
         let (mut list, mut list_bell) = (None, Bell::default());
         if let (Start::Now, Some(id)) = (sync.start, sync.list.id) {
-            list = value(load(deps, Table::Lists, &lists::head_key(munchkin, id)).await?);
             list_bell = bell::look(deps, &BellKey::list(munchkin, id)).await?;
+            list = value(load(deps, Table::Lists, &lists::head_key(munchkin, id)).await?);
         }
         let want: Option<Want> = value(load(deps, Table::Lists, &want_key(munchkin, audience)).await?);
         Ok(Self {
@@ -76,9 +82,9 @@ impl Seen {
             want: want.filter(|want| sync.from_pass.is_none_or(|pass| want.pass >= pass)),
             list,
             list_bell,
-            audience_bell: bell::look(deps, &BellKey::audience(munchkin, audience)).await?,
+            audience_bell,
             report: value(load(deps, Table::Lists, &report_key(munchkin, &sync.id)).await?),
-            feeds: feeds(deps, munchkin).await?,
+            feeds: once.feeds().await?.to_vec(),
             sync: sync.clone(),
         })
     }
@@ -88,10 +94,9 @@ impl Seen {
         let Sync { id, munchkin, audience, audience_name, list, leaving, members_before, start, status, .. } =
             &self.sync;
         let delivered = self.head.is_some();
-        json!({
+        let mut row = json!({
             "id": id,
             "status": status,
-            "why": self.sync.why,
             "munchkin_id": munchkin,
             "audience_id": audience,
             "audience_name": audience_name,
@@ -108,7 +113,9 @@ impl Seen {
             "generation": self.sync.generation,
             "created_at": time(self.sync.created_at),
             "live": self.live(),
-        })
+        });
+        said::put(&mut row, "why", self.sync.why.as_ref());
+        row
     }
 
     /// The feeds that name the audience.
@@ -240,9 +247,9 @@ pub(crate) async fn sync(deps: &Deps, sync: &Sync) -> Answer<Value> {
 }
 
 async fn one_of(deps: &Deps, sync: &Sync, once: &Once<'_>) -> Answer<Value> {
-    let seen = Seen::read(deps, sync).await?;
+    let seen = Seen::read(deps, sync, once).await?;
     let mut found = seen.json(deps.now());
-    found["freshness"] = freshness(deps, sync, &seen.sources(deps.now()), once).await?;
+    found["freshness"] = freshness(&seen.sources(deps.now()), once).await?;
     found["progress"] = progress(deps, &seen, once).await?;
     Ok(found)
 }
@@ -269,7 +276,7 @@ pub(crate) async fn in_order(deps: &Deps, munchkin: &MunchkinId) -> Answer<Vec<S
 
 /// `GET /syncs/{id}/report`.
 pub(crate) async fn report(deps: &Deps, sync: &Sync) -> Answer<Value> {
-    let seen = Seen::read(deps, sync).await?;
+    let seen = Seen::read(deps, sync, &Once::new(deps, &sync.munchkin)).await?;
     let mut found = seen.report(deps.now());
     if let (Some(found), Some(key)) = (&mut found, seen.report.as_ref().and_then(|report| report.refused_key.as_ref()))
         && let Some(bytes) = deps.ports.objects.get(key).await.map_err(Failure::from)?
@@ -316,6 +323,8 @@ pub(crate) async fn imports(deps: &Deps, munchkin: &MunchkinId, request: &Reques
     for (key, import) in found {
         if let Some(import) = import {
             let mut row = json!(import);
+            said::put(&mut row, "why", import.why.as_ref());
+            row["rejects"] = import.rejects.iter().map(said::rejected).collect();
             row["started_at"] = json!(time(import.started_at));
             row["ended_at"] = json!(import.ended_at.map(time));
             row["duration_ms"] = json!(import.ended_at.map(|ended| ended.saturating_sub(import.started_at)));
@@ -407,9 +416,10 @@ pub(crate) async fn status(deps: &Deps, subscription: Option<&Subscription>) -> 
     let mut outstanding: BTreeMap<u64, Left> = BTreeMap::new();
     let mut waiting: BTreeMap<u64, Value> = BTreeMap::new();
     let mut audiences: BTreeMap<AudienceId, bool> = BTreeMap::new();
+    let once = Once::new(deps, munchkin);
     for sync in in_order(deps, munchkin).await? {
         creating += u64::from(sync.status == Status::Creating);
-        let seen = Seen::read(deps, &sync).await?;
+        let seen = Seen::read(deps, &sync, &once).await?;
         if sync.follows() {
             let pending =
                 seen.head.as_ref().is_some_and(|head| head.pass.is_some() || head.pass_wanted > head.pass_done);
@@ -471,7 +481,7 @@ pub(crate) async fn status(deps: &Deps, subscription: Option<&Subscription>) -> 
     Ok(json!({
         "now": now,
         "munchkin_id": munchkin,
-        "refused": refused,
+        "refused": refused.map(|why| why.english),
         "settled": waits_for.is_empty(),
         "waits_for": waits_for,
         "dirty": bells.dirty,

@@ -13,7 +13,8 @@ use std::collections::BTreeSet;
 
 use domain::limits::{HOUR_MS, LATE_EFFECT_MS};
 use domain::list::{GuardSettings, MassChange, Mode, Plan, Wish, Wishes};
-use domain::{LeadSet, ListId, MunchkinId, Token};
+use domain::sayings::{HELD_ADDITIONS, HELD_ADDITIONS_AFTER, HELD_REMOVALS, HELD_REMOVALS_AFTER, LIST_GONE};
+use domain::{LeadSet, ListId, MunchkinId, Said, Token};
 use marketo::{CallError, LeadRow, Marketo};
 use ports::{Failure, Table};
 use reading::Asking;
@@ -245,14 +246,15 @@ fn guard(deps: &Deps, open: &mut OpenList, syncs: &[Sync], wishes: &Wishes, reco
     }
 }
 
-fn why(change: &MassChange) -> String {
+fn why(change: &MassChange) -> Said {
     let MassChange { remove, add, of, recent } = change;
-    let recent = if *recent > 0 { format!(", after {recent} within the last 24 hours") } else { String::new() };
-    if add.is_empty() {
-        format!("{} of the {of} people whom we may take out of the list would leave it{recent}", remove.len())
-    } else {
-        format!("{} people would join a list of {of}{recent}", add.len())
-    }
+    let (saying, name, count) = match (add.is_empty(), *recent > 0) {
+        (true, false) => (HELD_REMOVALS, "removals", remove.len()),
+        (true, true) => (HELD_REMOVALS_AFTER, "removals", remove.len()),
+        (false, false) => (HELD_ADDITIONS, "additions", add.len()),
+        (false, true) => (HELD_ADDITIONS_AFTER, "additions", add.len()),
+    };
+    saying.with([(name, count.into()), ("of", (*of).into()), ("recent", (*recent).into())])
 }
 
 /// Writes down where the list stands. `looked_until`: until then (ms) so many tokens wait for a look-up that a first load
@@ -404,7 +406,7 @@ async fn list_is_gone(deps: &Deps, munchkin: &MunchkinId, syncs: &[Sync], wants:
             sync.status = Status::Paused;
             sync.generation += 1;
             sync.frozen.clone_from(&frozen);
-            sync.why = Some("the list does not exist in Marketo any more (code 1013)".to_owned());
+            sync.why = Some(LIST_GONE.plain());
             true
         })
         .await?;

@@ -1,6 +1,7 @@
 //! Reads all members of a list for the control plane, which compares them with the people of a sync: of any list, also of one
 //! that no sync writes. Nothing is written to the list, and nothing is remembered of it beside the job.
 
+use domain::sayings::{LIST_GONE, MEMBERS_REFUSED};
 use domain::{ListId, MunchkinId};
 use marketo::class::Class;
 use marketo::{CallError, Marketo};
@@ -86,7 +87,7 @@ async fn slice(deps: &Deps, munchkin: &MunchkinId, job: &mut MembersJob, deadlin
         // Not of this list: nobody is answered now.
         Err(error) if matches!(error.class(), Some(Class::Alarm | Class::RetryThenAlarm)) => Err(error.into()),
         Err(CallError::Refused { code, .. }) if code == "1013" => {
-            job.why = Some("the list does not exist in Marketo any more (code 1013)".to_owned());
+            job.why = Some(LIST_GONE.plain());
             Ok(Next::Done(None))
         }
         Err(CallError::Refused { .. }) if job.restarts < RESTARTS => {
@@ -94,9 +95,7 @@ async fn slice(deps: &Deps, munchkin: &MunchkinId, job: &mut MembersJob, deadlin
             Ok(Next::Again)
         }
         Err(CallError::Refused { code, request_id }) => {
-            job.why = Some(format!(
-                "Marketo refused to show the members of the list, with code {code} (its request id: {request_id})"
-            ));
+            job.why = Some(MEMBERS_REFUSED.with([("code", code.into()), ("request_id", request_id.into())]));
             Ok(Next::Done(None))
         }
         Err(error) => Err(error.into()),

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::limits::DAY_MS;
-use domain::{ListId, MunchkinId};
+use domain::sayings::{PAUSED_BY_HAND, STOPPED_BY_HAND};
+use domain::{ListId, MunchkinId, Said};
 use ports::{Announcement, Failure, Read, Table};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -17,7 +18,6 @@ use state::alerts::{
 use state::bell::Bell;
 use state::feeds::{IMPORTS_BY_TIME, Import, ImportLine, ImportStatus, feed_state, feeds, import_key};
 use state::lists::{ListHead, heads};
-use state::rest::{PAUSED_BY_HAND, STOPPED_BY_HAND};
 use state::runs::{Run, Size, history_pk, hour_key, runs_pk};
 use state::syncs::{Status, Subscription, Sync};
 use state::{Deps, Doc, Step, budget, doc, syncs, time, update};
@@ -142,7 +142,13 @@ async fn findings(
                 IncidentKind::SyncStopped,
                 &sync.id,
                 sentence,
-                json!({"sync_id": sync.id, "status": sync.status, "why": why}),
+                json!({
+                    "sync_id": sync.id,
+                    "status": sync.status,
+                    "why": why.sentence,
+                    "why_code": why.code,
+                    "why_values": why.values,
+                }),
             );
         }
     }
@@ -220,13 +226,17 @@ async fn findings(
 }
 
 /// What happened to a sync that no operator has paused or stopped.
-fn stopped(sync: &Sync) -> Option<(&'static str, &str)> {
+fn stopped(sync: &Sync) -> Option<(&'static str, &Said)> {
     let word = match sync.status {
         Status::Paused => "paused",
         Status::StoppedKeeping | Status::StoppedLeaving => "stopped",
         Status::Creating | Status::Active => return None,
     };
-    sync.why.as_deref().filter(|why| ![PAUSED_BY_HAND, STOPPED_BY_HAND].contains(why)).map(|why| (word, why))
+    // Of before there were codes, their sentences are what is left of them.
+    let by_hand = |why: &Said| {
+        [PAUSED_BY_HAND, STOPPED_BY_HAND].iter().any(|by| why.is(by) || (why.code.is_none() && why == by.english))
+    };
+    sync.why.as_ref().filter(|why| !by_hand(why)).map(|why| (word, why))
 }
 
 /// Deliveries that wait for an operator, each by one of its files: among the latest, and of those of which it is known.

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::limits::{DAY_MS, HOUR_MS};
+use domain::sayings::{AUDIENCE_DELETED_AAM, AUDIENCE_DELETED_AEP};
 use domain::{AudienceId, MunchkinId, OrgId};
 use ports::{Expect, Key, Table};
 use serde::{Deserialize, Serialize};
@@ -170,14 +171,10 @@ async fn missed(deps: &Deps, org: &OrgId, munchkin: &MunchkinId, audience: &Audi
             return Ok(());
         }
     }
-    let library = if audience.uuid().is_some() { "Experience Platform" } else { "Audience Manager" };
+    let saying = if audience.uuid().is_some() { AUDIENCE_DELETED_AEP } else { AUDIENCE_DELETED_AAM };
     for sync in mine {
-        let why = format!(
-            "the audience \"{}\" ({audience}) was deleted in {library}; nobody was taken out of the list. Choose \
-             another audience with a new sync",
-            sync.audience_name
-        );
-        rest(deps, sync, Status::StoppedKeeping, Some(&why)).await?;
+        let why = saying.with([("name", sync.audience_name.as_str().into()), ("audience", audience.as_str().into())]);
+        rest(deps, sync, Status::StoppedKeeping, &why).await?;
         tracing::warn!(sync.id = %sync.id, audience.id = %audience, "a sync was stopped: its audience was deleted");
     }
     deps.ports.tables.delete(Table::Syncs, &key, Expect::Rev(absent.rev)).await?;

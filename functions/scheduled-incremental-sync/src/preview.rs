@@ -4,6 +4,7 @@
 //! anywhere is harmless: the row says how far it came, and rows that are counted are only struck from the head again.
 
 use bytes::Bytes;
+use domain::sayings::NOT_COUNTED;
 use domain::{AudienceId, MunchkinId};
 use ports::Failure;
 use state::audience::Members;
@@ -117,7 +118,7 @@ fn fail(row: &mut Preview) -> bool {
     row.pass = None;
     if row.failures > ATTEMPTS && row.status == Status::Counting {
         row.status = Status::Failed;
-        row.why = Some(("not_counted".to_owned(), "the audience could not be counted; please ask again".to_owned()));
+        row.why = Some(NOT_COUNTED.plain());
     }
     true
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::limits::FUNCTION_MS;
+use domain::sayings::{IDS_MEET_NOBODY_AAM, NEVER_WHOLE, NOT_WHOLE_ROWS};
 use domain::{AudienceId, MunchkinId};
 use doubles::adobe::{Columns, Info, Key, Numbering, Outbound, Shape};
 use ports::Table;
@@ -155,8 +156,8 @@ fn a_part_that_never_comes_takes_nobody_out_and_one_that_comes_late_does() {
     assert_eq!(waits, 2);
     scenario.driver.run_for(25 * HOUR);
     assert_eq!(members(&mut scenario), [1, 2, 3, 4, 5, 6], "its rows count, and absence says nothing");
-    let why = |import: &Import| import.why.clone().unwrap_or_default();
-    assert_eq!(imports(&scenario).iter().filter(|import| why(import).contains("never became whole")).count(), 2);
+    let is = |import: &Import, saying| import.why.as_ref().is_some_and(|why| why.is(saying));
+    assert_eq!(imports(&scenario).iter().filter(|import| is(import, &NEVER_WHOLE)).count(), 2);
     arrive(&mut scenario, &parts[1]);
     assert_eq!(members(&mut scenario), [1, 2, 6]);
 }
@@ -196,7 +197,8 @@ fn a_control_file_that_tells_of_other_sizes_or_lines_makes_no_snapshot() {
         assert_ne!(text.as_bytes(), control.1, "{text}");
         second.iter().for_each(|file| arrive(&mut scenario, file));
         assert_eq!(members(&mut scenario), [1, 2, 3, 6]);
-        let whys: Vec<String> = imports(&scenario).into_iter().filter_map(|import| import.why).collect();
+        let whys: Vec<String> =
+            imports(&scenario).iter().filter_map(|import| Some(import.why.as_ref()?.to_string())).collect();
         assert!(whys.iter().any(|why| why.contains(says) && why.contains("nobody left")), "{whys:?}");
     }
 }
@@ -358,8 +360,7 @@ fn a_delivery_whose_ids_meet_none_of_a_thousand_matches_is_held_until_an_operato
         assert_eq!(status(&scenario), Some(ImportStatus::Held));
         let held = imports(&scenario).pop().expect("an import");
         let why = held.why.expect("a reason");
-        assert!(why.starts_with("these look like Audience Manager UUIDs and not ECIDs"), "{why}");
-        assert!(why.contains("MCID"), "{why}");
+        assert!(why.is(&IDS_MEET_NOBODY_AAM) && why.sentence.contains("MCID"), "{why}");
         let body = json!({"import": held.id, "decision": decision});
         let (code, answer) = scenario.request("POST", "/imports/decide", &body);
         assert_eq!(code, 202, "{answer}");
@@ -417,8 +418,8 @@ fn a_full_file_of_which_many_rows_cannot_be_read_makes_nobody_leave() {
     let text = format!("{}\t101\t\n{} 101\n", ecid(1), ecid(2));
     arrive(&mut scenario, &(format!("S3_1_2_X_full_{}.sync", BEGIN + 2), text.into_bytes()));
     assert_eq!(members(&mut scenario), [1, 2, 3]);
-    let why = imports(&scenario).pop().and_then(|import| import.why).unwrap_or_default();
-    assert!(why.contains("1 of 2 rows cannot be read") && why.contains("nobody left"), "{why}");
+    let why = imports(&scenario).pop().and_then(|import| import.why);
+    assert_eq!(why, Some(NOT_WHOLE_ROWS.with([("unreadable", 1.into()), ("rows", 2.into())])));
 }
 
 #[test]

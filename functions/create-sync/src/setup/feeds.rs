@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::Said;
 use ports::{Failure, PortError, PortResult};
 use serde_json::json;
 use state::feeds::{DEFAULT_FEED, Feed, FeedState, Import, ImportStatus, Kind, feed_state, feeds};
@@ -171,15 +172,25 @@ fn last_file(feed: &Feed, state: &FeedState, import: Option<&Import>, now: u64) 
             .with("rows", json!(import.map(|import| import.rows)))
             .with("rejected", json!(import.map(|import| import.rejected)))
     };
-    let why = |import: &Import| import.why.clone().unwrap_or_else(|| "no reason is kept".to_owned());
+    let why = |import: &Import| import.why.as_ref().map_or("no reason is kept", Said::as_ref).to_owned();
     match import {
         Some(import) if import.status == ImportStatus::Refused => {
             let means = format!("The last file of the feed \"{id}\" was not taken in: {}.", why(import));
-            return with(FILE.not_ok("refused", tried, means).with("why", json!(import.why)));
+            return with(
+                FILE.not_ok("refused", tried, means)
+                    .with("why", json!(import.why.as_ref().map(Said::as_ref)))
+                    .with("why_code", json!(import.why.as_ref().and_then(Said::code)))
+                    .with("why_values", json!(import.why.as_ref().map(|why| &why.values))),
+            );
         }
         Some(import) if import.status == ImportStatus::Held => {
             let means = format!("The last file of the feed \"{id}\" is held: {}. Apply it or drop it.", why(import));
-            return with(FILE.not_ok("held", tried, means).with("why", json!(import.why)));
+            return with(
+                FILE.not_ok("held", tried, means)
+                    .with("why", json!(import.why.as_ref().map(Said::as_ref)))
+                    .with("why_code", json!(import.why.as_ref().and_then(Said::code)))
+                    .with("why_values", json!(import.why.as_ref().map(|why| &why.values))),
+            );
         }
         Some(import) if import.rows > 0 && import.rejected >= import.rows => {
             let means = format!("Of the {} rows of the last file none could be taken: see its reasons.", import.rows);

@@ -43,7 +43,7 @@ pub(super) async fn rows(check: &Check<'_>) -> Answer<Vec<Row>> {
         hours.extend(intake.views);
     }
     let closed = if let Some(why) = subscription.takes_no_matches() {
-        Some(("closed", format!("Nothing is taken from pages: {why}.")))
+        Some(("closed", format!("Nothing is taken from pages: {}.", why.english)))
     } else if subscription.origins.is_empty() {
         let means = "No page may send: origins are empty. If browsers are to be matched by the tag, name the website's origins; \
                      matches from your servers and Marketo's field ecids need none.";

@@ -1,17 +1,19 @@
 //! A sync's people beside another list, whose members the list-writer has read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use domain::base::Base;
 use domain::identity::{LeadRecord, TokenRecord};
 use domain::limits::DAY_MS;
 use domain::list::Refusal;
+use domain::sayings::LIST_GONE;
 use domain::{AudienceId, Ecid, LeadId, LeadSet, Token};
 use futures::executor::block_on;
 use serde_json::{Value, json};
 use state::audience::{Said, replace_base, take_said};
 use state::bell::{self, BellKey};
-use state::identity::{ecid_to_token, lead_to_token, put_hints, save_lead, save_token};
+use state::identity::{ecid_to_token, hints_of_leads, lead_to_token, put_hints, save_lead, save_token};
 use state::lists::OpenList;
 use state::notes::Note;
 use state::readings;
@@ -227,6 +229,94 @@ fn whoever_dies_and_whoever_asks_twice_ends_the_same() {
     assert_eq!(first, second);
 }
 
+/// The instance has nine thousand leads from 10,001 on, and every third of them is in the other list: of each ten of those,
+/// six were never tied, three are tied to browsers outside the audience, and one has let go of it. The audience has 600,000 browsers.
+#[test]
+fn people_of_a_big_list_are_looked_up_together() {
+    let (world, id) = running("report_only");
+    world.want(101, &[1], 9);
+    let base = Base::new((1_000_000..1_600_000).map(ecid), START);
+    assert!(
+        block_on(replace_base(&world.deps, &munchkin(), &AudienceId::aam(101), &base, START, None)).expect("a base")
+    );
+    let mut there = Vec::new();
+    for n in 0..9_000 {
+        let lead = 10_001 + n;
+        let is_there = n % 3 == 0;
+        let kind = n / 3 % 10;
+        if is_there {
+            there.push(lead);
+        }
+        match kind {
+            0..6 => {}
+            6 => left(&world, lead, None),
+            _ => owns(&world, lead, true, [lead]),
+        }
+    }
+    let job = start(&world, &id);
+    read(&world, &job, &there);
+    let mut deps = world.deps.clone();
+    let mut settings = (*deps.settings).clone();
+    settings.slice_records = 400_000;
+    deps.settings = std::sync::Arc::new(settings);
+    let world = World { deps, outside: world.outside.clone() };
+    world.outside.page.store(1_000, Ordering::Relaxed);
+    let reads =
+        || (world.outside.table_reads.load(Ordering::Relaxed), world.outside.object_reads.load(Ordering::Relaxed));
+    let before = reads();
+    let done = wait(&world, &job);
+    let after = reads();
+    assert_eq!((&done["status"], &done["only_there"]), (&json!("done"), &json!(3_000)), "{done}");
+    let codes = done["explained"].as_array().expect("rows").iter();
+    let codes: BTreeMap<&str, u64> =
+        codes.filter_map(|row| Some((row["code"].as_str()?, row["count"].as_u64()?))).collect();
+    assert_eq!(
+        (codes["no_browser"], codes["gone"], codes["not_in_audience"]),
+        (1_800, 300, 900),
+        "and nobody else but ours: {codes:?}"
+    );
+    // A thousand people: 26 and 10. One by one they were 1,020 and 600: a question for each, and two for each browser.
+    let (tables, objects) = ((after.0 - before.0) / 3, (after.1 - before.1) / 3);
+    assert!(tables <= 30, "{tables} requests to the tables for a thousand people");
+    assert!(objects <= 12, "{objects} requests to the bucket for a thousand people");
+}
+
+#[test]
+fn hints_of_many_leads_are_those_of_each_wherever_pages_end() {
+    let world = World::new();
+    // Lead n has n % 5 tokens; leads of one shard, and of all, close together and far apart.
+    let token =
+        |lead: u64, n: u64| Token::parse(&format!("_mch-example.com-17000000000{n:02}-{lead}")).expect("a token");
+    let hints = (1..=900).flat_map(|lead| (0..lead % 5).map(move |n| (lead, n)));
+    let hints = hints.map(|(lead, n)| lead_to_token(&munchkin(), lead, &token(lead, n)));
+    block_on(put_hints(&world.deps, hints)).expect("written");
+    for page in [1, 2, 7, 1_000] {
+        world.outside.page.store(page, Ordering::Relaxed);
+        for leads in [
+            vec![],
+            vec![4],
+            vec![5, 10, 905, 100_000],
+            (16..=32).collect(),
+            (1..=900).collect(),
+            (1..=900).step_by(16).collect(),
+            (1..=900).step_by(97).collect(),
+            vec![1, 17, 33, 890, 899, 900],
+        ] {
+            let all = leads.iter().filter(|lead| **lead <= 900);
+            let each: BTreeSet<Token> = all.flat_map(|lead| (0..lead % 5).map(|n| token(*lead, n))).collect();
+            let before = world.outside.table_reads.load(Ordering::Relaxed);
+            let found = block_on(hints_of_leads(&world.deps, &munchkin(), leads.iter().copied())).expect("read");
+            let reads = world.outside.table_reads.load(Ordering::Relaxed) - before;
+            assert_eq!(found.len(), each.len(), "each once");
+            assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), each, "pages of {page}: {leads:?}");
+            assert!(
+                page < 1_000 || reads <= leads.len() as u64,
+                "never more than one for each lead: {reads} of {leads:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn it_says_first_what_it_takes_and_writes_nothing() {
     let (world, id) = running("report_only");
@@ -297,7 +387,7 @@ fn a_reading_that_failed_says_why_and_one_whose_note_was_lost_is_asked_for_again
     assert_eq!(world.notes(OTHER), [note.clone(), note], "once more, and not with each look");
     let found = block_on(readings::find(&world.deps, &munchkin(), &job)).expect("read").expect("a reading");
     let mut reading = found.value;
-    reading.why = Some("the list does not exist in Marketo any more (code 1013)".into());
+    reading.why = Some(LIST_GONE.plain());
     assert!(block_on(readings::save(&world.deps, &munchkin(), &reading, Some(found.rev))).expect("saved"));
     let (_, failed) = world.get(&path);
     assert_eq!((&failed["status"], &failed["url"]), (&json!("failed"), &Value::Null));

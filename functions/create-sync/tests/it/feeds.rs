@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::AudienceId;
+use domain::{AudienceId, Said};
 use futures::executor::block_on;
 use ports::Table;
 use serde_json::{Value, json};
@@ -210,7 +210,7 @@ fn what_a_stream_brought_is_shown_with_a_hint() {
         taken: 5,
         ignored: 2,
         rejected: 1,
-        rejects: vec![Reject { line: 3, reason: "no ECID".into() }],
+        rejects: vec![Reject::new(3, &Said::of_before("no ECID"))],
         ..FeedState::default()
     };
     world.store(Table::Syncs, feed_state_key(&munchkin(), "live"), &state);
@@ -231,7 +231,7 @@ fn import(world: &World, id: &str, delivery: Option<&str>, status: ImportStatus)
         feed: "default".into(),
         delivery: delivery.map(str::to_owned),
         status,
-        why: Some("these look like <Audience Manager> UUIDs".into()),
+        why: Some(Said::new("ids_meet_nobody_aam", "these look like <Audience Manager> UUIDs").with("looked", 7)),
         started_at: START,
         ended_at: None,
         rows: 0,
@@ -247,7 +247,7 @@ fn import(world: &World, id: &str, delivery: Option<&str>, status: ImportStatus)
 
 fn delivery(world: &World, id: &str, held: Option<&str>) {
     let mut delivery = Delivery::new(&munchkin(), "default", id, START);
-    delivery.held = held.map(str::to_owned);
+    delivery.held = held.map(|held| Said::of_before(held.to_owned()));
     world.store(Table::Syncs, delivery_key(&munchkin(), "default", id), &delivery);
 }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use create_sync::Response;
-use domain::AudienceId;
 use domain::limits::HOUR_MS;
+use domain::{AudienceId, Said};
 use futures::executor::block_on;
 use ports::Table;
 use serde_json::{Value, json};
@@ -139,7 +139,7 @@ fn sizes_are_kept_by_the_hour_and_shown_oldest_first() {
 }
 
 fn file(world: &World, id: &str, feed: &str, at: u64, lines: u64) {
-    let reject = |line| Reject { line, reason: format!("line {line} of {id}") };
+    let reject = |line| Reject::new(line, &Said::new("row_no_ecid", format!("line {line} of {id}")));
     let import = Import {
         v: 1,
         id: id.into(),
@@ -180,7 +180,8 @@ fn rejected_lines_of_the_feeds_that_name_the_audience_are_shown_page_by_page() {
         assert_eq!(world.put(&format!("/feeds/{feed}"), &body).0, 200);
     }
     named_by(&world, &[("default", START), ("live", START)]);
-    let rejects = vec![Reject { line: 1, reason: "older".into() }, Reject { line: 2, reason: "newer".into() }];
+    let rejects =
+        [(1, "older"), (2, "newer")].map(|(line, reason)| Reject::new(line, &Said::of_before(reason))).to_vec();
     world.store(Table::Syncs, feed_state_key(&munchkin(), "live"), &FeedState { rejects, ..FeedState::default() });
     for (name, feed, at, lines) in
         [("a", "default", 1, 3), ("b", "other", 2, 2), ("c", "default", 3, 0), ("d é/(1).sync", "default", 4, 2)]

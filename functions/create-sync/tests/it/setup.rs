@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use create_sync::{Caller, Request, Role};
-use domain::AudienceId;
 use domain::limits::{DAY_MS, HOUR_MS};
+use domain::{AudienceId, Said};
 use doubles::marketo::{Kind, Permission, Settings};
 use futures::executor::block_on;
 use ports::{Expect, Key, Table};
@@ -74,7 +74,7 @@ fn import(world: &World, feed: &str, at: u64, status: ImportStatus, why: Option<
         feed: feed.to_owned(),
         delivery: None,
         status,
-        why: why.map(str::to_owned),
+        why: why.map(|why| Said::of_before(why.to_owned())),
         started_at: at,
         ended_at: Some(at + 1),
         rows: 10,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::AudienceId;
+use domain::{AudienceId, Said};
 use futures::executor::block_on;
 use ports::Table;
 use serde_json::{Value, json};
@@ -133,7 +133,7 @@ fn import(world: &World) {
         ended_at: Some(START + 1_000),
         rows: 9,
         rejected: 3,
-        rejects: vec![Reject { line: 4, reason: "expected 38 digits & got <12>".into() }],
+        rejects: vec![Reject::new(4, &Said::of_before("expected 38 digits & got <12>"))],
         taken: BTreeMap::from([(AudienceId::aam(101), 6)]),
         feed: "default".into(),
         delivery: None,

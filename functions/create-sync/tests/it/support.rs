@@ -1,14 +1,14 @@
 //! A world for the tests: tables, objects and queues in memory, and the doubles of Marketo and Adobe behind HTTP.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use create_sync::{Caller, Request, Response, handle};
 use domain::report::{AudienceCounts, MemberCounts, PeopleCounts};
-use domain::{AudienceId, LeadSet, MunchkinId};
+use domain::{AudienceId, LeadSet, MunchkinId, Said};
 use doubles::adobe::{self, Adobe, Lifecycle};
 use doubles::marketo::{self, Marketo};
 use futures::executor::block_on;
@@ -61,6 +61,11 @@ pub struct Outside {
     lives: AtomicU64,
     /// Somebody else makes a list of this name just before ours is made.
     pub rival: Mutex<Option<String>>,
+    /// Items of a page at most.
+    pub page: AtomicUsize,
+    /// Requests that read, as the services count them: of tables, and of the bucket.
+    pub table_reads: AtomicU64,
+    pub object_reads: AtomicU64,
     /// A row of the lists that somebody writes just when a sync's people are copied.
     pub meanwhile: Mutex<Option<Item>>,
 }
@@ -110,10 +115,13 @@ impl Outside {
 impl Tables for Outside {
     async fn get(&self, table: Table, key: &Key, _: Read) -> PortResult<Option<Item>> {
         self.alive()?;
+        self.table_reads.fetch_add(1, Ordering::Relaxed);
         Ok(lock(&self.items).get(&(table, key.clone())).cloned())
     }
     async fn batch_get(&self, table: Table, keys: &[Key], _: Read) -> PortResult<Vec<Item>> {
         self.alive()?;
+        // DynamoDB: at most 100 keys a request.
+        self.table_reads.fetch_add(keys.len().div_ceil(100) as u64, Ordering::Relaxed);
         let items = lock(&self.items);
         Ok(keys
             .iter()
@@ -153,15 +161,12 @@ impl Tables for Outside {
         _: Read,
     ) -> PortResult<Page> {
         self.alive()?;
+        self.table_reads.fetch_add(1, Ordering::Relaxed);
         let items = lock(&self.items);
-        let found = items.iter().filter(|((of, key), _)| {
-            *of == table
-                && key.pk == pk
-                && key.sk.starts_with(prefix)
-                && after.is_none_or(|after| key.sk.as_str() > after)
-        });
-        // Pages of two at most, so that paging is always exercised.
-        let size = limit.min(2);
+        let of = items.range((table, Key::new(pk, ""))..).take_while(|((of, key), _)| *of == table && key.pk == pk);
+        let found =
+            of.filter(|((_, key), _)| key.sk.starts_with(prefix) && after.is_none_or(|after| key.sk.as_str() > after));
+        let size = limit.min(self.page.load(Ordering::Relaxed));
         let mut items: Vec<Item> = found.map(|(_, item)| item.clone()).take(size + 1).collect();
         let next = (items.len() > size).then(|| items[size - 1].key.sk.clone());
         items.truncate(size);
@@ -185,12 +190,14 @@ impl Tables for Outside {
 #[async_trait]
 impl Objects for Outside {
     async fn get(&self, key: &str) -> PortResult<Option<Bytes>> {
+        self.object_reads.fetch_add(1, Ordering::Relaxed);
         Ok(lock(&self.objects).get(key).cloned())
     }
     async fn get_range(&self, key: &str, from: u64, len: u64) -> PortResult<Option<Bytes>> {
         if self.no_reading.load(Ordering::Relaxed) {
             return Err(PortError::Refused { service: "S3", reason: "GetObject: AccessDenied".into() });
         }
+        self.object_reads.fetch_add(1, Ordering::Relaxed);
         let cut = |bytes: &Bytes| {
             let end = bytes.len().min((from + len) as usize);
             bytes.slice((from as usize).min(end)..end)
@@ -371,6 +378,10 @@ impl World {
             dead: AtomicBool::new(false),
             lives: AtomicU64::new(u64::MAX),
             rival: Mutex::default(),
+            // Two, so that paging is always exercised.
+            page: AtomicUsize::new(2),
+            table_reads: AtomicU64::new(0),
+            object_reads: AtomicU64::new(0),
             meanwhile: Mutex::default(),
         });
         let settings = Settings {
@@ -568,7 +579,7 @@ impl World {
         head.held = Some(Held {
             id: id.to_owned(),
             since: START + 1_000,
-            why: "400 of 500 people <would> leave".into(),
+            why: Said::new("held_removals", "400 of 500 people <would> leave").with("removals", 400).with("of", 500),
             remove: 400,
             add: 2,
             of: 500,

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::limits::REJECTS_KEPT;
-use domain::{AudienceId, Ecid};
+use domain::sayings::UNKNOWN_AUDIENCE;
+use domain::{AudienceId, Ecid, Said};
 use feeds::{Named, Sink};
 use state::feeds::{Import, Reject};
 
@@ -95,7 +96,7 @@ impl<'a> Taking<'a> {
             *self.record.rejected_by.entry(audience).or_default() += 1;
         }
         self.unknown += 1;
-        self.reject(line, "an audience that the audience library does not hold");
+        self.reject(line, &UNKNOWN_AUDIENCE.plain());
     }
 }
 
@@ -119,10 +120,10 @@ impl Sink for Taking<'_> {
         side.push(ecid);
     }
 
-    fn reject(&mut self, line: u64, reason: &str) {
+    fn reject(&mut self, line: u64, reason: &Said) {
         self.record.rejected += 1;
         if self.record.rejects.len() < REJECTS_KEPT {
-            self.record.rejects.push(Reject { line, reason: reason.to_owned() });
+            self.record.rejects.push(Reject::new(line, reason));
         }
     }
 }

@@ -5,7 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::base::Base;
 use domain::feed::{Control, Mode};
 use domain::limits::HOUR_MS;
-use domain::{AudienceId, MunchkinId};
+use domain::said::Saying;
+use domain::sayings::{
+    FILE_DROPPED, FILE_EMPTY, FILE_EMPTY_CUT, FILE_EMPTY_SIZE, FILE_GONE, FILE_NOT_NAMED, NEVER_WHOLE, NOT_WHOLE_CUT,
+    NOT_WHOLE_LINES, NOT_WHOLE_PART, NOT_WHOLE_RECORD, NOT_WHOLE_ROWS, NOT_WHOLE_SIZE, PART_OF_SEVERAL,
+    WAITS_FOR_CONTROL, WAITS_FOR_FILES, WAITS_FOR_MORE, WAITS_FOR_PARTS,
+};
+use domain::{AudienceId, MunchkinId, Said};
 use ports::{Key, Table};
 use state::feeds::{
     Completeness, DEFAULT_FEED, DELIVERIES_DUE, Delivery, Feed, FullDelivery, Import, ImportStatus, Kind, Part,
@@ -35,9 +41,9 @@ enum Turn {
     /// All of it is there, and it lists everybody.
     Whole,
     /// Each part stands for itself; said why, where somebody might have expected otherwise.
-    Parts(Option<&'static str>),
+    Parts(Option<Saying>),
     /// More is to come; what, and until when (ms) that is waited for.
-    Waits(String, u64),
+    Waits(Said, u64),
 }
 
 /// Looks at the deliveries whose time has come.
@@ -74,7 +80,7 @@ pub(super) async fn settle(deps: &Deps, key: &Key, deadline: u64) -> Step<()> {
         match (&delivery.held, delivery.decided) {
             (Some(why), None) => return mark(deps, &delivery, ImportStatus::Held, why).await,
             (Some(_), Some(false)) => {
-                mark(deps, &delivery, ImportStatus::Refused, "dropped by an operator").await?;
+                mark(deps, &delivery, ImportStatus::Refused, &FILE_DROPPED.plain()).await?;
                 taken(deps, key, version).await?;
                 continue;
             }
@@ -121,7 +127,7 @@ pub(super) async fn settle(deps: &Deps, key: &Key, deadline: u64) -> Step<()> {
 enum Outcome {
     Taken,
     /// It waits for an operator, and why.
-    Held(String),
+    Held(Said),
     /// Facts that are written; the time was too short for the rest.
     More(u64),
 }
@@ -156,9 +162,9 @@ async fn taken(deps: &Deps, key: &Key, version: u64) -> Step<()> {
 }
 
 /// Why nothing may be taken in for a subscription, if so.
-async fn closed(deps: &Deps, munchkin: &MunchkinId) -> Step<Option<String>> {
+async fn closed(deps: &Deps, munchkin: &MunchkinId) -> Step<Option<Said>> {
     let subscription = syncs::subscription(deps, munchkin).await?;
-    Ok(subscription.as_ref().and_then(Subscription::refused).map(str::to_owned))
+    Ok(subscription.as_ref().and_then(Subscription::refused).map(|why| why.plain()))
 }
 
 fn turn(deps: &Deps, feed: &Feed, delivery: &Delivery) -> Turn {
@@ -174,34 +180,31 @@ fn turn(deps: &Deps, feed: &Feed, delivery: &Delivery) -> Turn {
             if delivery.parts.values().any(|part| is_first(feed, part)) {
                 return Turn::Whole;
             }
-            return Turn::Parts(Some(
-                "this is one part of several, and the feed's completeness is single-file: its rows were taken, and nobody \
-                 left on its account. Set the feed's completeness to info, manifest or quiet-period",
-            ));
+            return Turn::Parts(Some(PART_OF_SEVERAL));
         }
         Completeness::Info | Completeness::Manifest => match &delivery.control {
-            None => "its control file has not come".to_owned(),
+            None => WAITS_FOR_CONTROL.plain(),
             Some(control) => match missing(control, delivery) {
                 0 => return Turn::Whole,
-                missing => format!("{missing} of the files that its control file names have not come"),
+                missing => WAITS_FOR_FILES.with([("count", missing.into())]),
             },
         },
         Completeness::QuietPeriod => {
             let quiet = delivery.latest_at.saturating_add(deps.settings.scaled(feed.quiet_minutes * 60_000));
             let gap = gap(feed, delivery);
             if gap > 0 {
-                format!("{gap} part(s) before the last one have not come")
+                WAITS_FOR_PARTS.with([("count", gap.into())])
             } else if now >= quiet {
                 return Turn::Whole;
             } else {
-                return Turn::Waits("further parts may come".to_owned(), quiet);
+                return Turn::Waits(WAITS_FOR_MORE.plain(), quiet);
             }
         }
     };
     if now < patience {
         return Turn::Waits(what, patience);
     }
-    Turn::Parts(Some("the delivery never became whole: its rows were taken, and nobody left on its account"))
+    Turn::Parts(Some(NEVER_WHOLE))
 }
 
 /// Whether a part can be the only one of its delivery.
@@ -233,14 +236,40 @@ fn missing(control: &Control, delivery: &Delivery) -> u64 {
     named.max(counted)
 }
 
+/// What is wrong with a part as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// Its compressed data end too early.
+    Cut,
+    /// It has another size than its control file says.
+    Size,
+}
+
+impl Fault {
+    const fn not_whole(self) -> Said {
+        match self {
+            Self::Cut => NOT_WHOLE_CUT.plain(),
+            Self::Size => NOT_WHOLE_SIZE.plain(),
+        }
+    }
+
+    /// The same, where nothing could be read at all.
+    const fn empty(self) -> Said {
+        match self {
+            Self::Cut => FILE_EMPTY_CUT.plain(),
+            Self::Size => FILE_EMPTY_SIZE.plain(),
+        }
+    }
+}
+
 /// One part that was read.
 struct Taken {
     record: Import,
     content: Content,
     /// Why the delivery is not whole on account of this part.
-    fault: Option<&'static str>,
+    fault: Option<Fault>,
     /// Why nothing of it could be taken.
-    refused: Option<String>,
+    refused: Option<Said>,
     /// Rows and entries that could not be read; those of audiences that the library does not hold are not among them.
     unreadable: u64,
 }
@@ -257,7 +286,7 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
             continue;
         };
         if !is_named(feed, delivery, name) {
-            let why = Some("its delivery's control file does not name it".to_owned());
+            let why = Some(FILE_NOT_NAMED.plain());
             finish(deps, munchkin, record, ImportStatus::Refused, why).await?;
             continue;
         }
@@ -275,8 +304,8 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
     }
     let content = content.by_audience();
     let why = match turn {
-        Turn::Parts(why) => why.map(str::to_owned),
-        _ if lost => Some(not_whole("the record of a part is gone")),
+        Turn::Parts(why) => why.map(|why| why.plain()),
+        _ if lost => Some(NOT_WHOLE_RECORD.plain()),
         _ => doubt(delivery, &all, lines),
     };
     let whole = matches!(turn, Turn::Whole) && why.is_none();
@@ -320,13 +349,10 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
     let alone = all.len() == 1;
     for mut taken in all {
         taken.record.not_named.clone_from(&not_named);
-        let empty = (alone && taken.record.rows == 0).then(|| match taken.fault {
-            Some(fault) => format!("the file is not whole: {fault}"),
-            None => "the file is empty".to_owned(),
-        });
+        let empty = (alone && taken.record.rows == 0).then(|| taken.fault.map_or(FILE_EMPTY.plain(), Fault::empty));
         let (status, why) = match taken.refused.or(empty) {
             Some(why) => (ImportStatus::Refused, Some(why)),
-            None => (ImportStatus::Done, why.clone().or_else(|| taken.fault.map(not_whole))),
+            None => (ImportStatus::Done, why.clone().or_else(|| taken.fault.map(Fault::not_whole))),
         };
         finish(deps, munchkin, taken.record, status, why).await?;
     }
@@ -352,25 +378,21 @@ fn own(
     (content, others)
 }
 
-fn not_whole(fault: &str) -> String {
-    format!("the file is not whole ({fault}): its rows were taken, and nobody left on its account")
-}
-
 /// Why a delivery of which every part has come is not whole all the same.
-fn doubt(delivery: &Delivery, all: &[Taken], lines: u64) -> Option<String> {
+fn doubt(delivery: &Delivery, all: &[Taken], lines: u64) -> Option<Said> {
     if let Some(fault) = all.iter().find_map(|taken| taken.fault) {
-        return Some(not_whole(fault));
+        return Some(fault.not_whole());
     }
     if all.iter().any(|taken| taken.refused.is_some()) {
-        return Some(not_whole("a part of it cannot be read"));
+        return Some(NOT_WHOLE_PART.plain());
     }
     let rows: u64 = all.iter().map(|taken| taken.record.rows).sum();
     let unreadable: u64 = all.iter().map(|taken| taken.unreadable).sum();
     if unreadable * READABLE > rows {
-        return Some(not_whole(&format!("{unreadable} of {rows} rows cannot be read")));
+        return Some(NOT_WHOLE_ROWS.with([("unreadable", unreadable.into()), ("rows", rows.into())]));
     }
     let told = delivery.control.as_ref().and_then(|control| control.total_lines).filter(|told| *told != lines)?;
-    Some(not_whole(&format!("its control file tells of {told} lines, and the files have {lines}")))
+    Some(NOT_WHOLE_LINES.with([("told", told.into()), ("lines", lines.into())]))
 }
 
 async fn full(
@@ -437,7 +459,7 @@ async fn read(
     library: Option<&BTreeSet<AudienceId>>,
 ) -> Step<(Taken, u64)> {
     let Some(bytes) = deps.ports.objects.get(&part.key).await? else {
-        let refused = Some("the file was gone before it was read".to_owned());
+        let refused = Some(FILE_GONE.plain());
         return Ok((Taken { record, content: Content::default(), fault: None, refused, unreadable: 0 }, 0));
     };
     let mut taking = Taking::new(library, &mut record);
@@ -453,7 +475,7 @@ async fn read(
                 outside: &feed.status_outside,
             };
             match feeds::aep::FileName::parse(name).map(|file| file.format) {
-                Ok(feeds::aep::Format::Json) => feeds::aep::read_json(source, &shape, &mut taking),
+                Some(feeds::aep::Format::Json) => feeds::aep::read_json(source, &shape, &mut taking),
                 _ => feeds::aep::read_csv(source, &shape, &mut taking),
             }
         }
@@ -468,9 +490,9 @@ async fn read(
     let told = delivery.control.iter().flat_map(|control| &control.files);
     let told = told.filter(|(file, _)| file.eq_ignore_ascii_case(name)).find_map(|(_, size)| size.bytes);
     let fault = if read.cut {
-        Some("its compressed data end too early")
+        Some(Fault::Cut)
     } else if told.is_some_and(|told| told != bytes.len() as u64) {
-        Some("it has another size than its control file says")
+        Some(Fault::Size)
     } else {
         None
     };
@@ -487,7 +509,7 @@ async fn finish(
     munchkin: &MunchkinId,
     mut record: Import,
     status: ImportStatus,
-    why: Option<String>,
+    why: Option<Said>,
 ) -> Step<()> {
     record.ended_at = matches!(status, ImportStatus::Done | ImportStatus::Refused).then(|| deps.now());
     record.status = status;
@@ -496,12 +518,12 @@ async fn finish(
 }
 
 /// Writes down how the parts of a delivery stand that are not over.
-async fn mark(deps: &Deps, delivery: &Delivery, status: ImportStatus, why: &str) -> Step<()> {
+async fn mark(deps: &Deps, delivery: &Delivery, status: ImportStatus, why: &Said) -> Step<()> {
     for part in delivery.parts.values() {
         let Some(record) = import(deps, &delivery.munchkin, part).await? else { continue };
         let over = matches!(record.status, ImportStatus::Done | ImportStatus::Refused);
-        if !over && (record.status != status || record.why.as_deref() != Some(why)) {
-            finish(deps, &delivery.munchkin, record, status, Some(why.to_owned())).await?;
+        if !over && (record.status != status || record.why.as_ref() != Some(why)) {
+            finish(deps, &delivery.munchkin, record, status, Some(why.clone())).await?;
         }
     }
     Ok(())

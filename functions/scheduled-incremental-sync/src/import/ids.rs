@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::identity::TokenRecord;
 use domain::limits::{DAY_MS, SIGHT_GRAIN_MS};
-use domain::{AudienceId, Ecid, MunchkinId};
+use domain::sayings::{IDS_MEET_NOBODY_AAM, IDS_MEET_NOBODY_AEP};
+use domain::{AudienceId, Ecid, MunchkinId, Said};
 use futures::FutureExt as _;
 use ports::{Read, Table};
 use state::feeds::{FeedState, Kind};
@@ -51,19 +52,11 @@ pub(super) async fn suspicion(
     if !has_matches(deps, munchkin).await? {
         return Ok(Suspicion::Nothing);
     }
-    let ask = match kind {
-        Kind::AepFiles | Kind::AepStream => {
-            "Ask whoever set the destination up to map the identity namespace ECID to the column of ids"
-        }
-        Kind::AamFiles | Kind::AamStream => {
-            "Ask Adobe to key the destination's files by MCID (the Experience Cloud ID) and not by UUID"
-        }
+    let saying = match kind {
+        Kind::AepFiles | Kind::AepStream => IDS_MEET_NOBODY_AEP,
+        Kind::AamFiles | Kind::AamStream => IDS_MEET_NOBODY_AAM,
     };
-    let looked = some.len();
-    Ok(Suspicion::Held(format!(
-        "these look like Audience Manager UUIDs and not ECIDs: of {looked} of the delivery's ids none meets any of at least \
-         {MATCHES} recent matches of this subscription. {ask}, then drop this delivery. If they are ECIDs, apply it"
-    )))
+    Ok(Suspicion::Held(saying.with([("looked", some.len().into()), ("matches", MATCHES.into())])))
 }
 
 /// Whether the subscription has so many recent matches that something can be said.
@@ -100,5 +93,5 @@ pub(super) enum Suspicion {
     /// One of them was found among the matches.
     Met,
     /// None was: the reason to hold it.
-    Held(String),
+    Held(Said),
 }

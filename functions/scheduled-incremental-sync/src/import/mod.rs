@@ -7,8 +7,10 @@ mod ids;
 
 use std::collections::{BTreeMap, HashMap};
 
-use domain::AudienceId;
 use domain::feed::Control;
+use domain::said::Saying;
+use domain::sayings::{FILE_GONE, FILE_NAME_AAM, FILE_NAME_AEP, FILE_NAME_CONTROL, FILE_OF_STREAM};
+use domain::{AudienceId, Said};
 use ports::{Read, Table};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -162,7 +164,7 @@ pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> 
     }
     save_import(deps, munchkin, &record).await?;
     let comes = match subscription.refused() {
-        Some(why) => Comes::Refused(why.to_owned()),
+        Some(why) => Comes::Refused(why.plain()),
         None => what(deps, feed, arrival, path).await?,
     };
     let now = deps.now();
@@ -273,7 +275,7 @@ fn name_of(path: &str) -> &str {
 /// What a file is.
 enum Comes {
     /// Nothing for us, and why.
-    Refused(String),
+    Refused(Said),
     /// It says what belongs to these deliveries.
     Control(Vec<(String, Control)>),
     /// A part of a delivery.
@@ -282,52 +284,46 @@ enum Comes {
 
 async fn what(deps: &Deps, feed: &Feed, arrival: &Arrival, path: &str) -> Step<Comes> {
     let name = name_of(path);
-    let refused = |expected: &str| {
-        Ok(Comes::Refused(format!(
-            "not a file for us: {expected}. This folder is the feed {}'s; files of another feed belong into the folder of its \
-             name",
-            feed.id
-        )))
-    };
+    let refused = |saying: Saying| Ok(Comes::Refused(saying.with([("feed", feed.id.as_str().into())])));
     match feed.kind {
-        Kind::AamStream | Kind::AepStream => refused("it is a stream and takes no files"),
+        Kind::AamStream | Kind::AepStream => refused(FILE_OF_STREAM),
         Kind::AamFiles if feeds::aam::FileName::is_control(name) => {
-            if let Err(expected) = feeds::aam::FileName::parse_control(name) {
-                return refused(expected);
+            if feeds::aam::FileName::parse_control(name).is_none() {
+                return refused(FILE_NAME_CONTROL);
             }
             let Some(bytes) = deps.ports.objects.get(&arrival.key).await? else { return Ok(gone()) };
             Ok(match feeds::info::parse(&bytes) {
                 Ok(control) => Comes::Control(vec![(aam_delivery(name), control)]),
-                Err(why) => Comes::Refused(format!("the control file cannot be read: {why}")),
+                Err(why) => Comes::Refused(why),
             })
         }
         Kind::AamFiles => match feeds::aam::FileName::parse(name) {
-            Ok(file) => Ok(Comes::Part {
+            Some(file) => Ok(Comes::Part {
                 delivery: aam_delivery(name),
                 time: Some(file.time),
                 full: file.mode == domain::feed::Mode::Full,
                 number: file.split,
             }),
-            Err(expected) => refused(expected),
+            None => refused(FILE_NAME_AAM),
         },
         Kind::AepFiles if feeds::manifest::is_manifest(name) => {
             let Some(bytes) = deps.ports.objects.get(&arrival.key).await? else { return Ok(gone()) };
             Ok(match feeds::manifest::parse(&bytes) {
                 Ok(control) => Comes::Control(by_export(feed, path, &control)),
-                Err(why) => Comes::Refused(format!("the manifest cannot be read: {why}")),
+                Err(why) => Comes::Refused(why),
             })
         }
         Kind::AepFiles => match feeds::aep::FileName::parse(below(feed, path)) {
-            Ok(file) => {
+            Some(file) => {
                 Ok(Comes::Part { delivery: file.stem, time: file.time, full: feed.full, number: Some(file.part) })
             }
-            Err(expected) => refused(expected),
+            None => refused(FILE_NAME_AEP),
         },
     }
 }
 
 fn gone() -> Comes {
-    Comes::Refused("the file was gone before it was read".to_owned())
+    Comes::Refused(FILE_GONE.plain())
 }
 
 /// A delivery of Audience Manager: what the names of all its parts and of its control file begin with. The case of the
@@ -346,7 +342,7 @@ fn by_export(feed: &Feed, path: &str, control: &Control) -> Vec<(String, Control
     let folder = below(feed, path).rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
     let mut exports: BTreeMap<String, Control> = BTreeMap::new();
     for (name, size) in &control.files {
-        let Ok(file) = feeds::aep::FileName::parse(&format!("{folder}{name}")) else { continue };
+        let Some(file) = feeds::aep::FileName::parse(&format!("{folder}{name}")) else { continue };
         let export = exports.entry(file.stem);
         let export = export.or_insert_with(|| Control { time: control.time, ..Control::default() });
         export.files.insert(name.clone(), *size);
@@ -357,7 +353,7 @@ fn by_export(feed: &Feed, path: &str, control: &Control) -> Vec<(String, Control
 /// The audience that a path tells, for files that do not: a folder or a name with its id, or the only one that the feed
 /// names.
 fn audience_of(feed: &Feed, path: &str) -> Option<AudienceId> {
-    let told = feeds::aep::FileName::parse(path).ok().and_then(|file| file.audience);
+    let told = feeds::aep::FileName::parse(path).and_then(|file| file.audience);
     told.or_else(|| feed.audiences.first().filter(|_| feed.audiences.len() == 1).cloned())
 }
 

@@ -14,6 +14,7 @@ pub mod origin;
 pub mod planted;
 pub mod report;
 pub mod said;
+pub mod sayings;
 mod set;
 
 pub use ids::{AudienceId, Ecid, LeadId, ListId, MunchkinId, OrgId, Token};

@@ -23,11 +23,13 @@ pub struct Said {
     pub values: BTreeMap<Cow<'static, str>, Value>,
 }
 
-/// A sentence as it stands in a table: a text alone, of before there were codes, or all of it.
+/// A sentence as it stands in a table: a text alone, of before there were codes; code and text, as previews had them; or all
+/// of it.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Stored {
     Text(String),
+    Coded(String, String),
     Said {
         sentence: String,
         #[serde(default)]
@@ -40,7 +42,8 @@ enum Stored {
 impl From<Stored> for Said {
     fn from(stored: Stored) -> Self {
         match stored {
-            Stored::Text(sentence) => Self { sentence: sentence.into(), code: None, values: BTreeMap::new() },
+            Stored::Text(sentence) => Self::of_before(sentence),
+            Stored::Coded(code, sentence) => Self { code: Some(code.into()), ..Self::of_before(sentence) },
             Stored::Said { sentence, code, values } => Self {
                 sentence: sentence.into(),
                 code: code.map(Cow::Owned),
@@ -55,6 +58,12 @@ impl Said {
     #[must_use]
     pub fn new(code: &'static str, sentence: impl Into<Cow<'static, str>>) -> Self {
         Self { sentence: sentence.into(), code: Some(code.into()), values: BTreeMap::new() }
+    }
+
+    /// A sentence that was stored before there were codes.
+    #[must_use]
+    pub fn of_before(sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self { sentence: sentence.into(), code: None, values: BTreeMap::new() }
     }
 
     /// With a value that the sentence names.
@@ -74,6 +83,19 @@ impl Said {
     #[must_use]
     pub fn is(&self, saying: &Saying) -> bool {
         self.code() == Some(saying.code)
+    }
+}
+
+/// Compared with a text, it is its sentence.
+impl PartialEq<str> for Said {
+    fn eq(&self, other: &str) -> bool {
+        self.sentence == other
+    }
+}
+
+impl PartialEq<&str> for Said {
+    fn eq(&self, other: &&str) -> bool {
+        self.sentence == *other
     }
 }
 
@@ -113,10 +135,13 @@ impl Saying {
         for (name, value) in &values {
             sentence = sentence.replace(&format!("{{{name}}}"), &text(value));
         }
-        Said {
-            values: values.map(|(name, value)| (Cow::Borrowed(name), value)).into(),
-            ..Said::new(self.code, sentence)
-        }
+        values.into_iter().fold(self.worded(sentence), |said, (name, value)| said.with(name, value))
+    }
+
+    /// The same in other words, which name more than its values.
+    #[must_use]
+    pub fn worded(&self, sentence: impl Into<Cow<'static, str>>) -> Said {
+        Said::new(self.code, sentence)
     }
 }
 
@@ -153,6 +178,8 @@ mod tests {
     fn a_text_of_before_there_were_codes_is_still_read() {
         let said: Said = serde_json::from_value(json!("an old sentence")).unwrap();
         assert_eq!((said.code(), said.as_ref(), said.values.len()), (None, "an old sentence", 0));
+        let coded: Said = serde_json::from_value(json!(["list_gone", "an old sentence"])).unwrap();
+        assert_eq!((coded.code(), coded.as_ref()), (Some("list_gone"), "an old sentence"));
         let none: Option<Said> = serde_json::from_value(json!(null)).unwrap();
         assert_eq!(none, None);
     }

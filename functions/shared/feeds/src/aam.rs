@@ -4,6 +4,11 @@ use std::io::BufRead;
 
 use domain::Ecid;
 use domain::feed::Mode;
+use domain::said::Saying;
+use domain::sayings::{
+    ROW_AMBIGUOUS, ROW_NO_ECID, ROW_NO_REMOVED, ROW_NO_SEGMENT, ROW_SPACED_LIST, ROW_TOO_FEW, ROW_TOO_LONG,
+    ROW_TOO_MANY,
+};
 
 use crate::{Named, Read, Sink, lines};
 
@@ -18,19 +23,13 @@ pub struct FileName {
     pub split: Option<u64>,
 }
 
-/// What the name of a file of rows must look like.
-const EXPECTED: &str =
-    "expected a name that ends in _full_<time>.sync or _iter_<time>.sync (or .sync.gz), with a time of 10 or 13 digits";
-/// What the name of a control file must look like.
-const EXPECTED_CONTROL: &str =
-    "expected a name that ends in _full_<time>.info or _iter_<time>.info, with a time of 10 or 13 digits";
-
 impl FileName {
     /// Reads `…_full_<time>[split].sync[.gz]`, where the time has 13 digits (ms) or 10 (s), and a split number is glued to a
     /// time of 13 digits with three or more digits of its own, or set off by `-`, as the sample of a control file has it.
-    /// The error says what was expected.
-    pub fn parse(name: &str) -> Result<Self, &'static str> {
-        read_stem(stem(name).ok_or(EXPECTED)?).map(|(_, file)| file).ok_or(EXPECTED)
+    /// `None`: it is another name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        read_stem(stem(name)?).map(|(_, file)| file)
     }
 
     /// Whether the name is that of a control file, `<root>.info`.
@@ -39,10 +38,10 @@ impl FileName {
         control_stem(name).is_some()
     }
 
-    /// Mode and time in the name of a control file, `<root>.info`.
-    pub fn parse_control(name: &str) -> Result<Self, &'static str> {
-        let stem = control_stem(name).ok_or(EXPECTED_CONTROL)?;
-        read_stem(stem).map(|(_, file)| file).ok_or(EXPECTED_CONTROL)
+    /// Mode and time in the name of a control file, `<root>.info`; `None`: it is another name.
+    #[must_use]
+    pub fn parse_control(name: &str) -> Option<Self> {
+        read_stem(control_stem(name)?).map(|(_, file)| file)
     }
 
     /// What all parts of a delivery and its control file have in common: the name without folders, split number and ending.
@@ -92,17 +91,6 @@ fn read_stem(stem: &str) -> Option<(&str, FileName)> {
     Some((&stem[..stem.len() - after_time], FileName { mode, time, split }))
 }
 
-const TOO_FEW: &str = "too few columns: expected MCID<TAB>segments<TAB>removed segments";
-const TOO_MANY: &str = "too many columns: expected MCID<TAB>segments<TAB>removed segments";
-const AMBIGUOUS: &str =
-    "ambiguous: with a template of spaces an empty column cannot be told: ask Adobe for a TAB template";
-const SPACED_LIST: &str =
-    "ambiguous: with a template of spaces a list cannot hold spaces itself: ask Adobe for a TAB template";
-const NO_ECID: &str = "column 1 (MCID): expected an ECID of 38 digits";
-const NO_SEGMENT: &str = "column 2 (segments): expected segment ids, separated by commas";
-const NO_REMOVED: &str = "column 3 (removed segments): expected segment ids, separated by commas";
-const TOO_LONG: &str = "longer than 1 MiB: expected one user a line";
-
 /// Above every segment id that an [`domain::AudienceId`] can hold: 18 digits.
 const SEGMENT_END: u64 = 1_000_000_000_000_000_000;
 
@@ -120,7 +108,7 @@ pub fn read(mut source: impl BufRead, mode: Mode, sink: &mut dyn Sink) -> Read {
         let Some(mut line) = line else {
             read.rows += 1;
             first = false;
-            sink.reject(read.lines, TOO_LONG);
+            sink.reject(read.lines, &ROW_TOO_LONG.plain());
             return;
         };
         if read.lines == 1 {
@@ -138,7 +126,7 @@ pub fn read(mut source: impl BufRead, mode: Mode, sink: &mut dyn Sink) -> Read {
         }
         read.rows += 1;
         if let Err(reason) = row(line, mode, read.lines, sink) {
-            sink.reject(read.lines, reason);
+            sink.reject(read.lines, &reason.plain());
         }
     });
     read
@@ -150,50 +138,50 @@ pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
 }
 
 /// Reads a line without its line end.
-fn row(line: &[u8], mode: Mode, number: u64, sink: &mut dyn Sink) -> Result<(), &'static str> {
+fn row(line: &[u8], mode: Mode, number: u64, sink: &mut dyn Sink) -> Result<(), Saying> {
     // The first column's end is the likeliest place of a TAB.
     let tabs = line.get(Ecid::DIGITS) == Some(&b'\t') || line.contains(&b'\t');
     let [ecid, segments, removed] = if tabs { by_tabs(line)? } else { by_spaces(line)? };
-    let ecid = ecid_of(ecid.trim_ascii()).ok_or(NO_ECID)?;
+    let ecid = ecid_of(ecid.trim_ascii()).ok_or(ROW_NO_ECID)?;
     entries(segments, |sid| match sid {
         Some(sid) => sink.take(number, Named::Segment(sid), ecid, true),
-        None => sink.reject(number, NO_SEGMENT),
+        None => sink.reject(number, &ROW_NO_SEGMENT.plain()),
     });
     if mode == Mode::Iter {
         entries(removed, |sid| match sid {
             Some(sid) => sink.take(number, Named::Segment(sid), ecid, false),
-            None => sink.reject(number, NO_REMOVED),
+            None => sink.reject(number, &ROW_NO_REMOVED.plain()),
         });
     }
     Ok(())
 }
 
-fn by_tabs(line: &[u8]) -> Result<[&[u8]; 3], &'static str> {
+fn by_tabs(line: &[u8]) -> Result<[&[u8]; 3], Saying> {
     let mut columns = line.splitn(4, |byte| *byte == b'\t');
     let (Some(ecid), Some(segments), Some(removed)) = (columns.next(), columns.next(), columns.next()) else {
-        return Err(TOO_FEW);
+        return Err(ROW_TOO_FEW);
     };
     // Two TABs as one separator would put what a user is in where we look for what it left.
     if columns.next().is_some_and(|rest| !rest.trim_ascii().is_empty()) {
-        return Err(TOO_MANY);
+        return Err(ROW_TOO_MANY);
     }
     Ok([ecid, segments, removed])
 }
 
-fn by_spaces(line: &[u8]) -> Result<[&[u8]; 3], &'static str> {
+fn by_spaces(line: &[u8]) -> Result<[&[u8]; 3], Saying> {
     let mut columns = line.split(|byte| *byte == b' ').filter(|column| !column.is_empty());
     let columns = [columns.next(), columns.next(), columns.next(), columns.next()];
     let open_end = line.ends_with(b" ");
     let spaced = |column: &[u8]| column.starts_with(b",") || column.ends_with(b",");
     match columns {
-        [_, _, _, Some(_)] => Err(SPACED_LIST),
-        [_, Some(segments), Some(removed), _] if spaced(segments) || spaced(removed) => Err(SPACED_LIST),
+        [_, _, _, Some(_)] => Err(ROW_SPACED_LIST),
+        [_, Some(segments), Some(removed), _] if spaced(segments) || spaced(removed) => Err(ROW_SPACED_LIST),
         [Some(ecid), Some(segments), Some(removed), None] => Ok([ecid, segments, removed]),
         [Some(ecid), Some(segments), None, _] if open_end => Ok([ecid, segments, b""]),
-        [_, Some(_), None, _] => Err(AMBIGUOUS),
+        [_, Some(_), None, _] => Err(ROW_AMBIGUOUS),
         // Neither in nor out of anything.
         [Some(ecid), None, ..] if open_end => Ok([ecid, b"", b""]),
-        _ => Err(TOO_FEW),
+        _ => Err(ROW_TOO_FEW),
     }
 }
 
@@ -288,13 +276,13 @@ mod tests {
         let parse = |name| FileName::parse(name).map(|file| (file.mode, file.time, file.split));
         assert_eq!(
             parse("S3_1234_20914_XYZCustomer_full_1486140844000.sync.gz"),
-            Ok((Mode::Full, 1_486_140_844_000, None))
+            Some((Mode::Full, 1_486_140_844_000, None))
         );
-        assert_eq!(parse("incoming/S3_1_full_1486140844000001.sync.gz"), Ok((Mode::Full, 1_486_140_844_000, Some(1))));
-        assert_eq!(parse("s3_215_888_iter_1449756724.sync"), Ok((Mode::Iter, 1_449_756_724_000, None)));
-        assert_eq!(parse("ftp_1_iter_1449756724-12.sync"), Ok((Mode::Iter, 1_449_756_724_000, Some(12))));
-        assert_eq!(parse("s3_1234_5678_full_1700000000000-1.sync.gz"), Ok((Mode::Full, 1_700_000_000_000, Some(1))));
-        assert_eq!(parse("full_1486140844000.sync"), Ok((Mode::Full, 1_486_140_844_000, None)));
+        assert_eq!(parse("incoming/S3_1_full_1486140844000001.sync.gz"), Some((Mode::Full, 1_486_140_844_000, Some(1))));
+        assert_eq!(parse("s3_215_888_iter_1449756724.sync"), Some((Mode::Iter, 1_449_756_724_000, None)));
+        assert_eq!(parse("ftp_1_iter_1449756724-12.sync"), Some((Mode::Iter, 1_449_756_724_000, Some(12))));
+        assert_eq!(parse("s3_1234_5678_full_1700000000000-1.sync.gz"), Some((Mode::Full, 1_700_000_000_000, Some(1))));
+        assert_eq!(parse("full_1486140844000.sync"), Some((Mode::Full, 1_486_140_844_000, None)));
         for bad in [
             "x.csv",
             "a_full_.sync",
@@ -309,7 +297,7 @@ mod tests {
             "a_full_1486140844000.info",
             "a_full_\u{0661}\u{0662}\u{0663}\u{0664}\u{0665}.sync",
         ] {
-            assert!(FileName::parse(bad).is_err(), "{bad}");
+            assert_eq!(FileName::parse(bad), None, "{bad}");
         }
     }
 
@@ -319,7 +307,7 @@ mod tests {
         assert!(FileName::is_control(name) && !FileName::is_control("a_full_1486140844000.sync"));
         let control = FileName::parse_control(name).unwrap();
         assert_eq!((control.mode, control.time), (Mode::Full, 1_486_140_844_000));
-        assert!(FileName::parse_control("read-me.info").is_err());
+        assert_eq!(FileName::parse_control("read-me.info"), None);
         let root = Some("S3_1234_20914_XYZCustomer_full_1486140844000");
         for part in [
             name,
@@ -339,9 +327,9 @@ mod tests {
         assert_eq!(one(&format!("{ONE}\t\t3"), Mode::Iter), Ok(vec![(3, false)]));
         assert_eq!(one(&format!("{ONE}\t\t"), Mode::Iter), Ok(vec![]));
         assert_eq!(one(&format!("{ONE}\t1\t2\t"), Mode::Iter), Ok(vec![(1, true), (2, false)]));
-        assert_eq!(one(&format!("{ONE}\t1"), Mode::Iter), Err(TOO_FEW.into()));
-        assert_eq!(one(&format!("{ONE}\t\t1\t2"), Mode::Iter), Err(TOO_MANY.into()));
-        assert_eq!(one("12\t1\t", Mode::Iter), Err(NO_ECID.into()));
+        assert_eq!(one(&format!("{ONE}\t1"), Mode::Iter), Err(ROW_TOO_FEW.english.into()));
+        assert_eq!(one(&format!("{ONE}\t\t1\t2"), Mode::Iter), Err(ROW_TOO_MANY.english.into()));
+        assert_eq!(one("12\t1\t", Mode::Iter), Err(ROW_NO_ECID.english.into()));
     }
 
     #[test]
@@ -355,11 +343,11 @@ mod tests {
         assert_eq!(one(&format!("{ONE}  "), Mode::Iter), Ok(vec![]));
         // Of nothing that it is in, and two that it left? Or the other way round?
         for mode in [Mode::Iter, Mode::Full] {
-            assert_eq!(one(&format!("{ONE}  25,28"), mode), Err(AMBIGUOUS.into()));
-            assert_eq!(one(&format!("{ONE} 24, 26"), mode), Err(SPACED_LIST.into()));
-            assert_eq!(one(&format!("{ONE} 24 ,26"), mode), Err(SPACED_LIST.into()));
-            assert_eq!(one(&format!("{ONE} 24, 26, 27 "), mode), Err(SPACED_LIST.into()));
-            assert_eq!(one(ONE, mode), Err(TOO_FEW.into()));
+            assert_eq!(one(&format!("{ONE}  25,28"), mode), Err(ROW_AMBIGUOUS.english.into()));
+            assert_eq!(one(&format!("{ONE} 24, 26"), mode), Err(ROW_SPACED_LIST.english.into()));
+            assert_eq!(one(&format!("{ONE} 24 ,26"), mode), Err(ROW_SPACED_LIST.english.into()));
+            assert_eq!(one(&format!("{ONE} 24, 26, 27 "), mode), Err(ROW_SPACED_LIST.english.into()));
+            assert_eq!(one(ONE, mode), Err(ROW_TOO_FEW.english.into()));
         }
     }
 
@@ -375,8 +363,8 @@ mod tests {
         let (result, kept) = read_all(text.as_bytes(), Mode::Iter);
         assert_eq!((result.rows, result.lines), (1, 1));
         assert_eq!(kept.told(), [(1, "aam:1", true), (1, "aam:7", true), (1, "aam:5", false)]);
-        assert_eq!(kept.rejected.iter().filter(|(_, reason)| reason == NO_SEGMENT).count(), 5);
-        assert_eq!(kept.rejected.iter().filter(|(_, reason)| reason == NO_REMOVED).count(), 1);
+        assert_eq!(kept.rejected.iter().filter(|(_, reason)| reason == ROW_NO_SEGMENT.english).count(), 5);
+        assert_eq!(kept.rejected.iter().filter(|(_, reason)| reason == ROW_NO_REMOVED.english).count(), 1);
     }
 
     #[test]
@@ -394,7 +382,7 @@ mod tests {
         for first in ["1234\t1\t", "1.2E+37\t1\t", "\t1\t2"] {
             let (result, kept) = read_all(first.as_bytes(), Mode::Iter);
             assert_eq!((result.rows, result.lines), (1, 1));
-            assert_eq!(kept.rejected, [(1, NO_ECID.to_owned())]);
+            assert_eq!(kept.rejected, [(1, ROW_NO_ECID.english.to_owned())]);
         }
         // A header in the middle is a row that cannot be read.
         let (result, kept) = read_all(format!("{ONE}\t1\t\nMCID\tA\tB\n").as_bytes(), Mode::Iter);

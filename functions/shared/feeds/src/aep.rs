@@ -40,20 +40,26 @@ const PART_DIGITS: usize = 3;
 const UUID: usize = 36;
 
 impl FileName {
-    /// Reads the path of a file below `incoming/`. The error says what was expected.
-    pub fn parse(path: &str) -> Result<Self, &'static str> {
-        const EXPECTED: &str = "expected a name that ends in .csv or .json (or .csv.gz, .json.gz)";
+    /// Reads the path of a file below `incoming/`; `None`: its name ends neither in `.csv` nor in `.json`, with or without
+    /// `.gz`.
+    #[must_use]
+    pub fn parse(path: &str) -> Option<Self> {
         let plain = without_ending(path, ".gz").unwrap_or(path);
         let (whole, format) = without_ending(plain, ".csv")
             .map(|whole| (whole, Format::Csv))
-            .or_else(|| without_ending(plain, ".json").map(|whole| (whole, Format::Json)))
-            .ok_or(EXPECTED)?;
+            .or_else(|| without_ending(plain, ".json").map(|whole| (whole, Format::Json)))?;
         let (folders, name) = whole.rsplit_once('/').unwrap_or(("", whole));
         let split = part(name);
         let name = split.map_or(name, |(name, _)| name);
         let stem = &whole[..folders.len() + usize::from(whole.contains('/')) + name.len()];
         let audience = in_name(name).or_else(|| folders.rsplit('/').find_map(AudienceId::aep));
-        Ok(Self { audience, time: time(name), part: split.map_or(1, |(_, part)| part), stem: stem.to_owned(), format })
+        Some(Self {
+            audience,
+            time: time(name),
+            part: split.map_or(1, |(_, part)| part),
+            stem: stem.to_owned(),
+            format,
+        })
     }
 }
 
@@ -108,10 +114,6 @@ pub struct Shape<'a> {
     /// What stands there for those who left; without regard to case.
     pub outside: &'a [String],
 }
-
-/// Why a file without any audience is refused.
-const NO_AUDIENCE: &str = "no audience: neither the file's name, nor its folder, nor its content tells one: put %SEGMENT_ID% into \
-the folder or the name of the export, or declare the feed with exactly one audience";
 
 impl Shape<'_> {
     /// Whether a status means in or out; `None`: none of the configured literals.
@@ -193,7 +195,7 @@ mod tests {
             assert_eq!((read.time, read.part), (time, part), "{name}");
         }
         for bad in ["a.parquet", "a", "", "csv", "\u{e9}.cs\u{e9}"] {
-            assert!(FileName::parse(bad).is_err(), "{bad}");
+            assert_eq!(FileName::parse(bad), None, "{bad}");
         }
         assert_eq!(FileName::parse("x/segment1111.csv").unwrap().audience, None);
         assert_eq!(FileName::parse(&format!("manifest/{ID}1/a.csv")).unwrap().audience, None);

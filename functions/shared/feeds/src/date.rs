@@ -6,8 +6,6 @@ use jiff::tz::TimeZone;
 
 /// What Experience Platform's times look like, for error messages.
 pub const RFC3339_EXPECTED: &str = "a time such as 2026-01-02T03:04:05Z";
-/// What the times of Audience Manager's messages look like, for error messages.
-pub const SPELLED_EXPECTED: &str = "a time such as Fri Jan 02 03:04:05 UTC 2026";
 
 /// Experience Platform: RFC 3339, whose offset may also lack its colon (`2026-01-02T03:04:05+0000`).
 #[must_use]

@@ -1,10 +1,11 @@
 //! Audience Manager's control files, `<root>.info`: which parts a delivery has. One may come before its data.
 
+use domain::Said;
 use domain::feed::{Control, FileSize};
 use serde_json::Value;
 
 use crate::aam::FileName;
-use crate::loose::{self, count, last_component};
+use crate::loose::{self, count, last_component, wrong};
 use crate::profile::member;
 
 /// Reads a control file. It need not be strict JSON, as Adobe's own sample is not: names may stand without quotes, and a
@@ -13,11 +14,11 @@ use crate::profile::member;
 ///
 /// # Errors
 /// Says which field is missing or wrong, and what would be right.
-pub fn parse(bytes: &[u8]) -> Result<Control, String> {
+pub fn parse(bytes: &[u8]) -> Result<Control, Said> {
     let value = loose::parse(bytes)?;
-    let files = member(&value, "Files").and_then(Value::as_array).ok_or("Files: expected a list of the parts")?;
+    let files =
+        member(&value, "Files").and_then(Value::as_array).ok_or_else(|| wrong("Files", "a list of the parts"))?;
     let mut control = Control::default();
-    let wrong = |field: &str, expected: &str| format!("{field}: expected {expected}");
     let mut time = None;
     for (at, file) in files.iter().enumerate() {
         let field = |name: &str| format!("Files[{at}].{name}");
@@ -28,14 +29,14 @@ pub fn parse(bytes: &[u8]) -> Result<Control, String> {
         if control.files.insert(name.to_owned(), size).is_some_and(|other| other != size) {
             return Err(wrong(&field("FileName"), "each part once"));
         }
-        time = time.or_else(|| FileName::parse(name).ok());
+        time = time.or_else(|| FileName::parse(name));
     }
     if let Some(totals) = member(&value, "Totals").filter(|totals| !totals.is_null()) {
         let number =
             |name: &str| count(member(totals, name)).map_err(|()| wrong(&format!("Totals.{name}"), "a whole number"));
         control.total_files = number("TotalNumberFiles")?;
         control.total_lines = number("TotalNumberLines")?;
-        let of_all = member(totals, "FileName").and_then(Value::as_str).and_then(|name| FileName::parse(name).ok());
+        let of_all = member(totals, "FileName").and_then(Value::as_str).and_then(|name| FileName::parse(name));
         time = of_all.or(time);
     }
     control.time = time.map(|file| file.time);
@@ -119,7 +120,11 @@ mod tests {
             ("{Files: [], Totals: {TotalNumberLines: 1.5}}", "Totals.TotalNumberLines"),
         ] {
             let why = parse(text.as_bytes()).unwrap_err();
-            assert!(why.starts_with(&format!("{field}: expected")) && !why.contains("jane"), "{text}: {why}");
+            assert!(
+                why.sentence.contains(&format!(": {field}: expected")) && !why.sentence.contains("jane"),
+                "{text}: {why}"
+            );
+            assert_eq!((why.code(), &why.values["field"]), (Some("control_field"), &Value::from(field)));
         }
     }
 

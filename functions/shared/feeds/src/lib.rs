@@ -14,7 +14,7 @@ pub mod manifest;
 mod profile;
 pub mod stream;
 
-use domain::{AudienceId, Ecid};
+use domain::{AudienceId, Ecid, Said};
 
 pub use lines::RECORD_MAX;
 
@@ -33,7 +33,7 @@ pub trait Sink {
     fn take(&mut self, line: u64, audience: Named<'_>, ecid: Ecid, inside: bool);
 
     /// A row or an entry that cannot be taken: what was wrong and what would be right, never what stood there.
-    fn reject(&mut self, line: u64, reason: &str);
+    fn reject(&mut self, line: u64, reason: &Said);
 }
 
 /// How far a file could be read.
@@ -67,8 +67,8 @@ impl Sink for Kept {
         self.taken.push((line, audience, ecid, inside));
     }
 
-    fn reject(&mut self, line: u64, reason: &str) {
-        self.rejected.push((line, reason.to_owned()));
+    fn reject(&mut self, line: u64, reason: &Said) {
+        self.rejected.push((line, reason.to_string()));
     }
 }
 

@@ -1,23 +1,23 @@
 //! JSON as Audience Manager's control files have it: names may stand without quotes, and a comma before a closing bracket.
 //! All strict JSON is read as what it is.
 
+use domain::Said;
+use domain::sayings::{CONTROL_FIELD, CONTROL_NO_JSON, CONTROL_NO_TEXT};
 use serde_json::{Map, Value};
 
 /// How deep objects and lists may stand in each other. Ours; a control file has three levels.
 const DEPTH_MAX: usize = 32;
-/// What is wrong with text that is neither.
-const EXPECTED: &str = "not JSON: expected an object with the names and the sizes of files";
 
 /// Reads one value that fills the whole text. The error says what was expected.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Value, String> {
-    let text = std::str::from_utf8(crate::aam::without_mark(bytes)).map_err(|_| "expected UTF-8 text")?;
+pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Said> {
+    let text = std::str::from_utf8(crate::aam::without_mark(bytes)).map_err(|_| CONTROL_NO_TEXT.plain())?;
     let mut reader = Reader { text, at: 0 };
     let value = reader.value(0);
     match value {
         Some(value) if reader.peek().is_none() => Ok(value),
         _ => {
             let line = 1 + text.get(..reader.at).unwrap_or(text).matches('\n').count();
-            Err(format!("line {line}: {EXPECTED}"))
+            Err(CONTROL_NO_JSON.with([("line", line.into())]))
         }
     }
 }
@@ -125,6 +125,12 @@ pub(crate) fn count(value: Option<&Value>) -> Result<Option<u64>, ()> {
     }
 }
 
+/// A field of a control file is missing or wrong, and what would be right.
+pub(crate) fn wrong(field: &str, expected: &str) -> Said {
+    let sentence = format!("the control file cannot be read: {field}: expected {expected}");
+    CONTROL_FIELD.worded(sentence).with("field", field)
+}
+
 /// A file's name without folders.
 pub(crate) fn last_component(name: &str) -> Option<&str> {
     name.rsplit('/').next().map(str::trim).filter(|name| !name.is_empty())
@@ -149,10 +155,10 @@ mod tests {
         for bad in
             ["", "{", "{a}", "{a:1", "{a:1 b:2}", "[1 2]", "[,]", "{,}", "{a:x}", "1 2", "{\"a:1}", "{a:'x'}", "\"\\"]
         {
-            assert!(parse(bad.as_bytes()).unwrap_err().starts_with("line 1: not JSON"), "{bad}");
+            assert!(parse(bad.as_bytes()).unwrap_err().sentence.contains(": line 1: not JSON"), "{bad}");
         }
-        assert!(parse(b"{a:\n\n").unwrap_err().starts_with("line 3"));
-        assert!(parse(b"\xff").unwrap_err().contains("UTF-8"));
+        assert!(parse(b"{a:\n\n").unwrap_err().sentence.contains(": line 3"));
+        assert!(parse(b"\xff").unwrap_err().sentence.contains("UTF-8"));
         assert!(parse("[".repeat(1_000_000).as_bytes()).is_err());
         assert!(parse("{a:".repeat(1_000_000).as_bytes()).is_err());
     }

@@ -1,11 +1,12 @@
 //! Experience Platform's manifests, `manifest-<destination>-<run>.json`: which files an export has. One may come before or
 //! after them.
 
+use domain::Said;
 use domain::feed::{Control, FileSize};
 use serde_json::Value;
 
 use crate::date::{RFC3339_EXPECTED, rfc3339};
-use crate::loose::{self, count, last_component};
+use crate::loose::{self, count, last_component, wrong};
 use crate::profile::member;
 
 /// The name of a manifest without folders, beginning and ending: destination and run; `None`: not a manifest's name.
@@ -25,19 +26,19 @@ pub fn is_manifest(name: &str) -> bool {
 ///
 /// # Errors
 /// Says which field is missing or wrong, and what would be right.
-pub fn parse(bytes: &[u8]) -> Result<Control, String> {
+pub fn parse(bytes: &[u8]) -> Result<Control, Said> {
     let value = loose::parse(bytes)?;
     let results = member(&value, "exportResults").and_then(Value::as_array);
-    let results = results.ok_or("exportResults: expected a list of the exported files")?;
+    let results = results.ok_or_else(|| wrong("exportResults", "a list of the exported files"))?;
     let mut control = Control::default();
     for (at, result) in results.iter().enumerate() {
         let name = member(result, "name").and_then(Value::as_str).and_then(last_component);
-        let name = name.ok_or_else(|| format!("exportResults[{at}].name: expected the name of a file"))?;
+        let name = name.ok_or_else(|| wrong(&format!("exportResults[{at}].name"), "the name of a file"))?;
         let bytes = count(member(result, "size"))
-            .map_err(|()| format!("exportResults[{at}].size: expected a whole number of bytes"))?;
+            .map_err(|()| wrong(&format!("exportResults[{at}].size"), "a whole number of bytes"))?;
         let size = FileSize { bytes, lines: None };
         if control.files.insert(name.to_owned(), size).is_some_and(|other| other != size) {
-            return Err(format!("exportResults[{at}].name: expected each file once"));
+            return Err(wrong(&format!("exportResults[{at}].name"), "each file once"));
         }
     }
     control.total_files = Some(control.files.len() as u64);
@@ -45,7 +46,7 @@ pub fn parse(bytes: &[u8]) -> Result<Control, String> {
         None | Some(Value::Null) => None,
         Some(time) => {
             let time = time.as_str().and_then(rfc3339);
-            Some(time.ok_or_else(|| format!("scheduledTime: expected {RFC3339_EXPECTED}"))?)
+            Some(time.ok_or_else(|| wrong("scheduledTime", RFC3339_EXPECTED))?)
         }
     };
     Ok(control)
@@ -99,8 +100,11 @@ mod tests {
             (r#"{"exportResults":[],"scheduledTime":"jane"}"#, "scheduledTime"),
         ] {
             let why = parse(text.as_bytes()).unwrap_err();
-            assert!(why.starts_with(&format!("{field}: expected")) && !why.contains("jane"), "{text}: {why}");
+            assert!(
+                why.sentence.contains(&format!(": {field}: expected")) && !why.sentence.contains("jane"),
+                "{text}: {why}"
+            );
         }
-        assert!(parse(b"jane").unwrap_err().contains("not JSON"));
+        assert!(parse(b"jane").unwrap_err().sentence.contains("not JSON"));
     }
 }

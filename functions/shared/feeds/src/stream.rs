@@ -3,11 +3,16 @@
 use std::collections::BTreeSet;
 
 use domain::fact::Streamed;
-use domain::{AudienceId, Ecid};
+use domain::said::Saying;
+use domain::sayings::{
+    PROFILE_NO_OBJECT, STREAM_MEMBERSHIP_STATUS, STREAM_MEMBERSHIP_TIME, STREAM_NO_ECID, STREAM_NO_SEGMENTS,
+    STREAM_SEGMENT_ID, STREAM_STATUS, STREAM_TIME, STREAM_TOO_MANY, STREAM_USER_NO_ECID,
+};
+use domain::{AudienceId, Ecid, Said};
 use serde_json::Value;
 
 use crate::aam::{ecid_of, segment, without_mark};
-use crate::date::{RFC3339_EXPECTED, SPELLED_EXPECTED, rfc3339, spelled};
+use crate::date::{rfc3339, spelled};
 use crate::profile::{self, ENTRIES_MAX, member};
 
 /// What a stream said about one ECID and one audience.
@@ -29,10 +34,8 @@ pub struct Message {
     /// Entries about audiences that are not mapped to the destination, each counted once, however many ECIDs a profile has.
     pub ignored: u64,
     /// What cannot be taken: the number of the user or profile in the message, from 1, and the reason.
-    pub rejected: Vec<(u64, String)>,
+    pub rejected: Vec<(u64, Said)>,
 }
-
-const TOO_MANY: &str = "more than 125,000 entries (ECIDs times memberships) in one message";
 
 fn json(body: &[u8]) -> Result<Value, String> {
     // The library's own text may repeat what stood there.
@@ -67,38 +70,32 @@ pub fn aam(body: &[u8], ecid_field: &str, received_at: u64) -> Result<Message, S
     Ok(message)
 }
 
-fn of_user(user: &Value, ecid_field: &str, received_at: u64, place: u64, message: &mut Message) -> Result<(), String> {
+fn of_user(user: &Value, ecid_field: &str, received_at: u64, place: u64, message: &mut Message) -> Result<(), Said> {
     let ecid = match member(user, ecid_field) {
         Some(Value::String(text)) => ecid_of(text.trim().as_bytes()),
         _ => None,
     };
-    let ecid = ecid.ok_or_else(|| {
-        format!(
-            "{ecid_field}: expected an ECID, a string of 38 digits; the feed's ecid_field says which field carries it, \
-             AAM_UUID or DataPartner_UUID"
-        )
-    })?;
-    let segments = member(user, "Segments").and_then(Value::as_array).ok_or("Segments: expected a list of segments")?;
+    let ecid = ecid.ok_or_else(|| STREAM_USER_NO_ECID.with([("field", ecid_field.into())]))?;
+    let segments = member(user, "Segments").and_then(Value::as_array).ok_or(STREAM_NO_SEGMENTS.plain())?;
     for entry in segments {
         match of_segment(entry, received_at) {
             Ok((audience, said)) => message.entries.push(Entry { audience, ecid, said }),
-            Err(reason) => message.rejected.push((place, reason)),
+            Err(reason) => message.rejected.push((place, reason.plain())),
         }
     }
     Ok(())
 }
 
-fn of_segment(entry: &Value, received_at: u64) -> Result<(AudienceId, Streamed), String> {
+fn of_segment(entry: &Value, received_at: u64) -> Result<(AudienceId, Streamed), Saying> {
     let text = |name: &str| member(entry, name).and_then(digits).unwrap_or_default();
-    let sid = segment(text("Segment_ID").as_bytes())
-        .ok_or("Segment_ID: expected a segment's id, a number: map segments by their id in the destination")?;
+    let sid = segment(text("Segment_ID").as_bytes()).ok_or(STREAM_SEGMENT_ID)?;
     let inside = match text("Status").as_str() {
         "1" => true,
         "0" => false,
-        _ => return Err("Status: expected 1 (in) or 0 (out)".to_owned()),
+        _ => return Err(STREAM_STATUS),
     };
     let time = member(entry, "DateTime").and_then(Value::as_str).and_then(spelled);
-    let time = time.ok_or_else(|| format!("DateTime: expected {SPELLED_EXPECTED}"))?.min(received_at);
+    let time = time.ok_or(STREAM_TIME)?.min(received_at);
     // Audience Manager does not say until when it was so.
     Ok((AudienceId::aam(sid), Streamed { changed: time, as_of: time, inside }))
 }
@@ -119,7 +116,7 @@ pub fn aep(body: &[u8], audiences: &BTreeSet<AudienceId>, received_at: u64) -> R
     let mut message = Message::default();
     for (place, profile) in (1..).zip(profiles) {
         if let Err(reason) = of_profile(profile, audiences, received_at, place, &mut message) {
-            message.rejected.push((place, reason));
+            message.rejected.push((place, reason.plain()));
         }
     }
     Ok(message)
@@ -131,9 +128,9 @@ fn of_profile(
     received_at: u64,
     place: u64,
     message: &mut Message,
-) -> Result<(), String> {
+) -> Result<(), Saying> {
     if !profile.is_object() {
-        return Err("expected a profile: an object".to_owned());
+        return Err(PROFILE_NO_OBJECT);
     }
     let mut memberships = Vec::new();
     for (id, entry) in profile::memberships(profile).unwrap_or(Ok(Vec::new()))? {
@@ -141,20 +138,20 @@ fn of_profile(
             None => message.ignored += 1,
             Some(audience) => match of_membership(entry, received_at) {
                 Ok(said) => memberships.push((audience, said)),
-                Err(reason) => message.rejected.push((place, reason)),
+                Err(reason) => message.rejected.push((place, reason.plain())),
             },
         }
     }
     let found = profile::of_map(profile);
     if found.is_empty() {
-        return Err("identityMap: no ECID: map the identity namespace ECID in the destination".to_owned());
+        return Err(STREAM_NO_ECID);
     }
     let ecids: Vec<Ecid> = found
         .into_iter()
-        .filter_map(|ecid| ecid.map_err(|reason| message.rejected.push((place, reason.to_owned()))).ok())
+        .filter_map(|ecid| ecid.map_err(|reason| message.rejected.push((place, reason.plain()))).ok())
         .collect();
     if ecids.len().saturating_mul(memberships.len()) > ENTRIES_MAX - message.entries.len() {
-        return Err(TOO_MANY.to_owned());
+        return Err(STREAM_TOO_MANY);
     }
     for (audience, said) in memberships {
         message.entries.extend(ecids.iter().map(|&ecid| Entry { audience: audience.clone(), ecid, said }));
@@ -167,17 +164,16 @@ fn is_mapped(entry: &Value) -> bool {
     ["name", "mappingCreatedAt"].iter().any(|name| entry.get(name).is_some_and(|value| !value.is_null()))
 }
 
-fn of_membership(entry: &Value, received_at: u64) -> Result<Streamed, String> {
+fn of_membership(entry: &Value, received_at: u64) -> Result<Streamed, Saying> {
     let text = |name: &str| member(entry, name).and_then(Value::as_str).unwrap_or_default().trim();
     let status = text("status");
     let is = |literal: &str| status.eq_ignore_ascii_case(literal);
     let inside = match () {
         () if is("realized") || is("existing") => true,
         () if is("exited") => false,
-        () => return Err("segmentMembership: status: expected realized, existing or exited".to_owned()),
+        () => return Err(STREAM_MEMBERSHIP_STATUS),
     };
-    let changed = rfc3339(text("lastQualificationTime"))
-        .ok_or_else(|| format!("segmentMembership: lastQualificationTime: expected {RFC3339_EXPECTED}"))?;
+    let changed = rfc3339(text("lastQualificationTime")).ok_or(STREAM_MEMBERSHIP_TIME)?;
     Ok(Streamed { changed: changed.min(received_at), as_of: received_at, inside })
 }
 
@@ -251,7 +247,8 @@ mod tests {
         let message = aam(AAM.as_bytes(), "DataPartner_UUID", NOW).unwrap();
         assert_eq!((message.entries.len(), message.rejected.len()), (0, 1));
         assert!(
-            message.rejected[0].1.starts_with("DataPartner_UUID: ") && message.rejected[0].1.contains("ecid_field")
+            message.rejected[0].1.sentence.starts_with("DataPartner_UUID: ")
+                && message.rejected[0].1.sentence.contains("ecid_field")
         );
         let swapped = AAM
             .replace("AAM_UUID", "x")
@@ -298,8 +295,11 @@ mod tests {
             told(&message),
             [("aam:7".into(), ONE.into(), TIME, TIME, true), ("aam:8".into(), TWO.into(), TIME, TIME, false)]
         );
-        let fields: Vec<(u64, &str)> =
-            message.rejected.iter().map(|(place, reason)| (*place, reason.split(':').next().unwrap())).collect();
+        let fields: Vec<(u64, &str)> = message
+            .rejected
+            .iter()
+            .map(|(place, reason)| (*place, reason.sentence.split(':').next().unwrap()))
+            .collect();
         assert_eq!(
             fields,
             [
@@ -316,8 +316,8 @@ mod tests {
                 (5, "AAM_UUID"),
             ]
         );
-        assert!(message.rejected.iter().all(|(_, reason)| !reason.to_lowercase().contains("jane")));
-        assert!(message.rejected[0].1.contains("map segments by their id"));
+        assert!(message.rejected.iter().all(|(_, reason)| !reason.sentence.to_lowercase().contains("jane")));
+        assert!(message.rejected[0].1.sentence.contains("map segments by their id"));
     }
 
     #[test]
@@ -391,17 +391,17 @@ mod tests {
         };
         let (entries, rejected) = reasons(&AEP.replace("exited", "jane"));
         assert_eq!(entries, 2);
-        assert_eq!(rejected, [(1, "segmentMembership: status: expected realized, existing or exited".to_owned())]);
+        assert_eq!(rejected, [(1, STREAM_MEMBERSHIP_STATUS.plain())]);
         let (entries, rejected) = reasons(&AEP.replacen("2026-01-02T03:04:05Z", "jane", 1));
         assert_eq!((entries, rejected.len()), (2, 1));
-        assert!(rejected[0].1.starts_with("segmentMembership: lastQualificationTime: expected"));
+        assert!(rejected[0].1.sentence.starts_with("segmentMembership: lastQualificationTime: expected"));
         let (entries, rejected) = reasons(&AEP.replacen("\"lastQualificationTime\":\"2026-01-02T03:04:05Z\",", "", 1));
         assert_eq!((entries, rejected.len()), (2, 1));
         let (entries, rejected) = reasons(&AEP.replace(TWO, "1234"));
         assert_eq!((entries, rejected.len()), (2, 1));
         let (entries, rejected) = reasons(&AEP.replace(&format!("\"{ONE}\""), ONE));
         assert_eq!((entries, rejected.len()), (2, 1));
-        assert!(rejected[0].1.contains("as a string"));
+        assert!(rejected[0].1.sentence.contains("as a string"));
         let (entries, rejected) = reasons(&format!("[{},7,{AEP}]", AEP.replace("\"ecid\"", "\"email\"")));
         assert_eq!(entries, 4);
         assert_eq!(rejected.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [1, 2]);
@@ -421,7 +421,7 @@ mod tests {
             .collect();
         let profile = json!({"identityMap": {"ecid": ecids}, "segmentMembership": {"ups": entries}});
         let message = aep(profile.to_string().as_bytes(), &BTreeSet::new(), NOW).unwrap();
-        assert_eq!((message.entries.len(), message.rejected), (0, vec![(1, TOO_MANY.to_owned())]));
+        assert_eq!((message.entries.len(), message.rejected), (0, vec![(1, STREAM_TOO_MANY.plain())]));
     }
 
     /// An object's text with its members in this order.

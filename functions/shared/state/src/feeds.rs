@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::feed::Control;
 use domain::limits::{DAY_MS, HOUR_MS};
-use domain::{AudienceId, Ecid, MunchkinId};
+use domain::{AudienceId, Ecid, MunchkinId, Said};
 use ports::{Due, Expect, Item, Key, Table};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::runs::newest_first;
@@ -375,7 +376,7 @@ pub struct Import {
     /// How far it is.
     pub status: ImportStatus,
     /// Why it was refused, is held, or waits.
-    pub why: Option<String>,
+    pub why: Option<Said>,
     /// When it began, in ms.
     pub started_at: u64,
     /// When it ended, in ms.
@@ -403,6 +404,26 @@ pub struct Reject {
     pub line: u64,
     /// What was wrong and what would be right.
     pub reason: String,
+    /// The same for programs; `None`: it was stored before reasons had codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// What differs between two reasons of one code.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, Value>,
+}
+
+impl Reject {
+    /// The rejection of a line.
+    #[must_use]
+    pub fn new(line: u64, reason: &Said) -> Self {
+        let Said { sentence, code, values } = reason;
+        Self {
+            line,
+            reason: sentence.to_string(),
+            code: code.as_ref().map(ToString::to_string),
+            values: values.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
+        }
+    }
 }
 
 /// How far an import is.
@@ -458,7 +479,7 @@ pub struct Delivery {
     #[serde(default)]
     pub progress: u64,
     /// Why it waits for an operator, if it does.
-    pub held: Option<String>,
+    pub held: Option<Said>,
     /// What the operator said: to be applied (`true`) or dropped.
     pub decided: Option<bool>,
     /// When somebody is to look at it although nothing comes, in ms.

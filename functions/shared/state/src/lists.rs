@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use domain::list::State;
 use domain::report::{AudienceCounts, MemberCounts, PeopleCounts};
-use domain::{AudienceId, LeadId, LeadSet, ListId, MunchkinId};
+use domain::{AudienceId, LeadId, LeadSet, ListId, MunchkinId, Said};
 use ports::{Failure, Key, Table};
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +88,7 @@ pub struct Held {
     /// Since when, in ms.
     pub since: u64,
     /// Why, in words for people.
-    pub why: String,
+    pub why: Said,
     /// People who would be removed.
     pub remove: u64,
     /// People who would be added.

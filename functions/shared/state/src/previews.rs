@@ -4,7 +4,7 @@
 
 use domain::limits::DAY_MS;
 use domain::report::AudienceCounts;
-use domain::{AudienceId, MunchkinId};
+use domain::{AudienceId, MunchkinId, Said};
 use ports::{Key, Table};
 use serde::{Deserialize, Serialize};
 
@@ -39,8 +39,8 @@ pub struct Preview {
     pub requested_at: u64,
     /// How far it is.
     pub status: Status,
-    /// Why it failed: a stable word, and a sentence.
-    pub why: Option<(String, String)>,
+    /// Why it failed.
+    pub why: Option<Said>,
     /// The counting under way. Its number means nothing.
     pub pass: Option<Pass>,
     /// Attempts to count that failed.

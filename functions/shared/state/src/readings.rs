@@ -3,7 +3,7 @@
 //! there.
 
 use domain::limits::DAY_MS;
-use domain::{ListId, MunchkinId};
+use domain::{ListId, MunchkinId, Said};
 use ports::{Expect, Key, Table};
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ pub struct MembersJob {
     pub members: Option<String>,
     /// Why it was given up.
     #[serde(default)]
-    pub why: Option<String>,
+    pub why: Option<Said>,
 }
 
 impl MembersJob {

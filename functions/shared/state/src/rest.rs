@@ -1,17 +1,12 @@
 //! How a sync comes to rest: paused or stopped, by an operator, with its subscription, or because its audience is gone.
 
-use domain::LeadSet;
+use domain::{LeadSet, Said};
 use ports::{Failure, Table};
 
 use crate::bell::BellKey;
 use crate::lists::{Want, read_leads, want_key, write_leads};
 use crate::syncs::{Start, Status, Sync, change_sync};
 use crate::{Deps, Doc, Step, bell, load};
-
-/// Why a sync is paused that an operator has paused.
-pub const PAUSED_BY_HAND: &str = "paused by an operator";
-/// Why a sync is stopped that an operator has stopped.
-pub const STOPPED_BY_HAND: &str = "stopped by an operator";
 
 /// Attempts to read a set that is replaced meanwhile.
 const ATTEMPTS: usize = 5;
@@ -55,7 +50,7 @@ const fn may_rest(from: Status, to: Status) -> bool {
 
 /// Lets a sync rest (paused or stopped) and rings its list. What it wanted is kept beside it: those people stay
 /// where they are.
-pub async fn rest(deps: &Deps, sync: &Sync, status: Status, why: Option<&str>) -> Step<Sync> {
+pub async fn rest(deps: &Deps, sync: &Sync, status: Status, why: &Said) -> Step<Sync> {
     let before = if sync.start == Start::Now { wanted(deps, sync).await? } else { None };
     let mut frozen = None;
     if let Some((_, leads)) = &before {
@@ -71,7 +66,7 @@ pub async fn rest(deps: &Deps, sync: &Sync, status: Status, why: Option<&str>) -
             row.frozen.clone_from(&frozen);
         }
         row.status = status;
-        row.why = why.map(str::to_owned);
+        row.why = Some(why.clone());
         row.generation += 1;
         true
     })

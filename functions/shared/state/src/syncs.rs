@@ -1,7 +1,9 @@
 //! Where subscriptions, feeds, syncs, imports and cursors stand.
 
 pub use domain::list::GuardSettings;
-use domain::{AudienceId, ListId, MunchkinId, OrgId};
+use domain::said::Saying;
+use domain::sayings::{COOKIE_SYNC_OFF, HIPAA, NO_ORGANISATION};
+use domain::{AudienceId, ListId, MunchkinId, OrgId, Said};
 use ports::{Key, Table};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -105,21 +107,21 @@ const fn yes() -> bool {
 impl Subscription {
     /// Why this subscription must not be used at all, if so.
     #[must_use]
-    pub const fn refused(&self) -> Option<&'static str> {
+    pub const fn refused(&self) -> Option<Saying> {
         if self.hipaa_ready {
-            return Some("this Marketo subscription is marked HIPAA-ready: this integration must not be used with it");
+            return Some(HIPAA);
         }
         if self.org_id.is_none() {
-            return Some("no IMS organisation is mapped to this Marketo subscription");
+            return Some(NO_ORGANISATION);
         }
         None
     }
 
     /// Why it takes no matches and no hints, if so.
     #[must_use]
-    pub const fn takes_no_matches(&self) -> Option<&'static str> {
+    pub const fn takes_no_matches(&self) -> Option<Saying> {
         match self.refused() {
-            None if !self.cookie_sync => Some("cookie sync is off for this subscription"),
+            None if !self.cookie_sync => Some(COOKIE_SYNC_OFF),
             refused => refused,
         }
     }
@@ -149,7 +151,7 @@ pub struct Sync {
     /// Where it stands.
     pub status: Status,
     /// In words for people: why it is paused or refused.
-    pub why: Option<String>,
+    pub why: Option<Said>,
     /// The audience's pass from which on *want* counts for this sync; `None`: the audience was not delivered then,
     /// and the first pass will do.
     pub from_pass: Option<u64>,

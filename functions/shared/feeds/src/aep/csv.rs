@@ -3,9 +3,15 @@
 use std::io::{self, BufRead, BufReader};
 
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
-use domain::{AudienceId, Ecid};
+use domain::said::Saying;
+use domain::sayings::{
+    FILE_NO_DECLARED_ECID, FILE_NO_DECLARED_STATUS, FILE_NO_ECID_COLUMN, NO_AUDIENCE, RECORD_NO_ECID, RECORD_NO_STATUS,
+    RECORD_OPEN_QUOTE, RECORD_REWRITTEN, RECORD_SHORT, RECORD_STATUS, RECORD_TOO_FEW, RECORD_TOO_LONG, RECORD_TOO_MANY,
+    SEVERAL_STATUSES,
+};
+use domain::{AudienceId, Ecid, Said};
 
-use super::{NO_AUDIENCE, Shape, in_column, last_part};
+use super::{Shape, in_column, last_part};
 use crate::aam::{ecid_of, without_mark};
 use crate::{Named, RECORD_MAX, Read, Sink, lines};
 
@@ -14,18 +20,13 @@ const DELIMITERS: [u8; 5] = [b',', b';', b'\t', b'|', b':'];
 /// Most columns of a file. Ours; an export has at most 50 attributes (Adobe, "Guardrails for destinations").
 const COLUMNS_MAX: usize = 10_000;
 
-const TOO_LONG: &str = "longer than 1 MiB or 10,000 columns: expected one profile a row; is a quote left open?";
-const OPEN_QUOTE: &str = "a quoted value has no end: expected a second quote";
-const TOO_FEW: &str = "too few columns: expected as many as the header has";
-const TOO_MANY: &str = "too many columns: expected as many as the header has; is a quote missing?";
-
 /// Reads a CSV export: its first line is the header; values may be quoted; line ends are LF or CRLF. The separator is the one
 /// under which the header has a column with the ECID.
 ///
 /// # Errors
 /// The file as a whole cannot be understood, since a column is missing or no audience is told: says what was looked for and
 /// what to do. Nothing was taken then.
-pub fn read_csv(source: impl io::Read, shape: &Shape<'_>, sink: &mut dyn Sink) -> Result<Read, String> {
+pub fn read_csv(source: impl io::Read, shape: &Shape<'_>, sink: &mut dyn Sink) -> Result<Read, Said> {
     let mut source = BufReader::with_capacity(1 << 16, source);
     let mut read = Read::default();
     let header = match header(&mut source) {
@@ -42,7 +43,7 @@ pub fn read_csv(source: impl io::Read, shape: &Shape<'_>, sink: &mut dyn Sink) -
         read.rows += 1;
         match record {
             Ok(record) => columns.row(&record, line, shape, sink),
-            Err(reason) => sink.reject(line, reason),
+            Err(reason) => sink.reject(line, &reason.plain()),
         }
     });
     read.lines = records.lines();
@@ -73,25 +74,19 @@ struct Columns {
     /// The audiences that the file tells, each with the column of its status, if there is one.
     audiences: Vec<(AudienceId, Option<usize>)>,
     /// Why a status is rejected: column and expected literals, for each audience.
-    bad_status: Vec<[String; 2]>,
-    bad_ecid: [String; 3],
+    bad_status: Vec<[Said; 2]>,
+    bad_ecid: [Said; 3],
 }
 
-fn missing_ecid(shape: &Shape<'_>) -> String {
+fn missing_ecid(shape: &Shape<'_>) -> Said {
     match shape.ecid_column {
-        Some(name) => {
-            format!("no column with the ECID: expected a header with a column named {name}, as the feed is declared")
-        }
-        None => {
-            "no column with the ECID: expected a header with a column that is named ECID or ends in .ECID, such as \
-                 identityMap.ECID: map it in the destination, or declare the feed's ecid_column"
-                .to_owned()
-        }
+        Some(name) => FILE_NO_DECLARED_ECID.with([("column", name.into())]),
+        None => FILE_NO_ECID_COLUMN.plain(),
     }
 }
 
 /// Finds the separator and the columns.
-fn columns(header: &[u8], shape: &Shape<'_>) -> Result<(u8, Columns), String> {
+fn columns(header: &[u8], shape: &Shape<'_>) -> Result<(u8, Columns), Said> {
     // The name that is found must not itself hold a separator: with `status;identityMap.ECID` the comma would find one column
     // that ends in `.ECID`.
     let is_ecid = |name: &str| match shape.ecid_column {
@@ -110,49 +105,37 @@ fn columns(header: &[u8], shape: &Shape<'_>) -> Result<(u8, Columns), String> {
     let mut audiences: Vec<(AudienceId, Option<usize>)> =
         statuses.iter().filter_map(|&at| Some((in_column(&names[at], "status")?, Some(at)))).collect();
     if audiences.is_empty() {
-        let audience = of_time.or_else(|| shape.audience.cloned()).ok_or(NO_AUDIENCE)?;
+        let audience = of_time.or_else(|| shape.audience.cloned()).ok_or(NO_AUDIENCE.plain())?;
         match statuses[..] {
             [] => audiences.push((audience, None)),
             [at] => audiences.push((audience, Some(at))),
-            _ => {
-                return Err("several columns could hold the status: declare the feed's status_column".to_owned());
-            }
+            _ => return Err(SEVERAL_STATUSES.plain()),
         }
     }
     let bad_status = |(_, at): &(AudienceId, Option<usize>)| {
         let column = at.map_or(0, |at| at + 1);
         let literals = shape.statuses();
-        [
-            format!("column {column} (status): empty: {literals}"),
-            format!("column {column} (status): unknown: {literals}"),
-        ]
+        // Which they are stands in the feed's settings, too.
+        [(RECORD_NO_STATUS, "empty"), (RECORD_STATUS, "unknown")].map(|(saying, what)| {
+            saying.worded(format!("column {column} (status): {what}: {literals}")).with("column", column)
+        })
     };
-    let column = format!("column {} (ECID)", ecid + 1);
     let columns = Columns {
         count: names.len(),
         ecid,
         bad_status: audiences.iter().map(bad_status).collect(),
         audiences,
-        bad_ecid: [
-            format!("{column}: expected an ECID of 38 digits"),
-            format!(
-                "{column}: a number that a spreadsheet has rewritten, such as 1.2E+37: expected an ECID of 38 digits, as text"
-            ),
-            format!("{column}: fewer than 38 digits: expected an ECID; a spreadsheet drops leading zeros"),
-        ],
+        bad_ecid: [RECORD_NO_ECID, RECORD_REWRITTEN, RECORD_SHORT]
+            .map(|saying| saying.with([("column", (ecid + 1).into())])),
     };
     Ok((delimiter, columns))
 }
 
 /// The columns with a status: the declared one; else those of audiences; else the one that is named so.
-fn status_columns(names: &[String], shape: &Shape<'_>) -> Result<Vec<usize>, String> {
+fn status_columns(names: &[String], shape: &Shape<'_>) -> Result<Vec<usize>, Said> {
     if let Some(wanted) = shape.status_column {
         let found = names.iter().position(|name| name.eq_ignore_ascii_case(wanted.trim()));
-        return found.map(|at| vec![at]).ok_or_else(|| {
-            format!(
-                "no column with the status: expected a header with a column named {wanted}, as the feed is declared"
-            )
-        });
+        return found.map(|at| vec![at]).ok_or_else(|| FILE_NO_DECLARED_STATUS.with([("column", wanted.into())]));
     }
     let all: Vec<usize> = (0..names.len()).filter(|&at| last_part(&names[at]).eq_ignore_ascii_case("status")).collect();
     let of_audiences: Vec<usize> =
@@ -181,10 +164,10 @@ fn names(header: &[u8], delimiter: u8) -> Vec<String> {
 impl Columns {
     fn row(&self, record: &Record<'_>, line: u64, shape: &Shape<'_>, sink: &mut dyn Sink) {
         if record.len() < self.count {
-            return sink.reject(line, TOO_FEW);
+            return sink.reject(line, &RECORD_TOO_FEW.plain());
         }
         if (self.count..record.len()).any(|at| !record.field(at).trim_ascii().is_empty()) {
-            return sink.reject(line, TOO_MANY);
+            return sink.reject(line, &RECORD_TOO_MANY.plain());
         }
         let text = record.field(self.ecid).trim_ascii();
         let Some(ecid) = ecid_of(text) else { return sink.reject(line, &self.bad_ecid[misread(text)]) };
@@ -272,7 +255,7 @@ impl Records {
 
     /// Gives each record that is not blank, the header too, with the line in which it begins, or why it cannot be read. Returns whether the
     /// data end too early.
-    fn each(&mut self, source: &mut impl BufRead, mut each: impl FnMut(u64, Result<Record<'_>, &'static str>)) -> bool {
+    fn each(&mut self, source: &mut impl BufRead, mut each: impl FnMut(u64, Result<Record<'_>, Saying>)) -> bool {
         // Of the record that is being read: bytes and fields so far, its first line, and whether it is too long.
         let (mut length, mut fields, mut begin, mut too_long) = (0, 0, None, false);
         loop {
@@ -323,7 +306,7 @@ impl Records {
         let (result, _, bytes, ends) =
             self.reader.read_record(b"\n", &mut self.text[length..], &mut self.ends[fields..]);
         if bytes > 0 || !matches!(result, ReadRecordResult::Record) {
-            each(line, Err(OPEN_QUOTE));
+            each(line, Err(RECORD_OPEN_QUOTE));
             return true;
         }
         self.give(length, fields + ends, too_long, line, &mut each);
@@ -336,11 +319,11 @@ impl Records {
         fields: usize,
         too_long: bool,
         line: u64,
-        each: &mut impl FnMut(u64, Result<Record<'_>, &'static str>),
+        each: &mut impl FnMut(u64, Result<Record<'_>, Saying>),
     ) {
         let record = Record { text: &self.text[..length], ends: &self.ends[..fields] };
         if too_long {
-            each(line, Err(TOO_LONG));
+            each(line, Err(RECORD_TOO_LONG));
         } else if fields > 1 || !record.field(0).trim_ascii().is_empty() {
             each(line, Ok(record));
         }
@@ -387,7 +370,7 @@ mod tests {
             assert_eq!(read_csv(source, &shape, &mut again), result);
             assert_eq!(again, kept);
         }
-        result.map(|read| (read, kept)).inspect_err(|why| assert!(!why.contains(ONE)))
+        result.map(|read| (read, kept)).map_err(|why| why.to_string()).inspect_err(|why| assert!(!why.contains(ONE)))
     }
 
     /// Gives few bytes at a time.
@@ -481,9 +464,9 @@ mod tests {
         assert!(reasons[2].contains("leading zeros"), "{}", reasons[2]);
         assert_eq!(reasons[3], format!("column 1 (status): empty: {literals}"));
         assert_eq!(reasons[4], format!("column 1 (status): unknown: {literals}"));
-        assert_eq!(reasons[5], TOO_FEW);
+        assert_eq!(reasons[5], RECORD_TOO_FEW.english);
         assert_eq!(reasons[6], "column 2 (ECID): expected an ECID of 38 digits");
-        assert_eq!(reasons[7], TOO_MANY);
+        assert_eq!(reasons[7], RECORD_TOO_MANY.english);
         assert_eq!(reasons.len(), 8);
     }
 
@@ -525,11 +508,11 @@ mod tests {
         let text = format!("name,ECID\nx,{ONE}\n\"y,{TWO}\nz,{ONE}\n");
         let (result, kept) = read(&text);
         assert_eq!(result, Read { rows: 2, lines: 4, cut: true });
-        assert_eq!((kept.taken.len(), kept.rejected), (1, vec![(3, OPEN_QUOTE.to_owned())]));
+        assert_eq!((kept.taken.len(), kept.rejected), (1, vec![(3, RECORD_OPEN_QUOTE.english.to_owned())]));
         let long = format!("name,ECID\n\"{}\",{TWO}\nx,{ONE}\n", "line\n".repeat(300_000));
         let (result, kept) = read(&long);
         assert_eq!((result.rows, result.cut, kept.taken.len()), (2, false, 1));
-        assert_eq!(kept.rejected, [(2, TOO_LONG.to_owned())]);
+        assert_eq!(kept.rejected, [(2, RECORD_TOO_LONG.english.to_owned())]);
     }
 
     #[test]

@@ -2,39 +2,43 @@
 
 use std::io::{self, BufRead, BufReader};
 
-use domain::{AudienceId, Ecid};
+use domain::said::Saying;
+use domain::sayings::{
+    NO_AUDIENCE, PROFILE_BROKEN, PROFILE_NO_ECID, PROFILE_NO_OBJECT, PROFILE_NO_UUID, PROFILE_STATUS, PROFILE_TOO_LONG,
+    PROFILE_TOO_MANY, SEVERAL_STATUSES,
+};
+use domain::{AudienceId, Ecid, Said};
 use serde_json::Value;
 
-use super::{NO_AUDIENCE, Shape, in_column, last_part};
+use super::{Shape, in_column, last_part};
 use crate::profile::{self, ENTRIES_MAX, member};
 use crate::{Named, RECORD_MAX, Read, Sink, lines};
-
-const NO_OBJECT: &str = "expected a profile: a JSON object";
-const TOO_LONG: &str = "longer than 1 MiB: expected a profile";
-const TOO_MANY: &str = "more than 125,000 entries (ECIDs times memberships) in one profile";
-const NO_ECID: &str =
-    "no ECID: expected identityMap with the namespace ECID, or the field that the feed declares as ecid_column";
-const BROKEN: &str = "a profile has no end on its line: expected a JSON object";
 
 /// Reads a JSON export: an array of profiles, one profile, or one a line. A profile's place, which the sink is told as its
 /// line, is its number in an array, else its line.
 ///
 /// # Errors
 /// No audience is told, neither by the first profile nor by the file's name: says what to do. Nothing was taken then.
-pub fn read_json(source: impl io::Read, shape: &Shape<'_>, sink: &mut dyn Sink) -> Result<Read, String> {
+pub fn read_json(source: impl io::Read, shape: &Shape<'_>, sink: &mut dyn Sink) -> Result<Read, Said> {
     let mut source = BufReader::with_capacity(1 << 16, source);
-    let mut taking = Taking { shape, sink, bad_status: shape.statuses(), taken: false, refused: false };
+    let mut taking = Taking {
+        shape,
+        sink,
+        bad_status: PROFILE_STATUS.worded(format!("status: missing or unknown: {}", shape.statuses())),
+        taken: false,
+        refused: false,
+    };
     let read = objects(&mut source, |place, text| {
-        let profile = text.and_then(|text| serde_json::from_slice(text).map_err(|_| NO_OBJECT));
+        let profile = text.and_then(|text| serde_json::from_slice(text).map_err(|_| PROFILE_NO_OBJECT));
         let outcome = profile.and_then(|profile| taking.profile(place, &profile));
         if let Err(reason) = outcome
             && !taking.refused
         {
-            taking.sink.reject(place, reason);
+            taking.sink.reject(place, &reason.plain());
         }
         !taking.refused
     });
-    if taking.refused { Err(NO_AUDIENCE.to_owned()) } else { Ok(read) }
+    if taking.refused { Err(NO_AUDIENCE.plain()) } else { Ok(read) }
 }
 
 /// Where a file of objects stands.
@@ -51,7 +55,7 @@ enum At {
 
 /// Gives the text of each object of the outermost array, or of those that follow each other, or why it cannot be read, until
 /// `each` wants no more.
-fn objects(source: &mut impl BufRead, mut each: impl FnMut(u64, Result<&[u8], &'static str>) -> bool) -> Read {
+fn objects(source: &mut impl BufRead, mut each: impl FnMut(u64, Result<&[u8], Saying>) -> bool) -> Read {
     let mut read = Read::default();
     let mut at = At::Between;
     let mut text: Vec<u8> = Vec::new();
@@ -75,7 +79,7 @@ fn objects(source: &mut impl BufRead, mut each: impl FnMut(u64, Result<&[u8], &'
         };
         for &byte in piece {
             // How the object that ends here is to be given, if one does.
-            let mut ended: Option<Option<&'static str>> = None;
+            let mut ended: Option<Option<Saying>> = None;
             match &mut at {
                 At::Between => match byte {
                     b' ' | b'\t' | b'\r' | b'\n' | b',' => {}
@@ -101,7 +105,7 @@ fn objects(source: &mut impl BufRead, mut each: impl FnMut(u64, Result<&[u8], &'
                 },
                 At::Other => {
                     if matches!(byte, b'\n' | b',') {
-                        ended = Some(Some(NO_OBJECT));
+                        ended = Some(Some(PROFILE_NO_OBJECT));
                     }
                 }
                 At::Object { depth, in_text, escaped } => {
@@ -112,7 +116,7 @@ fn objects(source: &mut impl BufRead, mut each: impl FnMut(u64, Result<&[u8], &'
                     }
                     match byte {
                         // No text of JSON holds one as it is.
-                        b'\n' if *in_text || one_a_line == Some(true) => ended = Some(Some(BROKEN)),
+                        b'\n' if *in_text || one_a_line == Some(true) => ended = Some(Some(PROFILE_BROKEN)),
                         _ if *escaped => *escaped = false,
                         b'\\' if *in_text => *escaped = true,
                         b'"' => *in_text = !*in_text,
@@ -131,7 +135,7 @@ fn objects(source: &mut impl BufRead, mut each: impl FnMut(u64, Result<&[u8], &'
             if let Some(wrong) = ended {
                 let object = match wrong {
                     Some(reason) => Err(reason),
-                    None if too_long => Err(TOO_LONG),
+                    None if too_long => Err(PROFILE_TOO_LONG),
                     None => Ok(&text[..]),
                 };
                 if object.is_ok() && in_array == Some(false) {
@@ -153,7 +157,7 @@ fn objects(source: &mut impl BufRead, mut each: impl FnMut(u64, Result<&[u8], &'
     }
     match at {
         At::Other => {
-            each(place, Err(NO_OBJECT));
+            each(place, Err(PROFILE_NO_OBJECT));
         }
         // It was begun, and cannot be read.
         At::Object { .. } => {
@@ -169,16 +173,16 @@ fn objects(source: &mut impl BufRead, mut each: impl FnMut(u64, Result<&[u8], &'
 struct Taking<'a, 'b> {
     shape: &'a Shape<'a>,
     sink: &'b mut dyn Sink,
-    bad_status: String,
+    bad_status: Said,
     /// Whether the file told an audience.
     taken: bool,
     refused: bool,
 }
 
 impl Taking<'_, '_> {
-    fn profile(&mut self, place: u64, profile: &Value) -> Result<(), &'static str> {
+    fn profile(&mut self, place: u64, profile: &Value) -> Result<(), Saying> {
         if !profile.is_object() {
-            return Err(NO_OBJECT);
+            return Err(PROFILE_NO_OBJECT);
         }
         let entries = self.entries(profile)?;
         self.taken = true;
@@ -199,16 +203,16 @@ impl Taking<'_, '_> {
             }
         }
         if found.is_empty() {
-            return Err(NO_ECID);
+            return Err(PROFILE_NO_ECID);
         }
         if found.len().saturating_mul(entries.len()) > ENTRIES_MAX {
-            return Err(TOO_MANY);
+            return Err(PROFILE_TOO_MANY);
         }
         let mut ecids: Vec<Ecid> = Vec::with_capacity(found.len());
         for ecid in found {
             match ecid {
                 Ok(ecid) => ecids.push(ecid),
-                Err(reason) => self.sink.reject(place, reason),
+                Err(reason) => self.sink.reject(place, &reason.plain()),
             }
         }
         for (audience, status) in entries {
@@ -222,14 +226,14 @@ impl Taking<'_, '_> {
                         self.sink.take(place, Named::Audience(&audience), ecid, inside);
                     }
                 }
-                None => self.sink.reject(place, &format!("status: missing or unknown: {}", self.bad_status)),
+                None => self.sink.reject(place, &self.bad_status),
             }
         }
         Ok(())
     }
 
     /// The audiences of a profile, each with its status, where one is told.
-    fn entries<'p>(&mut self, profile: &'p Value) -> Result<Vec<(AudienceId, Option<&'p Value>)>, &'static str> {
+    fn entries<'p>(&mut self, profile: &'p Value) -> Result<Vec<(AudienceId, Option<&'p Value>)>, Saying> {
         if let Some(memberships) = profile::memberships(profile) {
             let all: Vec<_> = memberships?
                 .into_iter()
@@ -237,7 +241,7 @@ impl Taking<'_, '_> {
                     Some((AudienceId::aep(id)?, Some(member(entry, "status").unwrap_or(&Value::Null))))
                 })
                 .collect();
-            return if all.is_empty() { Err("segmentMembership: expected an audience by its UUID") } else { Ok(all) };
+            return if all.is_empty() { Err(PROFILE_NO_UUID) } else { Ok(all) };
         }
         let fields = profile.as_object().into_iter().flatten();
         let all: Vec<_> =
@@ -256,7 +260,7 @@ impl Taking<'_, '_> {
                 let mut statuses = flat(profile, "status");
                 let first = statuses.next().map(|(_, value)| value);
                 if statuses.next().is_some() {
-                    return Err("several fields could hold the status: declare the feed's status_column");
+                    return Err(SEVERAL_STATUSES);
                 }
                 first
             }
@@ -304,7 +308,7 @@ mod tests {
             result
         );
         assert_eq!(again, kept);
-        result.map(|read| (read, kept))
+        result.map(|read| (read, kept)).map_err(|why| why.to_string())
     }
 
     fn read(text: &str) -> (Read, Kept) {
@@ -465,12 +469,12 @@ mod tests {
         let long = format!("{{\"a\":\"{}\",\"ECID\":\"{ONE}\"}}", "x".repeat(RECORD_MAX));
         let (result, kept) = read(&format!("[{long},{}]", profile(ONE, "realized")));
         assert_eq!((result.rows, kept.taken.len()), (2, 1));
-        assert_eq!(kept.rejected, [(1, TOO_LONG.to_owned())]);
+        assert_eq!(kept.rejected, [(1, PROFILE_TOO_LONG.english.to_owned())]);
         let many = vec![format!("\"{ONE}\""); 20_000].join(",");
         let ids: Vec<String> = (0..10)
             .map(|at| format!("\"11111111-2222-3333-4444-55555555000{at}\":{{\"status\":\"exited\"}}"))
             .collect();
         let (_, kept) = read(&format!("{{\"ECID\":[{many}],\"segmentMembership\":{{\"ups\":{{{}}}}}}}", ids.join(",")));
-        assert_eq!((kept.taken.len(), kept.rejected), (0, vec![(1, TOO_MANY.to_owned())]));
+        assert_eq!((kept.taken.len(), kept.rejected), (0, vec![(1, PROFILE_TOO_MANY.english.to_owned())]));
     }
 }

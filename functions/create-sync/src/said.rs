@@ -1,0 +1,58 @@
+//! Sentences in answers: beside each stand its code and its values, from which the console says it in other languages.
+
+use domain::Said;
+use serde_json::{Value, json};
+use state::feeds::Reject;
+
+/// Puts a sentence into an answer, as `name`, and beside it `<name>_code` and `<name>_values`. Where there is no sentence, or
+/// it was stored before sentences had codes, these are `null`.
+pub(crate) fn put(answer: &mut Value, name: &str, said: Option<&Said>) {
+    answer[name] = json!(said.map(Said::as_ref));
+    answer[format!("{name}_code")] = json!(said.and_then(Said::code));
+    answer[format!("{name}_values")] = json!(said.filter(|said| said.code.is_some()).map(|said| &said.values));
+}
+
+/// A rejected line.
+pub(crate) fn rejected(reject: &Reject) -> Value {
+    let Reject { line, reason, code, values } = reject;
+    json!({"line": line, "reason": reason, "code": code, "values": code.as_ref().map(|_| values)})
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use domain::sayings::ALL;
+
+    use super::*;
+
+    /// The names in braces.
+    fn names(text: &str) -> BTreeSet<&str> {
+        text.split('{').skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name)).collect()
+    }
+
+    #[test]
+    fn the_console_has_each_sentence_in_its_languages_and_names_no_value_that_it_lacks() {
+        let catalogue: Value = serde_json::from_str(include_str!("../console/catalogue.json")).expect("JSON");
+        for saying in ALL {
+            let key = format!("why.{}", saying.code);
+            for language in ["en", "fr", "sv"] {
+                let text = catalogue[&key][language].as_str().unwrap_or_else(|| panic!("{key} in {language}"));
+                assert!(names(text).is_subset(&names(saying.english)), "{key} in {language}");
+            }
+        }
+        let known: BTreeSet<String> = ALL.iter().map(|saying| format!("why.{}", saying.code)).collect();
+        let of_sayings = catalogue.as_object().expect("an object").keys().filter(|key| key.starts_with("why."));
+        let unknown: Vec<&String> = of_sayings.filter(|key| !known.contains(*key)).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
+
+    #[test]
+    fn a_sentence_of_before_stands_alone() {
+        let mut answer = json!({});
+        put(&mut answer, "why", Some(&Said::of_before("an old sentence")));
+        assert_eq!(answer, json!({"why": "an old sentence", "why_code": null, "why_values": null}));
+        let old: Reject = serde_json::from_value(json!({"line": 3, "reason": "an old sentence"})).expect("a reject");
+        assert_eq!(rejected(&old), json!({"line": 3, "reason": "an old sentence", "code": null, "values": null}));
+    }
+}
