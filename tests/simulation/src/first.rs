@@ -305,12 +305,14 @@ impl Tokens {
         Page { next: more.then(|| items.last().map(|item| item.key.sk.clone())).flatten(), items }
     }
 
-    /// A partition of hints. Where each of them leads is known without any: they are not stored.
-    fn hints(&self, pk: &str) -> Option<Vec<u64>> {
-        let of_lead = pk.split_once("/lt/").map(|(_, lead)| lead.parse().ok());
-        let of_ecid = pk.split_once("/e/").map(|(_, ecid)| ecid.parse().ok());
-        let n: Option<u64> = of_lead.or(of_ecid)?;
-        Some(n.filter(|n| (1..=self.plan.tokens).contains(n)).into_iter().collect())
+    /// Hints of a lead, which begin with it, or of an ECID, whose partition it is: whose they are, and their sort keys. Where
+    /// each of them leads is known without any: they are not stored.
+    fn hints(&self, pk: &str, sk: &str) -> Option<Vec<String>> {
+        let of_lead = pk.contains("/lt/").then(|| sk.split_once('/')).flatten().map(|(lead, _)| (lead, lead));
+        let of_ecid = pk.split_once("/e/").map(|(_, ecid)| (ecid, "t"));
+        let (whose, before) = of_lead.or(of_ecid)?;
+        let n: Option<u64> = whose.parse().ok().filter(|n| (1..=self.plan.tokens).contains(n));
+        Some(n.iter().map(|n| format!("{before}/{}", name(*n))).collect())
     }
 }
 
@@ -369,7 +371,7 @@ impl Tables for Packed {
     async fn put_all(&self, table: Table, mut items: Vec<Item>) -> PortResult<()> {
         if table == Table::Identity {
             let tokens = self.lock();
-            items.retain(|item| tokens.hints(&item.key.pk).is_none());
+            items.retain(|item| tokens.hints(&item.key.pk, &item.key.sk).is_none());
         }
         self.timed.put_all(table, items).await
     }
@@ -393,10 +395,9 @@ impl Tables for Packed {
             let shard = pk.split_once("/t/").and_then(|(_, shard)| shard.parse::<usize>().ok());
             match shard.filter(|_| table == Table::Identity) {
                 Some(shard) => Some(tokens.page(shard, after, limit)),
-                None => tokens.hints(pk).filter(|_| table == Table::Identity).map(|found| {
-                    let prefix = if pk.contains("/e/") { "t/" } else { "" };
-                    let item = |n: &u64| Item {
-                        key: Key::new(pk, format!("{prefix}{}", name(*n))),
+                None => tokens.hints(pk, prefix).filter(|_| table == Table::Identity).map(|found| {
+                    let item = |sk: &String| Item {
+                        key: Key::new(pk, sk.clone()),
                         rev: 1,
                         doc: serde_json::json!({"v": 1}),
                         due: None,

@@ -9,11 +9,12 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use state::audience::Members;
-use state::identity::{hints_of_ecid, hints_of_lead, leads, tokens};
+use state::identity::{hints_of_ecid, hints_of_leads, leads, tokens};
 use state::{Deps, Step};
 
-/// People who are looked up together: their records come in a few batches.
-pub(super) const AT_ONCE: usize = 300;
+/// People who are looked up together: the more of them, the more of what concerns them comes with one answer. Ours: their
+/// records stand in memory, of some KB each where somebody is tied to many browsers.
+pub(super) const AT_ONCE: usize = 3_000;
 /// Questions under way at once. Ours: one after the other they are bound by the network's latency alone.
 const READS_AT_ONCE: usize = 16;
 
@@ -59,24 +60,20 @@ impl Strangers<'_> {
             return Ok(ties.into_iter().map(|(lead, ties)| (ties.outside(false), lead)).collect());
         };
         let all: BTreeSet<Ecid> = ties.iter().flat_map(|(_, ties)| ties.all()).collect();
-        let inside = members.which(&all).await?;
-        let outside: BTreeSet<Ecid> = all.difference(&inside.iter().copied().collect()).copied().collect();
-        let once = members.which_ever(&outside).await?;
+        let (inside, ever) = members.which_and_ever(&all).await?;
+        let ties: Vec<_> = ties.into_iter().map(|(lead, ties)| (lead, ties.inside(&inside), ties)).collect();
+        let over_cap = self.over_cap(&ties).await?;
         let mut found = Vec::new();
-        for (lead, ties) in ties {
-            let was = self.knew.contains(lead) || ties.counting.iter().any(|ecid| once.contains(ecid));
-            let code = match ties.inside(&inside) {
-                None => ties.outside(was),
-                Some(Inside::Aside) => "set_aside",
-                Some(Inside::Counts(ecids)) => {
-                    if self.are_over_cap(&ecids).await? {
-                        "set_aside"
-                    } else if ties.known {
-                        "waiting"
-                    } else {
-                        "anonymous"
-                    }
+        for (lead, place, ties) in ties {
+            let code = match place {
+                None => {
+                    let lately = |ecid: &Ecid| ever.contains(ecid) && !inside.contains(ecid);
+                    ties.outside(self.knew.contains(lead) || ties.counting.iter().any(lately))
                 }
+                Some(Inside::Aside) => "set_aside",
+                Some(Inside::Counts(_)) if over_cap.contains(lead) => "set_aside",
+                Some(Inside::Counts(_)) if ties.known => "waiting",
+                Some(Inside::Counts(_)) => "anonymous",
             };
             found.push((code, lead));
         }
@@ -84,16 +81,27 @@ impl Strangers<'_> {
     }
 
     async fn tokens_of(&self, people: &[LeadId]) -> Step<BTreeMap<LeadId, Vec<TokenRecord>>> {
-        let hints: Vec<BoxFuture<'_, _>> =
-            people.iter().map(|lead| hints_of_lead(self.deps, self.munchkin, *lead).boxed()).collect();
-        let hints: Vec<_> = stream::iter(hints).buffer_unordered(READS_AT_ONCE).try_collect().await?;
+        let hints = hints_of_leads(self.deps, self.munchkin, people.iter().copied()).await?;
         let mut owned: BTreeMap<LeadId, Vec<TokenRecord>> = BTreeMap::new();
-        for token in tokens(self.deps, self.munchkin, hints.iter().flatten()).await? {
+        for token in tokens(self.deps, self.munchkin, &hints).await? {
             if let Some(lead) = token.value.lead {
                 owned.entry(lead).or_default().push(token.value);
             }
         }
         Ok(owned)
+    }
+
+    /// Those of the people whose browsers in the audience are all over their cap.
+    async fn over_cap(&self, people: &[(LeadId, Option<Inside>, Ties)]) -> Step<LeadSet> {
+        let asked = people.iter().filter_map(|(lead, place, _)| match place {
+            Some(Inside::Counts(ecids)) => Some((*lead, ecids)),
+            _ => None,
+        });
+        let asked: Vec<BoxFuture<'_, Step<Option<LeadId>>>> = asked
+            .map(|(lead, ecids)| async move { Ok(self.are_over_cap(ecids).await?.then_some(lead)) }.boxed())
+            .collect();
+        let found: Vec<Option<LeadId>> = stream::iter(asked).buffer_unordered(READS_AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// Whether each of these browsers was seen beside too many cookies.

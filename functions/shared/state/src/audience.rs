@@ -238,6 +238,38 @@ const WHOLE_UP_TO: u64 = 500_000;
 /// Blocks of a base that are read at a time. Ours: one after the other, they are bound by the network's latency alone.
 const READS_AT_ONCE: usize = 16;
 
+/// Bytes between two blocks that are read with them, at most. Ours: they come sooner than another answer would.
+const GAP_BYTES: u64 = 32 << 10;
+/// Bytes of one reading of blocks. Ours: of those that are under way at once all stand in memory.
+const RUN_BYTES: u64 = 1 << 20;
+
+/// Blocks of a base that are read together.
+struct Run {
+    /// Offsets in bytes.
+    from: u64,
+    to: u64,
+    /// Whom to look for, with the offsets of the block that would hold them.
+    ecids: Vec<(Ecid, u64, u64)>,
+}
+
+/// The blocks that hold these ECIDs if any does, in as few readings as makes sense.
+fn runs(ecids: &BTreeSet<Ecid>, fences: &Fences, count: u64) -> Vec<Run> {
+    let blocks =
+        ecids.iter().filter_map(|ecid| fences.block(*ecid, count).map(|(from, len)| (from, from + len, *ecid)));
+    let blocks: BTreeSet<(u64, u64, Ecid)> = blocks.collect();
+    let mut runs: Vec<Run> = Vec::new();
+    for (from, to, ecid) in blocks {
+        match runs.last_mut() {
+            Some(run) if from <= run.to + GAP_BYTES && to <= run.from + RUN_BYTES => {
+                run.to = to;
+                run.ecids.push((ecid, from, to));
+            }
+            _ => runs.push(Run { from, to, ecids: vec![(ecid, from, to)] }),
+        }
+    }
+    runs
+}
+
 /// Reads a whole base object.
 pub async fn read_base(deps: &Deps, key: &str) -> Step<Arc<Base>> {
     if let Some(base) = deps.cached_base(key) {
@@ -278,41 +310,49 @@ impl<'a> Members<'a> {
 
     /// Those of the ECIDs that are in the audience.
     pub async fn which(&self, ecids: &BTreeSet<Ecid>) -> Step<HashSet<Ecid>> {
-        let overlay = self.overlay(ecids).await?;
-        let as_of = self.head.base.as_ref().map(|base| base.as_of);
-        let in_base = self.which_in_base(ecids).await?;
-        let found = ecids.iter().filter(|ecid| inside(in_base.contains(ecid), as_of, overlay.get(ecid).copied()));
-        Ok(found.copied().collect())
+        Ok(self.which_and_ever(ecids).await?.0)
     }
 
     /// Those of the ECIDs that are in the audience, or were when somebody last looked: whoever left may not have been looked at
     /// since.
     pub async fn which_ever(&self, ecids: &BTreeSet<Ecid>) -> Step<HashSet<Ecid>> {
-        let mut found = self.which_in_base(ecids).await?;
-        found.extend(self.overlay(ecids).await?.into_keys());
-        Ok(found)
+        Ok(self.which_and_ever(ecids).await?.1)
+    }
+
+    /// What [`Members::which`] and [`Members::which_ever`] say, by one reading.
+    pub async fn which_and_ever(&self, ecids: &BTreeSet<Ecid>) -> Step<(HashSet<Ecid>, HashSet<Ecid>)> {
+        let overlay = self.overlay(ecids).await?;
+        let as_of = self.head.base.as_ref().map(|base| base.as_of);
+        let mut ever = self.which_in_base(ecids).await?;
+        let found = ecids.iter().filter(|ecid| inside(ever.contains(ecid), as_of, overlay.get(ecid).copied()));
+        let found = found.copied().collect();
+        ever.extend(overlay.into_keys());
+        Ok((found, ever))
     }
 
     /// Those of the ECIDs that the snapshot holds, whatever was said since.
     pub async fn which_in_base(&self, ecids: &BTreeSet<Ecid>) -> Step<HashSet<Ecid>> {
-        // Of a large base each is a ranged read: some at a time.
-        let looked: Vec<BoxFuture<'_, Step<(Ecid, bool)>>> =
-            ecids.iter().map(|&ecid| async move { Ok((ecid, self.in_base(ecid).await?)) }.boxed()).collect();
-        let found: Vec<(Ecid, bool)> = stream::iter(looked).buffer_unordered(READS_AT_ONCE).try_collect().await?;
-        Ok(found.into_iter().filter(|(_, inside)| *inside).map(|(ecid, _)| ecid).collect())
-    }
-
-    async fn in_base(&self, ecid: Ecid) -> Step<bool> {
         match &self.base {
-            Source::None => Ok(false),
-            Source::Whole(base) => Ok(base.row(ecid).is_some()),
+            Source::None => Ok(HashSet::new()),
+            Source::Whole(base) => Ok(ecids.iter().filter(|ecid| base.row(**ecid).is_some()).copied().collect()),
             Source::Blocks { key, count, fences } => {
-                let Some((from, len)) = fences.block(ecid, *count) else { return Ok(false) };
-                let block = self.deps.ports.objects.get_range(key, from, len).await?;
-                let block = block.ok_or_else(|| Failure::retry("a base is gone: it was replaced"))?;
-                Ok(block_holds(&block, ecid))
+                let runs = runs(ecids, fences, *count);
+                let looked: Vec<BoxFuture<'_, Step<Vec<Ecid>>>> =
+                    runs.iter().map(|run| self.which_in_run(key, run).boxed()).collect();
+                let found: Vec<Ecid> = stream::iter(looked).buffer_unordered(READS_AT_ONCE).try_concat().await?;
+                Ok(found.into_iter().collect())
             }
         }
+    }
+
+    async fn which_in_run(&self, key: &str, run: &Run) -> Step<Vec<Ecid>> {
+        let bytes = self.deps.ports.objects.get_range(key, run.from, run.to - run.from).await?;
+        let bytes = bytes.ok_or_else(|| Failure::retry("a base is gone: it was replaced"))?;
+        let holds = |(ecid, from, to): &(Ecid, u64, u64)| {
+            let place = usize::try_from(from - run.from).ok()?..usize::try_from(to - run.from).ok()?;
+            block_holds(bytes.get(place)?, *ecid).then_some(*ecid)
+        };
+        Ok(run.ecids.iter().filter_map(holds).collect())
     }
 
     /// What was said last about those of the ECIDs of which something was said beside snapshots.

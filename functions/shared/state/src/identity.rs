@@ -9,6 +9,9 @@ use domain::identity::{LeadRecord, TokenRecord};
 use domain::limits::{DAY_MS, HOUR_MS};
 use domain::planted::{Guard, holds};
 use domain::{Ecid, LeadId, MunchkinId, Token};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use ports::{Due, Expect, Item, Key, Read, Table};
 use serde::{Deserialize, Serialize};
@@ -47,8 +50,13 @@ fn ecid_hints(munchkin: &MunchkinId, ecid: Ecid) -> String {
     format!("{munchkin}/e/{}", ecid.text())
 }
 
+/// The partition that holds the hints of one shard of a subscription's leads, in the order of the leads.
 fn lead_hints(munchkin: &MunchkinId, lead: LeadId) -> String {
-    format!("{munchkin}/lt/{lead}")
+    format!("{munchkin}/lt/{:02}", lead % u64::from(SHARDS))
+}
+
+fn hints_of(lead: LeadId) -> String {
+    format!("{lead:020}/")
 }
 
 /// The hint that leads from an ECID to a token.
@@ -66,7 +74,7 @@ pub fn ecid_to_lead(munchkin: &MunchkinId, ecid: Ecid, lead: LeadId) -> Key {
 /// The hint that leads from a lead to a token.
 #[must_use]
 pub fn lead_to_token(munchkin: &MunchkinId, lead: LeadId, token: &Token) -> Key {
-    Key::new(lead_hints(munchkin, lead), token.as_str().to_owned())
+    Key::new(lead_hints(munchkin, lead), format!("{}{}", hints_of(lead), token.as_str()))
 }
 
 /// Writes hints, before the edges that they lead to. Each gets a revision of its own, so that whoever forgets a hint
@@ -222,7 +230,7 @@ pub struct EcidHints {
 /// The hints of an ECID, and whether it was erased.
 pub async fn hints_of_ecid(deps: &Deps, munchkin: &MunchkinId, ecid: Ecid) -> Step<EcidHints> {
     let mut hints = EcidHints::default();
-    for item in partition(deps, &ecid_hints(munchkin, ecid)).await? {
+    for item in partition(deps, &ecid_hints(munchkin, ecid), "").await? {
         let sk = item.key.sk.as_str();
         if let Some(token) = sk.strip_prefix("t/").and_then(Token::parse) {
             hints.tokens.push(token);
@@ -273,15 +281,66 @@ pub async fn erased_ecids(
 
 /// Tokens that a lead may own.
 pub async fn hints_of_lead(deps: &Deps, munchkin: &MunchkinId, lead: LeadId) -> Step<Vec<Token>> {
-    let items = partition(deps, &lead_hints(munchkin, lead)).await?;
-    Ok(items.iter().filter_map(|item| Token::parse(&item.key.sk)).collect())
+    let items = partition(deps, &lead_hints(munchkin, lead), &hints_of(lead)).await?;
+    Ok(items.iter().filter_map(|item| lead_hint(&item.key.sk)).map(|(_, token)| token).collect())
 }
 
-async fn partition(deps: &Deps, pk: &str) -> Step<Vec<Item>> {
+/// Hints that are read for each lead that is asked for, where others lie between. Ours: they are below the 4 KB that a
+/// query of one lead's would be billed.
+const HINTS_A_LEAD: usize = 30;
+/// Hints of one page. DynamoDB ends it at 1 MB, which is more.
+const HINTS_A_PAGE: usize = 1_000;
+
+/// Tokens that any of many leads may own. Where the leads lie close together, a page tells of many of them; where they do
+/// not, it costs no more than [`hints_of_lead`] of each.
+pub async fn hints_of_leads(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    leads: impl IntoIterator<Item = LeadId>,
+) -> Step<Vec<Token>> {
+    let mut shards: BTreeMap<String, BTreeSet<LeadId>> = BTreeMap::new();
+    for lead in leads {
+        shards.entry(lead_hints(munchkin, lead)).or_default().insert(lead);
+    }
+    let read: Vec<BoxFuture<'_, Step<Vec<Token>>>> =
+        shards.iter().map(|(pk, leads)| hints_in_order(deps, pk, leads).boxed()).collect();
+    stream::iter(read).buffer_unordered(SHARDS as usize).try_concat().await
+}
+
+/// The same of leads of one shard: reads its hints in their order, and leaps to the next lead that is asked for.
+async fn hints_in_order(deps: &Deps, pk: &str, leads: &BTreeSet<LeadId>) -> Step<Vec<Token>> {
+    let mut found = Vec::new();
+    let mut next = leads.first().copied();
+    let (mut after, mut limit) = (String::new(), HINTS_A_LEAD);
+    while let Some(lead) = next {
+        after = after.max(hints_of(lead));
+        let page = deps.ports.tables.query(Table::Identity, pk, "", Some(&after), limit, Read::Consistent).await?;
+        let hints = page.items.iter().filter_map(|item| lead_hint(&item.key.sk));
+        found.extend(hints.filter(|(lead, _)| leads.contains(lead)).map(|(_, token)| token));
+        let (Some(more), Some(upto)) = (page.next, page.items.last().and_then(|item| lead_hint(&item.key.sk))) else {
+            break;
+        };
+        // The last lead of a page may have more hints than it shows.
+        next = leads.range(upto.0..).next().copied();
+        let told = leads.range(lead..upto.0).count() + 1;
+        limit = (told * HINTS_A_LEAD).min(HINTS_A_PAGE);
+        after = more;
+    }
+    Ok(found)
+}
+
+/// The lead and the token that a hint is of, by its sort key.
+fn lead_hint(sk: &str) -> Option<(LeadId, Token)> {
+    let (lead, token) = sk.split_once('/')?;
+    Some((lead.parse().ok()?, Token::parse(token)?))
+}
+
+async fn partition(deps: &Deps, pk: &str, prefix: &str) -> Step<Vec<Item>> {
     let mut found = Vec::new();
     let mut after: Option<String> = None;
     loop {
-        let page = deps.ports.tables.query(Table::Identity, pk, "", after.as_deref(), 1000, Read::Consistent).await?;
+        let page =
+            deps.ports.tables.query(Table::Identity, pk, prefix, after.as_deref(), 1000, Read::Consistent).await?;
         found.extend(page.items);
         after = page.next;
         if after.is_none() {
