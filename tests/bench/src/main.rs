@@ -24,6 +24,11 @@
 //! `cargo run --release -p bench -- events [--json]`: signed messages of a stream at the highest rate that this machine
 //! sustains, for a minute ([`events`]). An error if one of them is lost that was answered 200, or if the 99th of a hundred
 //! answers takes a second.
+//!
+//! `cargo run --release -p bench -- download [--people N] [--refused PERCENT] [--json]`: everybody of a sync of two million
+//! people as CSV, request by request (`simulation::download`): requests, parts, bytes, reads and writes, a processor's time
+//! and memory. An error if S3 would not take the parts, or if half of the function's time or memory were not enough. The
+//! counts are kept in `download.jsonl`, and a test of the simulation compares them.
 
 mod beacons;
 mod events;
@@ -40,6 +45,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
+use simulation::download;
 use world::reference;
 use world::sample::{self, Size};
 
@@ -49,6 +55,7 @@ const BAR: Duration = Duration::from_secs(120);
 const SEED: u64 = 1;
 const USAGE: &str = "usage: cargo run [--release] -p bench -- settle [--json] | writer [SCENARIO] [--json] | \
                      beacons [--json] | spike [--json] | events [--json] | freshness [--json] | \
+                     download [--people N] [--refused PERCENT] [--json] | \
                      first-sync [--tokens N] [--people N] [--json]";
 
 fn main() -> ExitCode {
@@ -64,6 +71,7 @@ fn main() -> ExitCode {
         }
         ["beacons"] => beacons::run().and_then(|measured| show_beacons(&measured, false)),
         ["beacons", "--json"] => beacons::run().and_then(|measured| show_beacons(&measured, true)),
+        ["download", words @ ..] => show_download(words),
         ["freshness"] => promise::freshness(false),
         ["freshness", "--json"] => promise::freshness(true),
         ["first-sync", words @ ..] => promise::first_sync(words),
@@ -132,6 +140,63 @@ fn show_beacons(measured: &[beacons::Measured], json: bool) -> anyhow::Result<()
         }
     }
     Ok(())
+}
+
+/// Measures and prints a download.
+fn show_download(words: &[&str]) -> anyhow::Result<()> {
+    let (mut people, mut refused, mut json) = (download::PEOPLE, download::REFUSED_PERCENT, false);
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let mut number =
+            || -> anyhow::Result<u64> { Ok(words.next().with_context(|| format!("{word} takes a number"))?.parse()?) };
+        match *word {
+            "--people" => people = number()?,
+            "--refused" => refused = number()?,
+            "--json" => json = true,
+            other => bail!("unknown flag {other}"),
+        }
+    }
+    let measured = download::measure(people, refused);
+    let mut out = std::io::stdout().lock();
+    let counts = measured.counts;
+    if json {
+        writeln!(out, "{}", serde_json::to_string(&counts)?)?;
+    } else {
+        let seconds = |seconds: Option<f64>| match seconds {
+            Some(seconds) => format!("{seconds:.2} s ({:.1} s at its share of one)", measured.at_its_share(seconds)),
+            None => "not told by this system".to_owned(),
+        };
+        writeln!(
+            out,
+            "{} people, {} of them refused: {} lines, {} bytes",
+            counts.people, counts.refused, counts.lines, counts.bytes
+        )?;
+        writeln!(
+            out,
+            "requests that write on: {}; parts: {}, of {} to {} bytes but for the last one",
+            counts.slices, counts.parts, counts.smallest_part, counts.largest_part
+        )?;
+        writeln!(
+            out,
+            "S3: {} reads, {} writes; DynamoDB: {} reads, {} writes",
+            counts.object_reads, counts.object_writes, counts.table_reads, counts.table_writes
+        )?;
+        writeln!(
+            out,
+            "a processor's time: {} to begin, {} for the slowest slice",
+            seconds(measured.begin_seconds),
+            seconds(measured.slice_seconds)
+        )?;
+        match measured.peak_mb {
+            Some(peak) => writeln!(
+                out,
+                "memory: at most {peak:.0} MB of the function's {:.0} MB, with all that the ports hold",
+                measured.function_mb
+            )?,
+            None => writeln!(out, "memory: not told by this system")?,
+        }
+    }
+    measured.check().map_err(anyhow::Error::msg)
 }
 
 fn show_spike(spike: &spike::Spike, json: bool) -> anyhow::Result<()> {

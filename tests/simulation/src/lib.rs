@@ -1,6 +1,7 @@
 //! The whole system in one thread: the real handlers over in-memory ports on a virtual clock, from one seed.
 
 pub mod cloud;
+pub mod download;
 pub mod driver;
 pub mod fakes;
 pub mod first;
