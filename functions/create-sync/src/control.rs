@@ -4,8 +4,8 @@
 
 use domain::limits::{MARKETO_BATCH, NEW_PAIRS_PER_DAY};
 use domain::origin::OriginPattern;
-use domain::sayings::{PAUSED_BY_HAND, STOPPED_BY_HAND};
 use domain::said::Said;
+use domain::sayings::{PAUSED_BY_HAND, STOPPED_BY_HAND};
 use domain::{MunchkinId, OrgId};
 use jiff::Timestamp;
 use marketo::Marketo;

@@ -2,8 +2,8 @@
 
 use domain::MunchkinId;
 use domain::limits::DAY_MS;
-use domain::sayings::DOWNLOAD_EXPIRED;
 use domain::said::Said;
+use domain::sayings::DOWNLOAD_EXPIRED;
 use ports::{Failure, Key};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
