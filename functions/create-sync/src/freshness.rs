@@ -32,8 +32,8 @@ pub(crate) async fn freshness(deps: &Deps, sync: &Sync, sources: &[Source], once
     }))
 }
 
-/// When a page last showed a match that was new, in ms: the newest of the days that are kept and had any. A match that is
-/// seen again costs no write, and so does not count.
+/// When a match that was new last came, from a page or, to ten minutes, from a server, in ms: the newest of the days that
+/// are kept and had any. A match that is seen again costs no write, and so does not count.
 pub(crate) async fn last_match(deps: &Deps, munchkin: &MunchkinId) -> Step<Option<u64>> {
     let pk = intake_key(munchkin, deps.now()).pk;
     let (mut last, mut after) = (None, None::<String>);

@@ -53,7 +53,7 @@ impl<'a> Once<'a> {
         self.waiting.get_or_try_init(read).await.map(Vec::as_slice)
     }
 
-    /// When a page last showed a match that was new, in ms.
+    /// When a match that was new last came, in ms.
     pub(crate) async fn last_match(&self) -> Step<Option<u64>> {
         self.last_match.get_or_try_init(async || last_match(self.deps, self.munchkin).await).await.copied()
     }

@@ -13,12 +13,12 @@ use domain::{AudienceId, LeadSet, ListId, MunchkinId};
 use ports::{Failure, Read, Table};
 use serde_json::{Value, json};
 use state::audience::{Head, Pass, Waiting};
-use state::bell::Bell;
+use state::bell::{Bell, BellKey};
 use state::budget::Outlook;
-use state::identity::{SHARDS, ask_pk, token_shard};
+use state::identity::{SHARDS, ask_pk, tell_pk, token_shard};
 use state::lists::{Left, OpenList, Want, read_leads, want_key};
 use state::syncs::{Start, Status, Sync};
-use state::{Deps, Step, doc, load};
+use state::{Deps, Step, bell, doc, load};
 
 use crate::once::Once;
 use crate::places::ATTEMPTS;
@@ -110,18 +110,79 @@ async fn find(deps: &Deps, seen: &Seen, once: &Once<'_>) -> Step<Progress> {
     if let Some(writing) = writing {
         return Ok(writing.shown(outlook));
     }
-    if head.pass.is_some() || head.pass_wanted > head.pass_done {
-        return Ok(counting(head));
+    if let Some(under_way) = under_way(deps, seen, head, want, once).await? {
+        return Ok(under_way);
     }
     Ok(Progress::new("in_step", "The list holds everybody whom it should hold, as far as is known."))
 }
 
-/// The audience is being counted: so many of its browsers as the part of the records that was read.
+/// What is rung, waiting or under way for the audience or for its list, although nothing is known to be left to write.
+/// Whoever hears that nothing is may rely on it: looked at in the order in which one rings the next.
+async fn under_way(deps: &Deps, seen: &Seen, head: &Head, want: &Want, once: &Once<'_>) -> Step<Option<Progress>> {
+    let munchkin = &seen.sync.munchkin;
+    let mut list_bell = seen.list_bell.clone();
+    let mut is_counted = is_to_be_counted(head) || is_busy(&seen.audience_bell);
+    // Its last pass saw cookies of which nobody knew whose they are: what Marketo answered may be told to no audience yet.
+    let waiting = head.waiting.clone().filter(|waiting| waiting.tokens > 0);
+    if waiting.is_some() && !is_counted {
+        let untold = deps.ports.tables.due(Table::Identity, &tell_pk(munchkin), deps.now(), 1).await?;
+        let audience_bell = bell::look(deps, &BellKey::audience(munchkin, &seen.sync.audience)).await?;
+        is_counted = !untold.is_empty() || is_busy(&audience_bell);
+    }
+    if is_counted {
+        let seconds = match waiting {
+            Some(waiting) => behind_the_last(deps, seen, head, waiting, want, once).await?,
+            None => None,
+        };
+        return Ok(Some(Progress { seconds, ..counting(head) }));
+    }
+    if waiting.is_some() {
+        if let (Start::Now, Some(list)) = (seen.sync.start, seen.sync.list.id) {
+            list_bell = bell::look(deps, &BellKey::list(munchkin, list)).await?;
+        }
+    }
+    let sentence = "The list is being compared with who is wanted in it.";
+    Ok(is_busy(&list_bell).then(|| Progress::new("writing", sentence)))
+}
+
+/// Seconds until the list is as it should be, once the last of many cookies was asked about: the pass that its answer rang,
+/// and the people whom that finds. `None`: the pass is another one.
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
+async fn behind_the_last(
+    deps: &Deps,
+    seen: &Seen,
+    head: &Head,
+    mut waiting: Waiting,
+    want: &Want,
+    once: &Once<'_>,
+) -> Step<Option<f64>> {
+    let last = once.identity().await?.calm_at.max(waiting.as_of + waiting.took_ms);
+    if deps.now() > last + deps.settings.scaled(SOON_MS) + waiting.took_ms {
+        return Ok(None);
+    }
+    waiting.took_ms = (waiting.took_ms as f64 * (1.0 - part_read(head))) as u64;
+    let asking = Asking::new(deps, seen, waiting, 0, want, once).await?;
+    Ok(asking.seconds(None, once.outlook().await?))
+}
+
+/// The part of the records that the pass under way has read.
+fn part_read(head: &Head) -> f64 {
+    let read = head.pass.as_ref().map_or(0, |Pass { shard, .. }| (*shard).min(2 * SHARDS));
+    f64::from(read) / f64::from(2 * SHARDS)
+}
+
+const fn is_to_be_counted(head: &Head) -> bool {
+    head.pass.is_some() || head.pass_wanted > head.pass_done
+}
+
+/// The audience is being counted: so many of its browsers as the part of the records that was read. How long the sync takes
+/// is not known meanwhile, but behind the last look-up: what takes the time is the look-ups, and of how many cookies is what
+/// is being counted.
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
 fn counting(head: &Head) -> Progress {
-    let of = head.base.as_ref().map(|base| base.count);
-    let read = head.pass.as_ref().map_or(0, |Pass { shard, .. }| u64::from((*shard).min(2 * SHARDS)));
+    let of = head.base.as_ref().map(|base| base.count).filter(|_| is_to_be_counted(head));
     Progress {
-        part: of.map(|of| (of * read / u64::from(2 * SHARDS), of, "browsers")),
+        part: of.map(|of| ((of as f64 * part_read(head)) as u64, of, "browsers")),
         ..Progress::new("counting", "Who of the audience is a known person is being worked out.")
     }
 }
@@ -149,13 +210,12 @@ struct Asking {
     beside_others: bool,
 }
 
-#[expect(clippy::cast_precision_loss)]
 async fn asking(deps: &Deps, seen: &Seen, head: &Head, want: &Want, once: &Once<'_>) -> Step<Option<Asking>> {
     let munchkin = &seen.sync.munchkin;
     let Some(waiting) = head.waiting.clone().filter(|waiting| waiting.tokens > 0) else { return Ok(None) };
-    let (identity, outlook) = (once.identity().await?, once.outlook().await?);
+    let identity = once.identity().await?;
     let crowded = identity.told_at != 0;
-    let since = deps.now().saturating_sub(waiting.as_of + waiting.took_ms);
+    let since = since(deps, &waiting);
     if !crowded && (identity.calm_at >= waiting.as_of || since > deps.settings.scaled(SOON_MS)) {
         return Ok(None);
     }
@@ -163,31 +223,12 @@ async fn asking(deps: &Deps, seen: &Seen, head: &Head, want: &Want, once: &Once<
     if due == 0 {
         return Ok(None);
     }
-    // At midnight both begin anew.
-    let made = |now: u64, then: u64| now.checked_sub(then).unwrap_or(now);
-    let look_ups = made(outlook.look_ups_today, waiting.look_ups);
-    // As they went since the last pass, once they tell.
-    let measured = |calls: u64| {
-        let enough = calls >= MEASURED_CALLS && since >= MEASURED_MS;
-        enough.then(|| (calls as f64 * 1_000.0 / since as f64).min(outlook.per_second))
-    };
-    let alone = outlook.per_second.min(LOOK_UPS_PER_SECOND);
-    let together = measured(made(outlook.calls_today, waiting.calls));
-    // While additions take places of the window, look-ups are slower than they will be.
-    let pace = match (measured(look_ups), together) {
-        (Some(look_ups), Some(together)) => look_ups.max(together.min(alone)),
-        _ => alone,
-    };
-    let window = together.filter(|_| outlook.per_second < LOOK_UPS_PER_SECOND).unwrap_or(outlook.per_second);
-    Ok(Some(Asking {
-        left: left(&waiting, due, look_ups),
-        beside_others: crowded && others(once, &seen.sync.audience).await? * 2 > waiting.tokens,
-        calls_each: calls_each(&seen.sync),
-        share: share(deps, munchkin, &waiting, want).await?,
-        waiting,
-        pace,
-        window,
-    }))
+    Ok(Some(Asking::new(deps, seen, waiting, due, want, once).await?))
+}
+
+/// Time since the last pass, in ms.
+fn since(deps: &Deps, waiting: &Waiting) -> u64 {
+    deps.now().saturating_sub(waiting.as_of + waiting.took_ms)
 }
 
 /// Part of the cookies that are known people's: as the last pass saw it of those who were asked about by then; before it saw
@@ -230,6 +271,39 @@ async fn others(once: &Once<'_>, own: &AudienceId) -> Step<u64> {
 }
 
 impl Asking {
+    /// `due`: cookies that the index shows, at most a call's worth.
+    #[expect(clippy::cast_precision_loss)]
+    async fn new(deps: &Deps, seen: &Seen, waiting: Waiting, due: usize, want: &Want, once: &Once<'_>) -> Step<Self> {
+        let munchkin = &seen.sync.munchkin;
+        let (identity, outlook) = (once.identity().await?, once.outlook().await?);
+        let (crowded, since) = (identity.told_at != 0, since(deps, &waiting));
+        // At midnight both begin anew.
+        let made = |now: u64, then: u64| now.checked_sub(then).unwrap_or(now);
+        let look_ups = made(outlook.look_ups_today, waiting.look_ups);
+        // As they went since the last pass, once they tell.
+        let measured = |calls: u64| {
+            let enough = calls >= MEASURED_CALLS && since >= MEASURED_MS;
+            enough.then(|| (calls as f64 * 1_000.0 / since as f64).min(outlook.per_second))
+        };
+        let alone = outlook.per_second.min(LOOK_UPS_PER_SECOND);
+        let together = measured(made(outlook.calls_today, waiting.calls));
+        // While additions take places of the window, look-ups are slower than they will be.
+        let pace = match (measured(look_ups), together) {
+            (Some(look_ups), Some(together)) => look_ups.max(together.min(alone)),
+            _ => alone,
+        };
+        let window = together.filter(|_| outlook.per_second < LOOK_UPS_PER_SECOND).unwrap_or(outlook.per_second);
+        Ok(Self {
+            left: left(&waiting, due, look_ups),
+            beside_others: crowded && others(once, &seen.sync.audience).await? * 2 > waiting.tokens,
+            calls_each: calls_each(&seen.sync),
+            share: share(deps, munchkin, &waiting, want).await?,
+            waiting,
+            pace,
+            window,
+        })
+    }
+
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn shown(&self, writing: Option<&Writing>, outlook: &Outlook) -> Progress {
         let done = self.waiting.of.saturating_sub(self.left.ceil() as u64);
@@ -279,7 +353,8 @@ struct Writing {
     remove: u64,
     /// Calls that an addition of 300 people takes.
     calls_each: f64,
-    /// So long, in seconds, nothing is done for the list; `None`: nobody knows.
+    /// So long, in seconds, nothing is done for the list; `None`: nobody knows. Of a bulk import nobody does: Marketo
+    /// documents no pace of one, nor how long it waits for the two that run, nor whether it counts rows before it has ended.
     rests: Option<f64>,
 }
 

@@ -4,7 +4,7 @@ use futures::executor::block_on;
 use ports::Table;
 use serde_json::{Value, json};
 use state::audience::{Head, Waiting, head_key};
-use state::bell::BellKey;
+use state::bell::{self, BellKey};
 use state::budget::{Permit, Purpose, Pushback, permit, push_back};
 use state::identity::save_token;
 use state::lists::OpenList;
@@ -36,6 +36,15 @@ fn step(world: &World, id: &str) -> String {
 
 fn set(leads: impl IntoIterator<Item = u64>) -> LeadSet {
     leads.into_iter().collect()
+}
+
+/// A cookie that was seen beside an ECID.
+fn cookie(n: u64) -> TokenRecord {
+    let token = Token::parse(&format!("_mch-example.com-{}-{n}", 1_700_000_000_000 + n)).expect("a token");
+    let mut record = TokenRecord::new(token);
+    let ecid = Ecid::from_number(u128::from(n + 1)).expect("an ECID");
+    record.ecids.insert(ecid, Seen { first: START, last: START });
+    record
 }
 
 /// As if the list's writer had done what was rung for, and these people were in the list by us.
@@ -91,6 +100,12 @@ fn every_step_is_told() {
     let mut list = block_on(OpenList::open(&world.deps, &munchkin(), 1001)).expect("a list");
     (list.head.held, list.head.left.remove) = (None, 0);
     block_on(list.publish(&world.deps)).expect("published");
+    // What was rung for is still to be done: of the audience, then of its list.
+    assert_eq!(step(&world, &id), "counting");
+    assert_eq!(progress(&world, &id)["of"], Value::Null, "no pass is asked for");
+    world.handled(BellKey::audience(&munchkin(), &AudienceId::aam(101)));
+    assert_eq!(step(&world, &id), "writing");
+    assert_eq!(progress(&world, &id)["estimate_seconds"], Value::Null);
     world.handled(BellKey::list(&munchkin(), 1001));
     assert_eq!(step(&world, &id), "in_step");
     assert_eq!(progress(&world, &id)["estimate_seconds"], Value::Null);
@@ -125,6 +140,7 @@ fn cookies_that_wait_for_a_look_up_are_a_step_while_they_wait() {
     let id = sync(&world, 101);
     world.want(101, &[], 1);
     written(&world, set([]));
+    world.handled(BellKey::audience(&munchkin(), &AudienceId::aam(101)));
     world.handled(BellKey::list(&munchkin(), 1001));
     let waiting = |tokens| Some(Waiting { as_of: START, tokens, of: 4_000, took_ms: 0, look_ups: 0, calls: 0 });
     let head = |waiting: Option<Waiting>| {
@@ -134,12 +150,8 @@ fn cookies_that_wait_for_a_look_up_are_a_step_while_they_wait() {
     };
     head(waiting(3_000));
     assert_eq!(step(&world, &id), "in_step", "nobody waits any more");
-    for n in 0..300u64 {
-        let token = Token::parse(&format!("_mch-example.com-{}-{n}", 1_700_000_000_000u64 + n)).expect("a token");
-        let mut record = TokenRecord::new(token);
-        let ecid = Ecid::from_number(u128::from(n + 1)).expect("an ECID");
-        record.ecids.insert(ecid, Seen { first: START, last: START });
-        assert!(block_on(save_token(&world.deps, &munchkin(), &record, None)).expect("saved"));
+    for n in 0..300 {
+        assert!(block_on(save_token(&world.deps, &munchkin(), &cookie(n), None)).expect("saved"));
     }
     let crowd = IdentityHead { v: 1, told_at: START + 1, ..IdentityHead::default() };
     world.store(Table::Syncs, identity_key(&munchkin()), &crowd);
@@ -156,5 +168,50 @@ fn cookies_that_wait_for_a_look_up_are_a_step_while_they_wait() {
     // The crowd is over, and those that wait are others.
     let calm = IdentityHead { v: 1, calm_at: START + 1, ..IdentityHead::default() };
     world.store(Table::Syncs, identity_key(&munchkin()), &calm);
+    assert_eq!(step(&world, &id), "in_step");
+}
+
+/// Between the last look-up and its end: told to no audience yet, rung, counted, rung for the list.
+#[test]
+fn a_sync_is_not_in_step_before_what_the_last_look_up_found_is_in_its_list() {
+    let world = World::new();
+    let id = sync(&world, 101);
+    world.want(101, &[], 1);
+    written(&world, set([]));
+    let (audience, list) = (BellKey::audience(&munchkin(), &AudienceId::aam(101)), BellKey::list(&munchkin(), 1001));
+    world.handled(audience.clone());
+    world.handled(list.clone());
+    let mut head = Head::new(AudienceId::aam(101), START);
+    (head.pass_wanted, head.pass_done) = (1, 1);
+    head.waiting = Some(Waiting { as_of: START, tokens: 300, of: 300, took_ms: 4_000, look_ups: 0, calls: 0 });
+    let store = |head: &Head| world.store(Table::Audiences, head_key(&munchkin(), &AudienceId::aam(101)), head);
+    store(&head);
+    let mut cookie = cookie(1);
+    cookie.owned_by(Some(7), true);
+    cookie.was_asked(START + 5_000);
+    assert!(block_on(save_token(&world.deps, &munchkin(), &cookie, None)).expect("saved"));
+    world.wait(6_000);
+    // The pass, two calls that add, and the rings.
+    let shown = progress(&world, &id);
+    assert_eq!((&shown["step"], &shown["estimate_seconds"]), (&json!("counting"), &json!(7)), "{shown}");
+    cookie.was_propagated();
+    assert!(block_on(save_token(&world.deps, &munchkin(), &cookie, Some(1))).expect("saved"));
+    let shown = progress(&world, &id);
+    assert_eq!(shown["step"], "in_step", "nobody was rung for it: it is in no audience");
+
+    block_on(bell::mark(&world.deps, &audience)).expect("marked");
+    assert_eq!(step(&world, &id), "counting");
+    head.pass_wanted = 2;
+    store(&head);
+    assert_eq!(step(&world, &id), "counting");
+    (head.pass_done, head.waiting) = (2, None);
+    store(&head);
+    world.want(101, &[7], 2);
+    block_on(bell::mark(&world.deps, &list)).expect("marked");
+    world.handled(audience);
+    assert_eq!(step(&world, &id), "writing");
+    written(&world, set([7]));
+    assert_eq!(step(&world, &id), "writing", "its writer is not done yet");
+    world.handled(list);
     assert_eq!(step(&world, &id), "in_step");
 }
