@@ -89,7 +89,7 @@ pub enum Subject {
 pub enum Phase {
     /// What ties the person is looked for and forgotten.
     Forgetting,
-    /// The audiences work out who is wanted without it.
+    /// The audiences work out who is wanted without it, and Marketo's merges of before are read.
     Leaving,
     /// The people are taken out of the lists.
     Lists,
