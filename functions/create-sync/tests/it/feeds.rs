@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use domain::sayings::RECORD_NO_ECID;
 use domain::{AudienceId, Said};
 use futures::executor::block_on;
 use ports::Table;
@@ -210,7 +211,7 @@ fn what_a_stream_brought_is_shown_with_a_hint() {
         taken: 5,
         ignored: 2,
         rejected: 1,
-        rejects: vec![Reject::new(3, &Said::of_before("no ECID"))],
+        rejects: vec![Reject::new(3, &RECORD_NO_ECID.with([("column", 2.into())]))],
         ..FeedState::default()
     };
     world.store(Table::Syncs, feed_state_key(&munchkin(), "live"), &state);
@@ -219,7 +220,9 @@ fn what_a_stream_brought_is_shown_with_a_hint() {
         (&came["heard_at"], &came["taken"], &came["ignored"], &came["rejected"]),
         (&json!("2026-11-20T00:00:00Z"), &json!(5), &json!(2), &json!(1))
     );
-    assert_eq!(came["rejects"], json!([{"line": 3, "reason": "no ECID"}]));
+    let reason = "column 2 (ECID): expected an ECID of 38 digits";
+    let rejected = json!({"line": 3, "reason": reason, "code": "record_no_ecid", "values": {"column": 2}});
+    assert_eq!(came["rejects"], json!([rejected]));
     assert!(came["hint"].as_str().expect("words").contains("Include Segment Names"), "{came}");
 }
 
@@ -264,6 +267,7 @@ fn a_held_delivery_is_applied_or_dropped() {
         imports.as_array().expect("imports").iter().filter(|import| import["status"] == "held").collect();
     assert_eq!(held.len(), 1);
     assert_eq!((&held[0]["id"], &held[0]["why"]), (&json!("held"), &json!("these look like <Audience Manager> UUIDs")));
+    assert_eq!((&held[0]["why_code"], &held[0]["why_values"]), (&json!("ids_meet_nobody_aam"), &json!({"looked": 7})));
 
     world.wait(5_000);
     for (decision, apply) in [("apply", true), ("apply", true), ("drop", false)] {

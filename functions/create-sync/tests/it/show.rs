@@ -163,7 +163,7 @@ fn a_held_list_is_shown_and_does_not_keep_the_system_busy() {
     world.hold(1001, "00000000000000aa");
     let held = json!({
         "id": "00000000000000aa", "since": "2026-11-20T00:00:01Z", "why": "400 of 500 people <would> leave",
-        "removals": 400, "additions": 2, "of": 500,
+        "why_code": "held_removals", "why_values": {"removals": 400, "of": 500}, "removals": 400, "additions": 2, "of": 500,
     });
     assert_eq!(world.get(&format!("/syncs/{id}")).1["held"], held);
     let (_, status) = world.get("/status");
