@@ -3,9 +3,7 @@
 use domain::MunchkinId;
 use ports::{Read, Table};
 use serde_json::{Value, json};
-use state::feeds::feed_state;
 use state::identity::{Intake, intake_key};
-use state::syncs::Sync;
 use state::{Deps, Step, doc, time};
 
 use crate::once::Once;
@@ -14,13 +12,12 @@ use crate::sources::Source;
 
 /// The member `freshness` of `GET /syncs/{id}`: when each source last said anything. `sources`: the feeds that name the
 /// audience.
-pub(crate) async fn freshness(deps: &Deps, sync: &Sync, sources: &[Source], once: &Once<'_>) -> Answer<Value> {
-    let munchkin = &sync.munchkin;
+pub(crate) async fn freshness(sources: &[Source], once: &Once<'_>) -> Answer<Value> {
     let files = sources.iter().filter(|source| !source.is_stream()).map(Source::last).max();
     let mut events = None;
     for source in sources.iter().filter(|source| source.is_stream()) {
         // What the audience's own row says is of the hour.
-        let heard = feed_state(deps, munchkin, source.feed()).await?.heard_at;
+        let heard = once.heard_at(source.feed()).await?;
         events = events.max(heard).max(Some(source.last()));
     }
     let looked = Some(once.identity().await?.asked_at).filter(|at| *at > 0);

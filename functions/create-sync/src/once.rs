@@ -1,12 +1,15 @@
 //! What the syncs of one subscription share: an answer that shows many of them reads it once.
 
+use std::collections::BTreeMap;
+
 use domain::{AudienceId, MunchkinId};
 use ports::Table;
 use state::audience::{Head, Waiting, head_key};
 use state::budget::{Outlook, outlook};
+use state::feeds::{Feed, feed_state, feeds};
 use state::syncs::{IdentityHead, followed, identity_key};
 use state::{Deps, Doc, Step, load};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::freshness::last_match;
 
@@ -18,12 +21,23 @@ pub(crate) struct Once<'a> {
     outlook: OnceCell<Outlook>,
     waiting: OnceCell<Vec<(AudienceId, Waiting)>>,
     last_match: OnceCell<Option<u64>>,
+    feeds: OnceCell<Vec<Feed>>,
+    /// By feed.
+    heard_at: Mutex<BTreeMap<String, Option<u64>>>,
 }
 
 impl<'a> Once<'a> {
     pub(crate) fn new(deps: &'a Deps, munchkin: &'a MunchkinId) -> Self {
-        let (identity, outlook) = (OnceCell::new(), OnceCell::new());
-        Self { deps, munchkin, identity, outlook, waiting: OnceCell::new(), last_match: OnceCell::new() }
+        Self {
+            deps,
+            munchkin,
+            identity: OnceCell::new(),
+            outlook: OnceCell::new(),
+            waiting: OnceCell::new(),
+            last_match: OnceCell::new(),
+            feeds: OnceCell::new(),
+            heard_at: Mutex::default(),
+        }
     }
 
     /// How far the look-ups are.
@@ -51,6 +65,22 @@ impl<'a> Once<'a> {
             Ok(waiting)
         };
         self.waiting.get_or_try_init(read).await.map(Vec::as_slice)
+    }
+
+    /// The declared feeds.
+    pub(crate) async fn feeds(&self) -> Step<&[Feed]> {
+        self.feeds.get_or_try_init(async || feeds(self.deps, self.munchkin).await).await.map(Vec::as_slice)
+    }
+
+    /// When a stream last said anything about any audience, in ms.
+    pub(crate) async fn heard_at(&self, feed: &str) -> Step<Option<u64>> {
+        let mut all = self.heard_at.lock().await;
+        if let Some(heard) = all.get(feed) {
+            return Ok(*heard);
+        }
+        let heard = feed_state(self.deps, self.munchkin, feed).await?.heard_at;
+        all.insert(feed.to_owned(), heard);
+        Ok(heard)
     }
 
     /// When a match that was new last came, in ms.

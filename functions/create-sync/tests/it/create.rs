@@ -6,6 +6,7 @@ use domain::planted::{Guard, take_out};
 use doubles::marketo::{self, Commit, Fault, FaultAnswer, Kind, Which};
 use serde_json::{Value, json};
 use state::bell::BellKey;
+use state::budget::LEASE_MS;
 use state::syncs::{Start, Status};
 
 use crate::support::{MUNCHKIN, ORG, START, World, munchkin};
@@ -298,6 +299,8 @@ fn crash_and_retry(world: &World) -> (u16, Value) {
     assert_eq!(status, 503);
     assert_eq!(world.list_names().len(), 3, "the list was made");
     world.outside.revive();
+    // The call that it died with keeps others from Marketo for as long as it may take.
+    world.wait(LEASE_MS);
     world.post_once("k", &carts())
 }
 
@@ -326,6 +329,7 @@ fn a_crash_before_the_answer_is_finished_by_the_schedule() {
     world.outside.die_after_list.store(true, Ordering::Relaxed);
     assert_eq!(world.post("/syncs", &carts()).0, 503);
     world.outside.revive();
+    world.wait(LEASE_MS);
     world.rung();
     world.resume();
     let (_, syncs) = world.get("/syncs");

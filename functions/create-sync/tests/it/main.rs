@@ -2,6 +2,7 @@
 
 mod access;
 mod alerts;
+mod at_once;
 mod audit;
 mod compare;
 mod console;
@@ -18,6 +19,7 @@ mod orders;
 mod people;
 mod preview;
 mod progress;
+mod reads;
 mod runs;
 mod setup;
 mod show;

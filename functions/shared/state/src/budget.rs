@@ -184,7 +184,8 @@ fn key(munchkin: &MunchkinId) -> Key {
 /// How many of our calls at once the list-writer makes: our share of Marketo's ten, less one for the identity worker,
 /// which is alone by its queue, and one for the control plane, which is alone by its [`Lease`]; at least one. Bounded so,
 /// and not by a count of calls in flight, which would be wrong after a death. With a share below 0.3 the three of them
-/// may have three calls in flight together, which is more than that share of ten.
+/// may have three calls in flight together, which is more than that share of ten. It follows the deployment's share: one
+/// that an operator has set lowers what a permit gives at once, and not this.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 pub fn writes_at_once(deps: &Deps) -> usize {
