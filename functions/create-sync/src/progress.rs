@@ -156,8 +156,10 @@ async fn behind_the_last(
     want: &Want,
     once: &Once<'_>,
 ) -> Step<Option<f64>> {
-    let last = once.identity().await?.calm_at.max(waiting.as_of + waiting.took_ms);
-    if deps.now() > last + deps.settings.scaled(SOON_MS) + waiting.took_ms {
+    let identity = once.identity().await?;
+    let last = identity.calm_at.max(waiting.as_of + waiting.took_ms);
+    let is_over = identity.told_at == 0 && deps.now() > last + deps.settings.scaled(SOON_MS) + waiting.took_ms;
+    if is_over {
         return Ok(None);
     }
     waiting.took_ms = (waiting.took_ms as f64 * (1.0 - part_read(head))) as u64;

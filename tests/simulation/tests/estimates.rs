@@ -31,6 +31,12 @@ fn are_within_a_factor_of_two(took: f64, told: &[Told]) -> usize {
     estimates
 }
 
+/// Nobody is told that the sync is in step before everybody is in the list.
+fn is_in_step_with_all(known: u64, told: &[Told]) {
+    let early = told.iter().find(|told| told.progress["step"] == "in_step" && told.members < known);
+    assert_eq!(early, None);
+}
+
 fn steps(told: &[Told]) -> Vec<&str> {
     let mut steps: Vec<&str> = told.iter().filter_map(|told| told.progress["step"].as_str()).collect();
     steps.dedup();
@@ -44,6 +50,7 @@ fn a_first_sync_of_thousands_says_how_long_it_takes() {
         let estimates = are_within_a_factor_of_two(took, &told);
         assert!(estimates * 10 >= told.len() * 7, "{estimates} of {}", told.len());
         assert!(steps(&told).contains(&"asking_marketo"), "{:?}", steps(&told));
+        is_in_step_with_all(known, &told);
         // Cookies are done one after another.
         let asking = told.iter().filter(|told| told.progress["step"] == "asking_marketo");
         let done: Vec<u64> = asking.filter_map(|told| told.progress["done"].as_u64()).collect();
@@ -57,6 +64,7 @@ fn a_first_sync_of_thousands_says_how_long_it_takes() {
 fn a_first_sync_that_comes_in_stages_says_how_long_it_takes() {
     let (took, told) = live(60_000, 24_000, 0.04);
     assert!(took > 1_500.0, "{took}");
+    is_in_step_with_all(24_000, &told);
     let estimates = are_within_a_factor_of_two(took, &told);
     assert!(estimates * 10 >= told.len() * 8, "{estimates} of {}", told.len());
 }

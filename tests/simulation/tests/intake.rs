@@ -677,6 +677,36 @@ fn repeats_do_not_count_towards_the_days_cap() {
     assert_eq!(Intake { last_at: None, ..intake(&deps) }, Intake { v: 1, new_public: 1, ..Intake::default() });
 }
 
+/// What servers send counts towards no cap; when it came is noted, and not with a write for each.
+#[test]
+fn the_last_new_match_of_a_server_is_noted_to_ten_minutes() {
+    let scenario = world(0);
+    let deps = scenario.driver.deps();
+    let begin = deps.now();
+    let mut n = 0;
+    // Writes that a new pair costs so long after the first, in minutes.
+    let mut writes = |minutes: u64| {
+        let before = {
+            let mut store = scenario.driver.sim.lock();
+            store.advance(begin + minutes * 60_000);
+            store.writes
+        };
+        n += 1;
+        stored(&deps, &[a_match(n, n, deps.now(), false)]);
+        scenario.driver.sim.lock().writes - before
+    };
+    let minute = |deps: &Deps| intake(deps).last_at.map(|at| (at - begin) / 60_000);
+    let first = writes(0);
+    assert_eq!((minute(&deps), intake(&deps).new_public), (Some(0), 0));
+    assert_eq!(writes(9), first - 1);
+    assert_eq!(minute(&deps), Some(0));
+    assert_eq!(writes(11), first);
+    assert_eq!(minute(&deps), Some(11));
+    scenario.driver.sim.lock().advance(begin + 60 * 60_000);
+    stored(&deps, &[a_match(1, 1, begin + 1, false)]);
+    assert_eq!(minute(&deps), Some(11), "a match that is seen again does not count");
+}
+
 // ---- Hints. ----
 
 fn hint(secret: &str, body: &Value) -> HttpEvent {
