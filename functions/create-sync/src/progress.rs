@@ -136,10 +136,10 @@ async fn under_way(deps: &Deps, seen: &Seen, head: &Head, want: &Want, once: &On
         };
         return Ok(Some(Progress { seconds, ..counting(head) }));
     }
-    if waiting.is_some() {
-        if let (Start::Now, Some(list)) = (seen.sync.start, seen.sync.list.id) {
-            list_bell = bell::look(deps, &BellKey::list(munchkin, list)).await?;
-        }
+    if waiting.is_some()
+        && let (Start::Now, Some(list)) = (seen.sync.start, seen.sync.list.id)
+    {
+        list_bell = bell::look(deps, &BellKey::list(munchkin, list)).await?;
     }
     let sentence = "The list is being compared with who is wanted in it.";
     Ok(is_busy(&list_bell).then(|| Progress::new("writing", sentence)))
