@@ -11,12 +11,14 @@ use domain::limits::{DAY_MS, HOUR_MS};
 use doubles::marketo::Kind;
 use futures::executor::block_on;
 use futures::future::{join, join_all};
-use ports::{Clock, Http, PortResult, Ports, Table};
+use ports::{Clock, Http, Key, PortResult, Ports, Table};
 use serde_json::{Value, json};
 use state::budget::{LEASE_MS, Permit, Purpose, permit, standing};
+use state::lists::write_leads;
+use state::previews::{Status, There, preview};
 use state::{Deps, Settings};
 
-use crate::support::{Outside, World, munchkin};
+use crate::support::{MUNCHKIN, Outside, World, munchkin};
 
 /// A call takes so many turns of the others, each of so many ms.
 const TURNS: usize = 25;
@@ -250,4 +252,39 @@ fn of_a_small_share_viewers_have_a_hundred_calls() {
     assert_eq!(left(), 99);
     world.wait(DAY_MS + HOUR_MS);
     assert_eq!(left(), 100);
+}
+
+#[test]
+fn a_preview_that_a_viewer_may_not_go_on_with_says_so_and_an_operator_goes_on() {
+    let mut world = World::new();
+    world.deps.settings = Arc::new(Settings { quota_per_day: 1_000, ..(*world.deps.settings).clone() });
+    let body = json!({"audience_id": "aam:101", "list": {"id": 1001}});
+    let asked = ask(&world, "POST", "/syncs/preview", &body, Role::Operator);
+    let asked: Value = serde_json::from_slice(&asked.body).expect("JSON");
+    let id = asked["id"].as_str().expect("an id");
+    // Counted, and about to ask about two people.
+    let mut job = block_on(preview(&world.deps, &munchkin(), id)).expect("read").expect("a preview");
+    let people = [1, 2].into_iter().collect();
+    job.status = Status::Asking;
+    job.there = Some(There {
+        unsure: 2,
+        sample: 2,
+        sample_key: block_on(write_leads(&world.deps, "people", &people)).expect("written"),
+        ..There::default()
+    });
+    world.store(Table::Syncs, Key::new(MUNCHKIN, format!("preview/{id}")), &job);
+    for _ in 0..100 {
+        world.wait(1_000);
+        assert_eq!(ask(&world, "GET", "/list-folders", &Value::Null, Role::Viewer).status, 200);
+    }
+    let path = format!("/previews/{id}");
+    let refused = ask(&world, "GET", &path, &Value::Null, Role::Viewer);
+    assert_eq!(refused.status, 503);
+    assert!(detail(&refused).contains("viewers"), "{}", detail(&refused));
+    assert_eq!(ask(&world, "GET", &path, &Value::Null, Role::Operator).status, 200);
+    let job = block_on(preview(&world.deps, &munchkin(), id)).expect("read").expect("a preview");
+    assert_eq!(job.there.map(|there| (there.asked, there.members)), Some((2, 1)));
+    assert_eq!(job.status, Status::Done);
+    // What is done may be looked at.
+    assert_eq!(ask(&world, "GET", &path, &Value::Null, Role::Viewer).status, 200);
 }
