@@ -376,9 +376,9 @@ test("what rarely happens is refused where it belongs", async (t) => {
   await listField(page).fill("Three");
   await above.getByText("Marketo's limit is used up").waitFor();
   answers[preview] = { status: 202, body: { id: "p1", status: "counting" } };
-  answers["GET /previews/p1"] = { body: { id: "p1", status: "failed", code: "marketo_refused", why: "Marketo refused to say who is in the list, with code 603" } };
+  answers["GET /previews/p1"] = { body: { id: "p1", status: "failed", code: "membership_refused", why: "in English", values: { code: "603", request_id: "e42b#1" } } };
   await listField(page).fill("Four");
-  await page.locator(".preview").getByText("with code 603").waitFor();
+  await page.locator(".preview").getByText("code 603").waitFor();
 });
 
 test("a subscription that must not be used opens no step", async (t) => {

@@ -55,12 +55,12 @@ export const report = (more = {}) => ({
   ...more,
 });
 
-export const HELD = { id: "h1", since: AT, why: "it removes more than 30 %", removals: 400, additions: 2, of: 900 };
+export const HELD = { id: "h1", since: AT, why: "400 of the 900 people would leave", why_code: "held_removals", why_values: { removals: 400, of: 900 }, removals: 400, additions: 2, of: 900 };
 export const NOT_DELIVERED = { feed: "default", since: AT, sentence: "the full delivery did not name this audience" };
 export const HELD_FILE = {
   v: 1, id: "f.1", key: "incoming/S3_1234_20914_full.sync", feed: "default", delivery: "d1", status: "held",
-  why: "none of its ids is known: are they ECIDs?", started_at: AT, ended_at: null, duration_ms: null, rows: 12, rejected: 3,
-  rejects: [{ line: 2, reason: "expected 38 digits" }], taken: { "aam:101": 9 }, not_named: [],
+  why: "in English: whose IDs?", why_code: "ids_meet_nobody_aam", why_values: { looked: 12, matches: 1_000 }, started_at: AT, ended_at: null, duration_ms: null, rows: 12, rejected: 3,
+  rejects: [{ line: 2, reason: "in English: no ECID", code: "record_no_ecid", values: { column: 3 } }], taken: { "aam:101": 9 }, not_named: [],
 };
 
 const history = Array.from({ length: 30 }, (_, n) => ({
@@ -87,7 +87,7 @@ const feeds = [
     came: { named: { "aam:101": AT }, met_at: AT },
     would_have_left: { sentence: "…", deliveries: [{ delivery: "d1", time: AT, snapshot: false, held: { "aam:101": 90 }, absent: { "aam:101": 10 }, held_total: 90, absent_total: 10, sentence: "…" }] } },
   { id: "live", kind: "aam-stream", declared: true, ecid_field: "AAM_UUID", signature_header: "x-signature", signature: "sha256", lateness: null,
-    came: { heard_at: AT, taken: 12, ignored: 3, rejected: 1, rejects: [{ line: 1, reason: "expected 38 digits" }], met_at: null, hint: "some entries …" } },
+    came: { heard_at: AT, taken: 12, ignored: 3, rejected: 1, rejects: [{ line: 1, reason: "in English: a time", code: "stream_time", values: {} }], met_at: null, hint: "some entries …" } },
 ];
 
 const subscription = { v: 1, munchkin_id: "123-ABC-456", org_id: "0123456789ABCDEF01234567@AdobeOrg", hipaa_ready: false, cookie_sync: true,
@@ -117,7 +117,7 @@ export const answers = () => ({
   [`GET /syncs/${SYNC_ID}/report`]: report(),
   [`GET /syncs/${SYNC_ID}/history`]: history,
   [`GET /syncs/${SYNC_ID}/runs`]: runs,
-  [`GET /syncs/${SYNC_ID}/rejects`]: [{ feed: "default", file: "incoming/a.sync", line: 7, reason: "expected 38 digits", at: AT }],
+  [`GET /syncs/${SYNC_ID}/rejects`]: [{ feed: "default", file: "incoming/a.sync", line: 7, reason: "in English: no ECID", code: "row_no_ecid", values: {}, at: AT }],
   "GET /imports": [HELD_FILE, { ...HELD_FILE, id: "f.0", status: "done", why: null, ended_at: AT, duration_ms: 2_000 }],
   "GET /setup": setup,
   "GET /feeds": feeds,

@@ -278,7 +278,7 @@ test("what Marketo refused, lines that were not taken, the guard, and the downlo
   assert.match(refused, /e42b#14272d07d78/);
   await drawer("Lines of feeds").locator("summary").click();
   await drawer("Lines of feeds").locator("table").waitFor();
-  assert.match(await drawer("Lines of feeds").innerText(), /incoming\/a\.sync\s+7\s+expected 38 digits/);
+  assert.match(await drawer("Lines of feeds").innerText(), /incoming\/a\.sync\s+7\s+Column 1 holds no browser ID/);
   await drawer("When a change is held").locator("summary").click();
   await drawer("When a change is held").locator("input").first().fill("50");
   await drawer("When a change is held").getByRole("button").click();
@@ -521,7 +521,7 @@ test("an import shows its changes first, and writes them when it is told to", as
     [{ export: { version: 1 }, munchkin_id: MUNCHKIN }, { export: { version: 1 }, munchkin_id: MUNCHKIN, apply: true }]);
   await page.getByText("Applied.").first().waitFor();
   // Nothing is called applied that is not.
-  answers["POST /import"] = (body) => ({ changes: [{ ...change, ...(body.apply ? { done: false, why: "the time of this request is over" } : {}) }] });
+  answers["POST /import"] = (body) => ({ changes: [{ ...change, ...(body.apply ? { done: false, why: "in English", why_code: "import_time_over", why_values: {} } : {}) }] });
   await page.getByRole("button", { name: "Show what would change" }).click();
   await page.getByRole("button", { name: "Apply" }).click();
   await yes(page).click();
@@ -597,7 +597,7 @@ test("incidents are told in the language of the screen", async (t) => {
   const answers = stubs.answers();
   const incident = (kind, values) => ({ id: kind, kind, subject: "x", sentence: `in English: ${kind}`, values, since: "2026-11-22T09:30:00Z", ended_at: null, not_told_yet: [] });
   answers["GET /alerts"] = { ...answers["GET /alerts"], incidents: [
-    incident("sync_stopped", { sync_id: stubs.SYNC_ID, status: "paused", why: "the list does not exist in Marketo any more" }),
+    incident("sync_stopped", { sync_id: stubs.SYNC_ID, status: "paused", why: "in English", why_code: "list_gone", why_values: {} }),
     incident("stuck", { work: "list", keys: 2 }), incident("feed_late", { feed: "default", last_at: "2026-11-22T09:30:00Z", every_hours: 24 }),
     incident("delivery_held", { feed: "default", import: "f.1" }), incident("change_held", { list_id: 1001, held: "h1", removals: 400, additions: 2, of: 900 }),
     incident("run_slow", { list_id: 1001, seconds: 3_600, usual_seconds: 60 }), incident("list_deviates", { sync_id: stubs.SYNC_ID, size: 50, median: 100, percent: 20 }),
@@ -609,6 +609,23 @@ test("incidents are told in the language of the screen", async (t) => {
   assert.deepEqual(rows.filter((row) => row.includes("in English")).length, 1);
   assert.match(rows[5], /1\sheure.+1\sminute/);
   assert.deepEqual(await stubs.bareKeys(page), []);
+});
+
+test("reasons are told in the language of the screen, and in English where the code is of tomorrow", async (t) => {
+  const answers = stubs.answers();
+  const english = (page) => page.locator("main [lang=en]").allInnerTexts();
+  answers["GET /imports"] = [stubs.HELD_FILE, { ...stubs.HELD_FILE, id: "f.2", status: "refused", why: "of tomorrow", why_code: "of_tomorrow", why_values: {} }];
+  const { page } = await open(t, "#/feeds", { answers, language: "sv" });
+  await page.getByText("av 12 har inget setts på era sidor").waitFor();
+  for (const all of await page.locator("details").all()) await all.evaluate((one) => { one.open = true; });
+  await page.getByText("Kolumn 3 innehåller inget webbläsar-ID").first().waitFor();
+  await page.getByText("Tiden kan inte läsas.").waitFor();
+  assert.deepEqual(await english(page), ["of tomorrow"]);
+  answers[`GET /syncs/${stubs.SYNC_ID}`] = { ...answers[`GET /syncs/${stubs.SYNC_ID}`], status: "paused", why: "in English", why_code: "audience_deleted_aam", why_values: { name: "A", audience: "aam:101" } };
+  const { page: sync } = await open(t, `#/syncs/${stubs.SYNC_ID}`, { answers, language: "fr" });
+  await sync.getByText("L’audience « A » a été supprimée dans Audience Manager.").waitFor();
+  assert.deepEqual(await english(sync), []);
+  assert.deepEqual([...(await stubs.bareKeys(page)), ...(await stubs.bareKeys(sync))], []);
 });
 
 test("a comparison that was left does not replace the one that was chosen after it", async (t) => {

@@ -80,6 +80,11 @@ test("a plural has all the forms of its language", () => {
   }
 });
 
+test("each row of the set-up check says where it is mended", () => {
+  const rows = Object.keys(catalogue).filter((key) => /^setup\.\w+\.title$/.test(key));
+  for (const key of rows) assert.ok(key.replace(/title$/, "where") in catalogue, key);
+});
+
 test("product words are those of Marketo's users", () => {
   for (const [key, words] of Object.entries(PRODUCT)) {
     assert.deepEqual(LANGUAGES.map((code) => catalogue[key][code]), words, key);

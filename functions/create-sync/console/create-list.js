@@ -6,6 +6,7 @@ import { combobox } from "./combobox.js";
 import { read, same } from "./destination.js";
 import { field, h, number, poll, problem, refusal, say, unique } from "./dom.js";
 import { matters } from "./matters.js";
+import { whyIs } from "./parts.js";
 import { previewCard } from "./preview.js";
 import { words as setupWords } from "./setup.js";
 import { words } from "./setup.js";
@@ -165,7 +166,7 @@ export const list = async (state, signal) => {
         const working = now.status === "counting" || now.status === "asking";
         if (now.status === "failed") {
           if (now.code === "not_delivered") card.show(null, t("preview.nothing_yet"));
-          else card.show(null, t("preview.failed"), now.why);
+          else card.show(null, t("preview.failed"), whyIs({ why: now.why, why_code: now.code, why_values: now.values }));
           if (now.code === "list_gone") listField.fail(h("p", null, t("refused.unknown_list")));
           return true;
         }

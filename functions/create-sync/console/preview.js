@@ -46,7 +46,7 @@ const meaning = ({ list, leaving, members_before, start }) => {
 
 /**
  * The preview of a sync of `audience` on screen; `show(preview, status, why)` fills it in, `mean(state)` says what the
- * choices do. `why` is a sentence of the API.
+ * choices do. `why` says why there is none.
  */
 export const previewCard = (audience) => {
   const cells = Object.fromEntries(ROWS.map((row) => [row, h("td", { class: "n" }, "–")]));
@@ -57,9 +57,7 @@ export const previewCard = (audience) => {
     const now = values(preview);
     for (const row of ROWS) cells[row].textContent = now[row] ?? "–";
     status.textContent = text ?? (preview?.as_of ? t("preview.as_of", { time: date(preview.as_of) }) : "");
-    if (why) unasked.lang = "en";
-    else unasked.removeAttribute("lang");
-    unasked.textContent = why ?? (preview?.not_asked > 0 ? t("preview.not_asked", { count: preview.not_asked }) : "");
+    unasked.replaceChildren(why ?? (preview?.not_asked > 0 ? t("preview.not_asked", { count: preview.not_asked }) : ""));
   };
   const mean = (state) => {
     choices.textContent = meaning(state);

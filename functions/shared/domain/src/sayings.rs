@@ -251,7 +251,7 @@ sayings! {
     /// It could not be counted.
     NOT_COUNTED = "not_counted", "the audience could not be counted; please ask again";
     /// Marketo does not say who is there.
-    MEMBERSHIP_REFUSED = "marketo_refused",
+    MEMBERSHIP_REFUSED = "membership_refused",
         "Marketo refused to say who is in the list, with code {code} (its request id: {request_id})";
 
     // Settings that are not imported.

@@ -36,7 +36,7 @@ pub fn parse(bytes: &[u8]) -> Result<Control, Said> {
             |name: &str| count(member(totals, name)).map_err(|()| wrong(&format!("Totals.{name}"), "a whole number"));
         control.total_files = number("TotalNumberFiles")?;
         control.total_lines = number("TotalNumberLines")?;
-        let of_all = member(totals, "FileName").and_then(Value::as_str).and_then(|name| FileName::parse(name));
+        let of_all = member(totals, "FileName").and_then(Value::as_str).and_then(FileName::parse);
         time = of_all.or(time);
     }
     control.time = time.map(|file| file.time);
