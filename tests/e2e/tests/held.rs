@@ -74,7 +74,8 @@ async fn a_mass_change_is_held_told_and_applied_and_a_report_only_sync_keeps_its
     };
     let held = eventually("a change that is held", look).await;
     assert_eq!((&held["removals"], &held["additions"]), (&json!(1), &json!(0)), "{held}");
-    let of_it = |detail: &Value| detail["kind"] == "change_held" && detail["subject"] == VIP.to_string();
+    let list = VIP.to_string();
+    let of_it = |detail: &Value| detail["kind"] == "change_held" && detail["subject"] == list.as_str();
     let began = stack.event("Incident began", of_it).await;
     assert_eq!(began["values"]["held"], held["id"], "{began}");
     let alerts = get(&format!("{}/alerts", stack.api)).await;
