@@ -278,7 +278,10 @@ mod tests {
             parse("S3_1234_20914_XYZCustomer_full_1486140844000.sync.gz"),
             Some((Mode::Full, 1_486_140_844_000, None))
         );
-        assert_eq!(parse("incoming/S3_1_full_1486140844000001.sync.gz"), Some((Mode::Full, 1_486_140_844_000, Some(1))));
+        assert_eq!(
+            parse("incoming/S3_1_full_1486140844000001.sync.gz"),
+            Some((Mode::Full, 1_486_140_844_000, Some(1)))
+        );
         assert_eq!(parse("s3_215_888_iter_1449756724.sync"), Some((Mode::Iter, 1_449_756_724_000, None)));
         assert_eq!(parse("ftp_1_iter_1449756724-12.sync"), Some((Mode::Iter, 1_449_756_724_000, Some(12))));
         assert_eq!(parse("s3_1234_5678_full_1700000000000-1.sync.gz"), Some((Mode::Full, 1_700_000_000_000, Some(1))));
