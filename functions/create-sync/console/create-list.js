@@ -9,7 +9,6 @@ import { matters } from "./matters.js";
 import { whyIs } from "./parts.js";
 import { previewCard } from "./preview.js";
 import { words as setupWords } from "./setup.js";
-import { words } from "./setup.js";
 import { at } from "./steps.js";
 import { remember, remembered, t } from "./words.js";
 
