@@ -23,6 +23,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use domain::sayings::ALL;
+    use state::alerts::IncidentKind;
 
     use super::*;
 
@@ -45,6 +46,18 @@ mod tests {
         let of_sayings = catalogue.as_object().expect("an object").keys().filter(|key| key.starts_with("why."));
         let unknown: Vec<&String> = of_sayings.filter(|key| !known.contains(*key)).collect();
         assert!(unknown.is_empty(), "{unknown:?}");
+    }
+
+    #[test]
+    fn the_console_has_each_incident_in_its_languages() {
+        let catalogue: Value = serde_json::from_str(include_str!("../console/catalogue.json")).expect("JSON");
+        for kind in IncidentKind::ALL {
+            let name = kind.name();
+            assert!(catalogue[format!("alerts.kind.{name}")].is_object(), "{name}");
+            // Of a sync that was stopped it is told why: a sentence of its own.
+            let said = [format!("alerts.said.{name}"), format!("alerts.said.{name}#other")];
+            assert!(kind == IncidentKind::SyncStopped || said.iter().any(|key| catalogue[key].is_object()), "{name}");
+        }
     }
 
     #[test]

@@ -91,6 +91,19 @@ pub enum IncidentKind {
 }
 
 impl IncidentKind {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::SyncStopped,
+        Self::Stuck,
+        Self::FeedLate,
+        Self::ListDeviates,
+        Self::RunSlow,
+        Self::DeliveryHeld,
+        Self::ChangeHeld,
+        Self::QuotaUsedUp,
+        Self::DeadLetters,
+    ];
+
     /// Its name, as it is stored and told.
     #[must_use]
     pub const fn name(self) -> &'static str {
