@@ -118,7 +118,7 @@ const AUTH_TOKEN_ORIGIN: Variable = optional(
 );
 const AUTH_CLAIM: Variable = optional(
     "AUTH_CLAIM",
-    "Claim that says what a caller may do: a text or a list. Its values must not hold blanks.",
+    "Claim that says what a caller may do: a text, whose values are set off by blanks, or a list of whole names.",
     "cognito:groups",
 );
 const AUTH_OPERATOR: Variable =
