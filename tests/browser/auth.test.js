@@ -24,6 +24,12 @@ before(async () => {
 });
 after(() => browser?.close());
 
+/** The catalogue in one language, as the API gives it. */
+const catalogue = async (language) => {
+  const all = JSON.parse(await readFile(new URL("catalogue.json", CONSOLE), "utf8"));
+  return JSON.stringify(Object.fromEntries(Object.entries(all).map(([key, words]) => [key, words[language]])));
+};
+
 /** The console's host: its files to everybody, all else to holders of a token. */
 async function startHost(issuer) {
   const seen = [];
@@ -34,9 +40,10 @@ async function startHost(issuer) {
   };
   const server = await listen(async (request, response) => {
     const { pathname } = new URL(request.url, "http://host");
-    const file = pathname === "/" ? "index.html" : /^\/console\/([a-z-]+\.[a-z]+)$/.exec(pathname)?.[1];
+    const file = pathname === "/" ? "index.html" : /^\/console\/([a-z-]+(?:\.(?:en|fr|sv))?\.[a-z]+)$/.exec(pathname)?.[1];
+    const words = /^catalogue\.(en|fr|sv)\.json$/.exec(file ?? "")?.[1];
     if (file) {
-      const bytes = await readFile(new URL(file, CONSOLE)).catch(() => null);
+      const bytes = words ? await catalogue(words) : await readFile(new URL(file, CONSOLE)).catch(() => null);
       response.writeHead(bytes ? 200 : 404, {
         "content-type": TYPES[file.split(".").pop()],
         "content-security-policy":

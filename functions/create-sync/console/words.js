@@ -1,9 +1,8 @@
-// What the console says, in three languages: every string on screen comes from catalogue.json.
+// What the console says, in three languages: every string on screen comes from catalogue.json, of
+// which the API gives one language at a time.
 
 const LANGUAGES = ["en", "fr", "sv"];
 const STORED = "language";
-
-const catalogue = await (await fetch("/console/catalogue.json")).json();
 
 /** Storage may be closed to us; then nothing is remembered. */
 export const remembered = (key) => {
@@ -29,6 +28,13 @@ let current = remembered(STORED);
 if (!LANGUAGES.includes(current)) current = preferred();
 document.documentElement.lang = current;
 
+const load = async (code) => {
+  const answer = await fetch(`/console/catalogue.${code}.json`);
+  if (!answer.ok) throw new Error(`catalogue: ${answer.status}`);
+  return answer.json();
+};
+let catalogue = await load(current);
+
 /** The language of the screen: en, fr or sv. */
 export const language = () => current;
 
@@ -38,9 +44,20 @@ export const languages = () => LANGUAGES;
 /** Where numbers and dates are written as the browser's own region does. */
 export const locale = () => navigator.languages.find((tag) => tag.slice(0, 2).toLowerCase() === current) ?? current;
 
-/** Says everything in another language from now on; the page is shown anew. */
-export const setLanguage = (code) => {
+let wanted = current;
+/** Says everything in another language from now on; the page is shown anew. Where its words cannot be had, nothing changes. */
+export const setLanguage = async (code) => {
   if (!LANGUAGES.includes(code)) return;
+  wanted = code;
+  const words = await load(code).catch(() => null);
+  // The last choice counts, whichever comes first.
+  if (wanted !== code) return;
+  if (!words) {
+    wanted = current;
+    dispatchEvent(new Event("words"));
+    return;
+  }
+  catalogue = words;
   current = code;
   remember(STORED, code);
   document.documentElement.lang = code;
@@ -48,10 +65,10 @@ export const setLanguage = (code) => {
 };
 
 const find = (key, params) => {
-  if (catalogue[key]) return catalogue[key][current];
+  if (Object.hasOwn(catalogue, key)) return catalogue[key];
   if (typeof params?.count !== "number") return undefined;
   const form = new Intl.PluralRules(current).select(params.count);
-  return (catalogue[`${key}#${form}`] ?? catalogue[`${key}#other`])?.[current];
+  return catalogue[`${key}#${form}`] ?? catalogue[`${key}#other`];
 };
 
 /** Whether the catalogue has this key. */

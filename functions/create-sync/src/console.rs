@@ -3,6 +3,8 @@
 //! The files stand in the function itself: whoever deploys it builds nothing else. Everything that the console shows
 //! comes from the documented API.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::OnceLock;
 
@@ -28,12 +30,14 @@ struct File {
 /// What is made of a file once in the life of a process.
 struct Sent {
     tag: String,
+    plain: Cow<'static, [u8]>,
     compressed: Vec<u8>,
 }
 
 macro_rules! files {
-    ($($name:literal),* $(,)?; $($guide:literal),* $(,)?) => {
+    ($($name:literal),* $(,)?; $($words:literal),* $(,)?; $($guide:literal),* $(,)?) => {
         [
+            $(File { name: $words, bytes: include_bytes!("../console/catalogue.json"), sent: OnceLock::new() },)*
             $(File { name: $name, bytes: include_bytes!(concat!("../console/", $name)), sent: OnceLock::new() },)*
             $(File {
                 name: $guide,
@@ -44,14 +48,13 @@ macro_rules! files {
     };
 }
 
-/// All of them, and the user guide; a test compares them with the folder.
-static FILES: [File; 35] = files![
+/// All of them, the catalogue by language, and the user guide; a test compares them with the folder.
+static FILES: [File; 37] = files![
     "alerts.js",
     "api.js",
     "app.js",
     "audit.js",
     "auth.js",
-    "catalogue.json",
     "chart.js",
     "combobox.js",
     "compare.js",
@@ -78,6 +81,9 @@ static FILES: [File; 35] = files![
     "sync.js",
     "tree.js",
     "words.js";
+    "catalogue.en.json",
+    "catalogue.fr.json",
+    "catalogue.sv.json";
     "guide.en.md",
     "guide.fr.md",
     "guide.sv.md",
@@ -98,13 +104,26 @@ impl File {
 
     fn sent(&self) -> &Sent {
         self.sent.get_or_init(|| {
-            let tag: String = Sha256::digest(self.bytes).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+            let language = self.name.strip_prefix("catalogue.").and_then(|rest| rest.strip_suffix(".json"));
+            let plain = match language {
+                None => Cow::Borrowed(self.bytes),
+                Some(language) => Cow::Owned(in_language(self.bytes, language)),
+            };
+            let tag: String = Sha256::digest(&plain).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
             let mut out = GzEncoder::new(Vec::new(), Compression::best());
             // Into memory: neither can fail. If it did, the file would be sent as it is.
-            let compressed = out.write_all(self.bytes).and_then(|()| out.finish()).unwrap_or_default();
-            Sent { tag, compressed }
+            let compressed = out.write_all(&plain).and_then(|()| out.finish()).unwrap_or_default();
+            Sent { tag, plain, compressed }
         })
     }
+}
+
+/// The catalogue in one of its languages: a browser loads a third of it.
+fn in_language(catalogue: &[u8], language: &str) -> Vec<u8> {
+    let all: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(catalogue).unwrap_or_default();
+    let one = |(key, mut words): (String, BTreeMap<String, String>)| Some((key, words.remove(language)?));
+    let found: BTreeMap<String, String> = all.into_iter().filter_map(one).collect();
+    serde_json::to_vec(&found).unwrap_or_default()
 }
 
 /// What the console's pages may load and ask. `origins`: where they sign in, beside the API itself.
@@ -146,7 +165,7 @@ pub(crate) fn file(request: &Request, name: &str) -> Answer<Response> {
         headers.push(("content-encoding", "gzip".to_owned()));
         sent.compressed.clone()
     } else {
-        file.bytes.to_vec()
+        sent.plain.to_vec()
     };
     Ok(Response { status: 200, content_type: file.content_type(), body, headers })
 }

@@ -1,6 +1,6 @@
 //! The console's static files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 
 use create_sync::Response;
@@ -22,6 +22,10 @@ fn every_file_of_the_console_is_served_as_it_is() {
     for entry in std::fs::read_dir(FOLDER).expect("the folder") {
         let entry = entry.expect("an entry");
         let name = entry.file_name().into_string().expect("a name");
+        // It goes out in one language at a time.
+        if name == "catalogue.json" {
+            continue;
+        }
         let bytes = std::fs::read(entry.path()).expect("a file");
         let path = format!("/console/{name}");
         let plain = world.ask("GET", &path, &[], b"");
@@ -47,6 +51,16 @@ fn every_file_of_the_console_is_served_as_it_is() {
             assert!(tags.insert(header(answer, "etag").to_owned()), "{name}: one tag for each form of each file");
         }
     }
+    let catalogue = std::fs::read(format!("{FOLDER}/catalogue.json")).expect("the catalogue");
+    let catalogue: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(&catalogue).expect("JSON");
+    for language in ["en", "fr", "sv"] {
+        let answer = world.ask("GET", &format!("/console/catalogue.{language}.json"), &[], b"");
+        assert_eq!((answer.status, answer.content_type), (200, "application/json"));
+        assert!(tags.insert(header(&answer, "etag").to_owned()), "{language}");
+        let found: BTreeMap<String, String> = serde_json::from_slice(&answer.body).expect("JSON");
+        assert!(found.len() == catalogue.len() && found.iter().all(|(key, text)| catalogue[key][language] == *text));
+    }
+    assert_eq!(world.ask("GET", "/console/catalogue.json", &[], b"").status, 404);
     assert_eq!(world.ask("GET", "/console/none.js", &[], b"").status, 404);
     assert_eq!(world.ask("GET", "/console/Cargo.toml", &[], b"").status, 404);
 }
