@@ -33,6 +33,8 @@ fn organisation<'a>(deps: &Deps, subscription: Option<&'a Subscription>) -> Opti
 /// `GET /folders`. Where both are used, one that does not answer does not hide the other.
 pub(crate) async fn folders(deps: &Deps, subscription: Option<&Subscription>) -> Answer<Value> {
     let row = |id: String, parent: Option<String>, name: &str, origin: &str| json!({"id": id, "parent_id": parent, "name": name, "origin": origin});
+    // Stands for a whole library that does not answer.
+    let away = |id: &str, library: &str| json!({"id": id, "parent_id": null, "name": library, "origin": library, "unreachable": true});
     let mut rows = Vec::new();
     let org = organisation(deps, subscription);
     let manager = adobe::folders(deps).await;
@@ -44,12 +46,7 @@ pub(crate) async fn folders(deps: &Deps, subscription: Option<&Subscription>) ->
         (Err(failure), None) => return Err(failure.into()),
         (Err(failure), Some(_)) => {
             unreachable_now(&failure, AUDIENCE_MANAGER);
-            rows.push(row(
-                MANAGER_TOP.into(),
-                None,
-                &format!("{AUDIENCE_MANAGER} (unreachable now)"),
-                AUDIENCE_MANAGER,
-            ));
+            rows.push(away(MANAGER_TOP, AUDIENCE_MANAGER));
         }
     }
     let Some(org) = org else { return Ok(Value::Array(rows)) };
@@ -64,7 +61,7 @@ pub(crate) async fn folders(deps: &Deps, subscription: Option<&Subscription>) ->
         }
         Err(failure) => {
             unreachable_now(&failure, PLATFORM);
-            rows.push(row(PLATFORM_TOP.into(), None, &format!("{PLATFORM} (unreachable now)"), PLATFORM));
+            rows.push(away(PLATFORM_TOP, PLATFORM));
         }
     }
     Ok(Value::Array(rows))
