@@ -51,7 +51,7 @@ function shown({ webhooks, deviation_percent: percent, incidents }, refresh) {
 
 /** What our sentence of an incident says, from its values. */
 const SAID = {
-  stuck: ({ work, keys }) => ({ work, count: keys }),
+  stuck: ({ work, keys }) => ({ work: has(`alerts.work.${work}`) ? t(`alerts.work.${work}`) : work, count: keys }),
   feed_late: ({ feed, last_at, every_hours }) => ({ feed, time: date(last_at), every_hours }),
   delivery_held: ({ feed }) => ({ feed: feed || "default" }),
   change_held: ({ list_id, removals, additions, of }) => ({ list: String(list_id), removals, additions, of }),
@@ -92,6 +92,10 @@ function adding(kept, percent, save) {
   return h("details", null, h("summary", null, t("alerts.add")), h("div", { class: "narrow" }, Object.values(fields),
     h("div", { class: "buttons" }, action(t("alerts.add"), async () => {
       for (const one of Object.values(fields)) one.fail("");
+      if (Object.hasOwn(kept, name.value.trim())) {
+        fields.name.fail(t("alerts.name.taken"));
+        return name.focus();
+      }
       try {
         await save({ ...kept, [name.value.trim()]: { url: url.value.trim(), form: form.value, headers: headersOf(headers.value) } }, percent);
       } catch (error) {

@@ -134,6 +134,7 @@ const show = async () => {
   shown = true;
 };
 
+document.getElementById("away").remove();
 try {
   await auth.ready();
 } catch (error) {

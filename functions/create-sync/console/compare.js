@@ -1,6 +1,7 @@
 // A sync's list beside any other list of Marketo's: who is in both, only there and only here, and why.
 
 import { get, post } from "./api.js";
+import { read } from "./destination.js";
 import { date, field, h, number, poll, problem, say } from "./dom.js";
 import { action, table, viewerNotice, whyIs } from "./parts.js";
 import { fileLink } from "./sync.js";
@@ -33,7 +34,7 @@ export async function page({ id }, { signal }) {
     const calls = typeof cost.calls === "number" ? t("compare.calls", { count: cost.calls }) : t("compare.calls_at_least", { count: cost.calls_at_least ?? 1 });
     const failed = h("div");
     outcome.replaceChildren(h("div", { class: "card" },
-      h("h2", null, t("compare.with", { list: cost.list_name ?? list.name })),
+      h("h2", null, t("compare.with", { list: cost.list_name ?? list.name ?? String(list.id) })),
       h("p", null, calls, " ", t("compare.reads_only")),
       h("div", { class: "buttons" }, action(t("compare.start"), async () => {
         const job = await post(`${path}/compare`, { list_id: list.id, start: true }, { signal });
@@ -41,25 +42,36 @@ export async function page({ id }, { signal }) {
       }, { kind: "main", out: failed })), failed));
   };
 
-  const input = h("input", { type: "search", autocomplete: "off", maxlength: "255" });
+  const input = h("input", { type: "search", autocomplete: "off", maxlength: "2000" });
+  const inputField = field({ label: t("compare.search"), control: input, hint: t("compare.hint") });
+  const offer = (lists) => found.replaceChildren(lists.length
+    ? h("ul", { class: "picks" }, lists.map((list) => h("li", null,
+      action(list.name ?? t("list.by_id", { id: String(list.id) }), () => choose(list), { out, kind: "link" }), " ",
+      list.name && h("span", { class: "soft" }, t("sync.list", { id: String(list.id) }), list.workspace && ` · ${list.workspace}`))))
+    : h("p", { class: "soft" }, t("compare.no_list")));
   let turn = 0;
   input.addEventListener("input", async () => {
     const mine = (turn += 1);
     await new Promise((resolve) => setTimeout(resolve, REST_MS));
-    const text = input.value.trim();
+    const typed = read(input.value);
     if (mine !== turn || signal.aborted) return;
     out.replaceChildren();
-    if (!text) return found.replaceChildren();
+    inputField.fail("");
+    if (!typed) return found.replaceChildren();
+    const own = typed.id === sync.list.id && typed.id !== undefined;
+    if (typed.wrong || own) {
+      found.replaceChildren();
+      return inputField.fail(own ? t("compare.own") : t(`list.wrong_${typed.wrong}`));
+    }
+    if (!typed.name) return offer([typed]);
     try {
-      const { lists } = await get(`/lists?search=${encodeURIComponent(text)}`, { signal });
+      const { lists } = await get(`/lists?search=${encodeURIComponent(typed.name)}`, { signal });
       if (mine !== turn) return;
       const others = (lists ?? []).filter((list) => list.id !== sync.list.id);
+      // A number may be the name of one list and the ID of another.
+      if (typed.id && !others.some((list) => list.id === typed.id)) others.unshift({ id: typed.id });
       say(t("compare.found", { count: others.length }));
-      found.replaceChildren(others.length
-        ? h("ul", { class: "picks" }, others.map((list) => h("li", null,
-          action(list.name, () => choose(list), { out, kind: "link" }), " ",
-          h("span", { class: "soft" }, t("sync.list", { id: String(list.id) }), list.workspace && ` · ${list.workspace}`))))
-        : h("p", { class: "soft" }, t("compare.no_list")));
+      offer(others);
     } catch (error) {
       if (!signal.aborted && mine === turn) out.replaceChildren(problem(error));
     }
@@ -70,7 +82,7 @@ export async function page({ id }, { signal }) {
     h("h1", null, t("compare.title")),
     h("p", { class: "soft" }, t("sync.title", { audience: sync.audience_name, list: sync.list.name })),
     h("p", null, t("compare.what")), viewerNotice(),
-    h("div", { class: "narrow" }, field({ label: t("compare.search"), control: input, hint: t("compare.hint") })),
+    h("div", { class: "narrow" }, inputField),
     found, out, outcome);
 }
 

@@ -12,8 +12,9 @@ import { words as setupWords } from "./setup.js";
 import { at } from "./steps.js";
 import { remember, remembered, t } from "./words.js";
 
-/** Marketo's folder of the database's lists, where it is as Marketo sets it up. */
+/** Marketo's folder of the database's lists: its id where it is as Marketo sets it up, and its name. */
 const GROUP_LISTS = 12;
+const GROUP_LISTS_NAME = "Group Lists";
 const LOOK_MS = 700;
 /** After the last choice. */
 const REST_MS = 500;
@@ -40,21 +41,21 @@ const said = (list) => {
 };
 
 const options = (state, changed) => {
-  const set = (field, words, values) => {
+  const set = (field, legend, values) => {
     const name = unique(field);
-    const choice = (value) => h("label", { class: "choice" }, h("input", { type: "radio", name, checked: state[field] === value, onchange: () => {
+    const choice = ([value, words]) => h("label", { class: "choice" }, h("input", { type: "radio", name, checked: state[field] === value, onchange: () => {
       state[field] = value;
       changed();
-    } }), t(`${words}.${value}`));
-    return h("fieldset", null, h("legend", null, t(words)), values.map(choice));
+    } }), words);
+    return h("fieldset", null, h("legend", null, legend), Object.entries(values).map(choice));
   };
   const report = h("input", { type: "checkbox", checked: state.start === "report_only", onchange: () => {
     state.start = report.checked ? "report_only" : "now";
     changed();
   } });
   return h("details", { class: "card options" }, h("summary", null, t("options.title")),
-    set("leaving", "options.leaving", ["remove", "keep"]),
-    set("members_before", "options.before", ["keep", "adopt"]),
+    set("leaving", t("options.leaving"), { remove: t("options.leaving.remove"), keep: t("options.leaving.keep") }),
+    set("members_before", t("options.before"), { keep: t("options.before.keep"), adopt: t("options.before.adopt") }),
     h("label", { class: "choice" }, report, t("options.report_only")), h("p", { class: "hint" }, t("options.report_only.hint")));
 };
 
@@ -84,7 +85,8 @@ const warnings = (check, state) => {
 const folders = async (state, munchkin, signal) => {
   const found = await get("/list-folders", { signal }).catch(() => []);
   const last = Number(remembered(`folder/${munchkin}`));
-  const preset = [state.into, last, GROUP_LISTS].find((id) => found.some((one) => one.id === id)) ?? found[0]?.id ?? null;
+  const preset = [state.into, last, GROUP_LISTS].find((id) => found.some((one) => one.id === id))
+    ?? (found.find(({ name }) => name === GROUP_LISTS_NAME) ?? found[0])?.id ?? null;
   return { found, preset };
 };
 
@@ -108,13 +110,14 @@ export const list = async (state, signal) => {
     note.textContent = more;
   };
   tell(said(state.list), meant(state.list));
-  const above = h("div");
+  const above = h("div", { class: "above" });
   const into = h("select", { disabled: Boolean(state.list?.id) || found.length === 0, onchange: () => {
     state.into = Number(into.value);
     changed();
   } }, found.length === 0 && h("option", null, t("list.folder_default")),
   found.map((one) => h("option", { value: String(one.id), selected: one.id === preset }, one.path ?? one.name)));
   const folderField = field({ label: t("list.folder"), hint: t("list.folder_hint"), control: into });
+  folderField.classList.add("roomy");
 
   const decide = (chosen) => {
     state.list = chosen;
@@ -142,7 +145,7 @@ export const list = async (state, signal) => {
     } }, t("list.take", { name: one.name, id: String(one.id) }));
     if (body.existing_sync) {
       place(listField, h("a", { href: `#/syncs/${encodeURIComponent(body.existing_sync.id)}` }, t("refused.see_sync")));
-    } else if (body.existing_lists) place(listField, ...body.existing_lists.slice(0, 5).map((one) => h("p", null, pick(one))));
+    } else if (body.existing_lists) place(listField, h("div", { class: "takes" }, body.existing_lists.slice(0, 5).map(pick)));
     else if (pointer.startsWith("/list/folder_id")) place(folderField);
     else if (pointer.startsWith("/list")) place(listField);
     else if (pointer === "/audience_id") {
@@ -298,8 +301,8 @@ export const list = async (state, signal) => {
   card.show(state.preview, state.list ? undefined : t("preview.choose"));
   if (state.list && !state.preview) timer = setTimeout(preview, 0);
   return h("form", { class: "destination", novalidate: true, onsubmit: (event) => event.preventDefault() },
-    h("p", { class: "soft" }, t("list.from", { audience: state.audience.name })), above, setup && warned?.element,
-    h("div", { class: "narrow" }, listField, h("div", { class: "chosen" }, what, note, listField.querySelector(".wrong"))),
+    h("p", { class: "soft" }, t("list.from", { audience: state.audience.name })), setup && warned?.element,
+    h("div", { class: "narrow" }, listField, h("div", { class: "chosen" }, what, note, above, listField.querySelector(".wrong"))),
     card.element,
     h("div", { class: "narrow" }, folderField, options(state, changed)),
     viewer && h("p", { id: reason, class: "hint" }, t("base.viewer_only")),

@@ -67,14 +67,26 @@ const both = (rows) => {
   return [root, ...rows.map((row) => (row.id.startsWith("aam:") && !row.parent_id ? { ...row, parent_id: root.id } : row))];
 };
 
+/** Asks how the set-up stands. What failed is asked for again when it is needed. */
+const check = () => {
+  const mine = Promise.all([get("/setup?for=sync"), getAll("/feeds").catch(() => [])])
+    .then(([{ rows }, feeds]) => ({ rows, feeds })).catch(() => {
+      if (state.setup === mine) state.setup = null;
+      return null;
+    });
+  state.setup = mine;
+};
+
+/** A library that does not answer says so in its name. */
+const named = (row) => (row.unreachable ? { ...row, name: t("folder.unreachable", { name: row.name }) } : row);
+
 const folder = async (signal) => {
   const found = await subscription(signal);
   const why = door(found);
   if (why) return frame("folder", t("step.folder"), closed(why), h("p", null, h("a", { href: "#/" }, t("create.back_home"))));
-  const rows = both(await get("/folders", { signal }));
+  const rows = both(await get("/folders", { signal })).map(named);
   // It takes a while, and is shown two steps later.
-  state.setup ??= Promise.all([get("/setup?for=sync"), getAll("/feeds").catch(() => [])])
-    .then(([{ rows }, feeds]) => ({ rows, feeds })).catch(() => null);
+  check();
   if (rows.length === 0) return frame("folder", t("step.folder"), empty(t("folder.none"), h("a", { href: "#/setup" }, t("nav.setup"))));
   const wrong = h("p", { class: "wrong", role: "alert" });
   const on = () => {
@@ -159,6 +171,9 @@ export const page = async (params, { signal }) => {
   }
   if (step === "folder") return folder(signal);
   if (step === "audience") return audience(signal);
-  if (step === "list") return frame("list", t("step.list"), await list(state, signal));
+  if (step === "list") {
+    if (!state.setup) check();
+    return frame("list", t("step.list"), await list(state, signal));
+  }
   return frame("done", t("done.title"), await done(state, forget));
 };

@@ -2,7 +2,7 @@
 
 import { get, getAll } from "./api.js";
 import { empty, h, number, poll, problem, unique, when } from "./dom.js";
-import { whyIs } from "./parts.js";
+import { places, whyIs } from "./parts.js";
 import { t } from "./words.js";
 
 const LOOK_MS = 5_000;
@@ -15,9 +15,9 @@ const one = (sync) => {
   const fact = (name, value) => [h("dt", null, t(name)), h("dd", null, value)];
   const left = live?.list;
   const told = sync.held ? t("home.held") : sync.not_delivered ? t("home.not_delivered") : null;
-  return h("li", { class: "card sync", "aria-labelledby": title },
+  return h("li", { class: "card sync", "aria-labelledby": title, "data-spot": sync.id },
     h("div", { class: "head" },
-      h("h2", { id: title }, h("a", { href: `#/syncs/${encodeURIComponent(sync.id)}` }, sync.audience_name, " → ", list.name)),
+      h("h2", { id: title }, h("a", { href: `#/syncs/${encodeURIComponent(sync.id)}`, "data-focus": sync.id }, sync.audience_name, " → ", list.name)),
       h("span", { class: `tag ${TONE[sync.status] ?? ""}` }, sync.start === "report_only" && sync.status === "active" ? t("status.report_only") : t(`status.${sync.status}`))),
     h("dl", { class: "facts" },
       fact("home.browsers", number(live?.audience?.size)),
@@ -90,21 +90,14 @@ export const page = async (_params, { signal }) => {
   if (!first) {
     return h("div", null, heading, empty(h("p", null, t("door.none")), h("p", null, t("door.none.help")), h("p", null, h("a", { class: "button", href: "#/settings" }, t("nav.settings")))));
   }
-  const list = h("ul", { class: "syncs" });
-  const nothing = empty(h("p", null, h("strong", null, t("home.empty"))), h("p", null, t("home.empty.help")), h("p", null, h("a", { class: "button main", href: "#/new" }, t("home.sync_from"))));
+  const nothing = () => empty(h("p", null, h("strong", null, t("home.empty"))), h("p", null, t("home.empty.help")), h("p", null, h("a", { class: "button main", href: "#/new" }, t("home.sync_from"))));
+  const { place, band } = places();
+  const list = place();
   const under = h("section", { class: "card flight" });
   const out = h("div");
-  let shown = "";
   const show = ([syncs, status]) => {
-    // What has not changed stays: nobody loses the place or the focus.
-    const text = JSON.stringify(syncs);
-    if (text !== shown) {
-      const focused = document.activeElement?.closest("li.sync a")?.getAttribute("href");
-      list.replaceChildren(...syncs.map(one));
-      if (focused) list.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
-    }
-    shown = text;
-    nothing.hidden = syncs.length > 0;
+    list.put(syncs, () => (syncs.length > 0 ? h("ul", { class: "syncs" }, syncs.map(one)) : nothing()));
+    // Below it there is nothing that could move.
     under.replaceChildren(...flight(status));
   };
   show(first);
@@ -115,5 +108,5 @@ export const page = async (_params, { signal }) => {
     if (now) show(now);
     return false;
   }, LOOK_MS, signal).catch((error) => out.replaceChildren(problem(error)));
-  return h("div", null, heading, out, list, nothing, under);
+  return h("div", null, heading, out, list, under, band);
 };

@@ -118,9 +118,12 @@ export const part = async (promise, render) => {
   return error ? problem(error) : render(value);
 };
 
+/** Where the pieces stand that carry a name in `data-spot`. */
+const spots = (box) => new Map([...box.querySelectorAll("[data-spot]")].map((one) => [one.dataset.spot, `${one.offsetLeft} ${one.offsetTop}`]));
+
 /**
  * Places whose content changes while somebody reads. What fits is put there at once; what would push the rest of the
- * page down waits until somebody asks for it.
+ * page down, or a piece with a `data-spot` elsewhere, waits until somebody asks for it.
  */
 export const places = () => {
   const waiting = new Map();
@@ -149,12 +152,12 @@ export const places = () => {
       last = text;
       const node = render();
       const old = [...box.childNodes];
-      const before = box.offsetHeight;
+      const [before, stood] = [box.offsetHeight, spots(box)];
       replace(box, node);
       waiting.delete(box);
       const after = box.offsetHeight;
       if (!now && old.length) {
-        if (after > before) {
+        if (after > before || [...spots(box)].some(([name, at]) => stood.has(name) && stood.get(name) !== at)) {
           box.replaceChildren(...old);
           waiting.set(box, node);
         } else if (after < before) box.style.setProperty("min-height", `${before}px`);

@@ -4,7 +4,7 @@ import { alerting } from "./alerts.js";
 import { get, post, put } from "./api.js";
 import { confirm, date, field, h, refusal, say } from "./dom.js";
 import { action, asked, saveFile, soft, table, viewerNotice, whyIs } from "./parts.js";
-import { t } from "./words.js";
+import { has, t } from "./words.js";
 
 export async function page(_params, { signal }) {
   const [{ value: known, error }, tag, alerts] = await Promise.all([
@@ -139,6 +139,14 @@ function exporting() {
     }, { out, changes: false })), out);
 }
 
+/** What a setting of an import is called on its own page; by its name in the API where it stands on none. */
+const settingIs = (what, name) => {
+  const ofSync = { leaving: t("options.leaving"), members_before: t("options.before"), start: t("options.report_only"), guard: t("guard.title"), paused: t("status.paused") };
+  if (what === "sync") return ofSync[name] ?? name;
+  if (what === "feed") return has(`feed.${name}`) ? t(`feed.${name}`) : name;
+  return has(`settings.${name}`) ? t(`settings.${name}`) : name;
+};
+
 /** Reads a file, shows what would change here, and changes it when somebody says so. `open`: the subscription, if there is one. */
 function importing(open) {
   const out = h("div");
@@ -146,7 +154,7 @@ function importing(open) {
   const input = h("input", { type: "file", accept: ".json,application/json" });
   const shown = (rows) => table(t("settings.import.changes"), [
     { label: t("settings.import.subject"), head: true, cell: (row) => `${t(`settings.import.${row.what}`)} ${row.name ?? row.id ?? ""}` },
-    { label: t("settings.import.change"), cell: (row) => [t(`settings.import.change.${row.change}`), row.fields?.length > 0 && `: ${row.fields.join(", ")}`] },
+    { label: t("settings.import.change"), cell: (row) => [t(`settings.import.change.${row.change}`), row.fields?.length > 0 && `: ${row.fields.map((name) => settingIs(row.what, name)).join("; ")}`] },
     { label: t("settings.import.why"), cell: (row) => row.why && whyIs(row) },
     { label: t("settings.import.done"), cell: ({ done }) => (done === undefined ? "" : t(done ? "settings.import.yes" : "settings.import.no")) },
   ], rows);

@@ -1,7 +1,7 @@
 // What must be set up at Marketo and at Adobe, how it stands, and who can mend it.
 
 import { get } from "./api.js";
-import { date, empty, h } from "./dom.js";
+import { date, empty, h, number } from "./dom.js";
 import { action, tag } from "./parts.js";
 import { has, t } from "./words.js";
 
@@ -62,10 +62,14 @@ export const words = (row, name) => {
   return say(`setup.${code}.${reason}`) ?? say(`setup.any.${reason}`) ?? english;
 };
 
+/** Marketo's API users by their calls of today; operators alone are told. */
+const users = ({ values }) => values?.users?.length > 0 && [h("dt", null, t("setup.users")),
+  h("dd", null, h("ul", { class: "plain" }, values.users.map(({ user, calls }) => h("li", null, user, " · ", number(calls)))))];
+
 function one(row) {
   const fact = (name) => row[name] && [h("dt", null, t(`setup.column.${name}`)), h("dd", null, words(row, name))];
   return h("div", { class: "card check", "data-code": row.code, "data-status": row.status },
     h("div", { class: "head" }, h("h3", null, words(row, "title")), tag(LOOK[row.status] ?? "soft", t(`setup.status.${row.status}`))),
-    h("dl", { class: "facts" }, row.tried !== "nothing" && fact("tried"), fact("means"), row.status !== "ok" && [fact("who"), fact("where")]));
+    h("dl", { class: "facts" }, row.tried !== "nothing" && fact("tried"), fact("means"), users(row), row.status !== "ok" && [fact("who"), fact("where")]));
 }
 

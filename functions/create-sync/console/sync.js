@@ -140,7 +140,8 @@ function notices(sync, held, tools) {
     held.map((one) => heldDelivery(one, tools)));
 }
 
-function massChange({ id, since, removals, additions, of }, tools) {
+function massChange(held, tools) {
+  const { id, since, removals, additions, of } = held;
   const numbers = { removals, additions, of };
   const decide = (decision) => asked(t(`held.${decision}`), {
     title: t(`held.${decision}`),
@@ -150,6 +151,7 @@ function massChange({ id, since, removals, additions, of }, tools) {
   return h("div", { class: "notice bad", "data-notice": "held" },
     h("h2", null, t("held.title")),
     h("p", null, t("held.what", numbers), " ", t("held.since", { time: date(since) })),
+    held.why && h("p", null, whyIs(held)),
     h("div", { class: "buttons" }, decide("apply"), decide("drop")));
 }
 
