@@ -76,9 +76,13 @@ const runs = [
 
 export const setup = {
   checked_at: AT,
-  rows: ["ok", "not_ok", "not_seen_yet", "not_used"].map((status, n) => ({
-    code: `code_${n}`, area: ["subscription", "marketo", "feeds", "tag"][n], status, title: `Row ${n}`, tried: "what was tried", means: "what it means",
-    who: "your Marketo administrator", where: "Admin, LaunchPoint", values: {},
+  rows: [
+    ["hipaa", "subscription", "ok", { reason: "not_marked" }],
+    ["marketo_read_asset", "marketo", "not_ok", { reason: "missing" }],
+    ["last_file", "feeds", "not_seen_yet", { reason: "none", feed: "default" }],
+    ["tag_seen", "tag", "not_used", { reason: "closed" }],
+  ].map(([code, area, status, values]) => ({
+    code, area, status, values, title: `in English: ${code}`, tried: "in English: tried", means: "in English: means", who: "in English: who", where: "in English: where",
   })),
 };
 

@@ -206,3 +206,25 @@ fn shown(row: &Row) -> Value {
     let Row { id, at, who, what, subject, detail, status, .. } = row;
     json!({"id": id, "at": time(*at), "who": who, "what": what, "subject": subject, "detail": detail, "status": status})
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn the_console_has_words_for_whatever_is_noted_and_for_nothing_else() {
+        let noted = ROUTES.iter().filter_map(|(method, path, _)| {
+            let body = json!({"start": true, "apply": true}).to_string().into_bytes();
+            deed(&Request { method: (*method).into(), path: path.replace('*', "1"), body, ..Request::default() })
+        });
+        let catalogue: Value = serde_json::from_str(include_str!("../console/catalogue.json")).expect("JSON");
+        let keys = catalogue.as_object().expect("keys").keys();
+        let said: BTreeSet<String> =
+            keys.filter_map(|key| key.strip_prefix("audit.what.")).map(str::to_owned).collect();
+        assert_eq!(said, noted.collect());
+    }
+}

@@ -23,7 +23,9 @@ mod tests {
     use std::collections::BTreeSet;
 
     use domain::sayings::ALL;
+    use marketo::class::ANSWERS;
     use state::alerts::IncidentKind;
+    use state::runs::NO_CLEAR_ANSWER;
 
     use super::*;
 
@@ -46,6 +48,22 @@ mod tests {
         let of_sayings = catalogue.as_object().expect("an object").keys().filter(|key| key.starts_with("why."));
         let unknown: Vec<&String> = of_sayings.filter(|key| !known.contains(*key)).collect();
         assert!(unknown.is_empty(), "{unknown:?}");
+    }
+
+    #[test]
+    fn the_console_has_each_code_of_marketo_in_its_languages_and_no_other() {
+        let catalogue: Value = serde_json::from_str(include_str!("../console/catalogue.json")).expect("JSON");
+        // Codes in brackets stand for answers without one; in reports and runs those are ours.
+        let theirs = ANSWERS.iter().map(|row| row.code).filter(|code| !code.starts_with('['));
+        let known: BTreeSet<&str> = theirs.chain([NO_CLEAR_ANSWER, "none"]).collect();
+        for code in &known {
+            for language in ["en", "fr", "sv"] {
+                let text = catalogue[format!("marketo.{code}")][language].as_str();
+                assert!(text.is_some_and(|text| names(text).is_empty()), "marketo.{code} in {language}");
+            }
+        }
+        let keys = catalogue.as_object().expect("an object").keys().filter_map(|key| key.strip_prefix("marketo."));
+        assert_eq!(keys.collect::<BTreeSet<_>>(), known);
     }
 
     #[test]
