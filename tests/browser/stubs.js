@@ -70,7 +70,7 @@ const history = Array.from({ length: 30 }, (_, n) => ({
 
 const runs = [
   { id: "r2", started_at: AT, ended_at: null, duration_ms: null, cause: "by_hand", causes: ["by_hand", "file"], added: 3, removed: 1, refused: 1, held: 0, calls: 4,
-    failures: [{ code: "1004", count: 1, request_id: "e42b#1", sentence: "Marketo does not find this person." }] },
+    failures: [{ code: "1004", count: 1, request_id: "e42b#1", request_ids: ["e42b#0", "e42b#1"], sentence: "Marketo does not find this person." }] },
   { id: "r1", started_at: AT, ended_at: AT, duration_ms: 61_500, cause: "stream", causes: ["stream"], added: 30, removed: 0, refused: 0, held: 0, calls: 2, failures: [] },
 ];
 

@@ -114,7 +114,7 @@ const facts = (audience) =>
     : t("audience.not_delivered");
 
 const audience = async (signal) => {
-  const rows = await get(`/folders/${encodeURIComponent(state.folder.id)}/audiences`, { signal });
+  const rows = await getAll(`/folders/${encodeURIComponent(state.folder.id)}/audiences?limit=500`, { signal });
   rows.sort((a, b) => a.name.localeCompare(b.name));
   const heading = t("step.audience");
   const back = h("a", { class: "button", href: at("folder") }, t("create.back"));

@@ -12,7 +12,9 @@ use state::audience::{Head, head_key};
 use state::syncs::Subscription;
 use state::{Deps, doc, time};
 
+use crate::paging::Paging;
 use crate::problem::{Answer, Problem};
+use crate::routes::{Request, Response};
 
 const AUDIENCE_MANAGER: &str = "Audience Manager";
 const PLATFORM: &str = "Experience Platform";
@@ -78,14 +80,29 @@ struct Listed {
     description: String,
 }
 
-/// `GET /folders/{id}/audiences`. A bare number is a folder of Audience Manager.
-pub(crate) async fn audiences(deps: &Deps, subscription: &Subscription, folder: &str) -> Answer<Value> {
-    let listed = match folder.split_once(':') {
+impl Listed {
+    /// The order of the rows, which are of one library: numbers by their size.
+    fn key(&self) -> String {
+        self.id.sid().map_or_else(|| self.id.uuid().unwrap_or_default().to_owned(), |sid| format!("{sid:020}"))
+    }
+}
+
+/// `GET /folders/{id}/audiences`: by id. A bare number is a folder of Audience Manager.
+pub(crate) async fn audiences(
+    deps: &Deps,
+    subscription: &Subscription,
+    folder: &str,
+    request: &Request,
+) -> Answer<Response> {
+    let paging = Paging::read(request)?;
+    let mut listed = match folder.split_once(':') {
         None => in_manager(deps, folder).await?,
         Some(("aam", id)) => in_manager(deps, id).await?,
         Some(("aep", id)) => in_platform(deps, subscription, id).await?,
         Some(_) => return Err(no_folder("Adobe")),
     };
+    listed.sort_by_cached_key(Listed::key);
+    let (listed, next) = paging.of(listed, Listed::key);
     let munchkin = &subscription.munchkin_id;
     let keys: Vec<_> = listed.iter().map(|audience| head_key(munchkin, &audience.id)).collect();
     let items = deps.ports.tables.batch_get(Table::Audiences, &keys, Read::Eventual).await;
@@ -106,7 +123,7 @@ pub(crate) async fn audiences(deps: &Deps, subscription: &Subscription, folder: 
             "delivered_at": head.map(|head| time(head.delivered_at)),
         })
     });
-    Ok(rows.collect())
+    Ok(paging.answer(request, rows.collect(), next))
 }
 
 fn no_folder(library: &str) -> Problem {

@@ -216,7 +216,7 @@ async fn answer(deps: &Deps, request: &Request, deadline: u64) -> Answer<Respons
             library::folders(deps, subscription.as_ref()).await.map(ok)
         }
         ("GET", ["folders", id, "audiences"]) => {
-            library::audiences(deps, &chosen(deps, request).await?, id).await.map(ok)
+            library::audiences(deps, &chosen(deps, request).await?, id, request).await
         }
         ("GET", ["lists"]) => {
             let subscription = chosen(deps, request).await?;

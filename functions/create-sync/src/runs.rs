@@ -49,7 +49,16 @@ fn shown(run: &Run) -> Value {
         .iter()
         .map(|(code, failed)| {
             let request_id = Some(&failed.request_id).filter(|id| !id.is_empty());
-            json!({"code": code, "count": failed.count, "request_id": request_id, "sentence": sentence(code)})
+            // Of a run of before several were kept there is the one.
+            let one = request_id.map(std::slice::from_ref).unwrap_or_default();
+            let request_ids = if failed.request_ids.is_empty() { one } else { &failed.request_ids[..] };
+            json!({
+                "code": code,
+                "count": failed.count,
+                "request_id": request_id,
+                "request_ids": request_ids,
+                "sentence": sentence(code),
+            })
         })
         .collect();
     json!({

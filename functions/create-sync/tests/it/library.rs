@@ -78,10 +78,7 @@ fn a_library_that_does_not_answer_does_not_hide_the_other() {
     world.outside.no_manager.store(true, Ordering::Relaxed);
     let (status, folders) = world.get("/folders");
     assert_eq!((status, &folders[0]["id"]), (200, &json!("aam:root")));
-    assert_eq!(
-        (away(&folders[0]), &folders[1]["id"]),
-        ((json!("Audience Manager"), json!(true)), &json!("aep:root"))
-    );
+    assert_eq!((away(&folders[0]), &folders[1]["id"]), ((json!("Audience Manager"), json!(true)), &json!("aep:root")));
     assert_eq!(world.get("/folders/aam:root/audiences").0, 503);
     assert_eq!(world.get("/folders/aep:root/audiences").1[0]["name"], "Loyal");
     // Where it is all there is, the answer says so.
@@ -112,4 +109,23 @@ fn a_sync_follows_an_audience_of_either_library() {
 
     let (status, problem) = World::new().post("/syncs", &body(&format!("aep:{PLATFORM}")));
     assert!(status == 422 && problem["detail"].as_str().expect("words").contains("AdobeAepSandbox"), "{problem}");
+}
+
+#[test]
+fn a_folder_of_many_audiences_is_answered_page_by_page() {
+    let world = World::new();
+    let all: Vec<Value> = world.get("/folders/2/audiences").1.as_array().expect("audiences").clone();
+    assert!(all.len() > 1);
+    let mut seen = Vec::new();
+    let mut path = Some("/folders/2/audiences?limit=1".to_owned());
+    while let Some(asked) = path {
+        let answer = world.ask("GET", &asked, &[], b"");
+        let page: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        assert_eq!(page.as_array().map(Vec::len), Some(1), "{asked}");
+        seen.extend(page.as_array().cloned().unwrap_or_default());
+        let link = answer.headers.iter().find(|(name, _)| *name == "link");
+        path = link.map(|(_, link)| link.trim_start_matches('<').split('>').next().expect("an address").to_owned());
+    }
+    assert_eq!(seen, all);
+    assert_eq!(world.get("/folders/2/audiences?limit=0").0, 400);
 }

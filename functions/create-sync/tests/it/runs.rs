@@ -99,7 +99,7 @@ fn runs_are_shown_newest_first_with_their_cause_and_what_went_wrong() {
     assert_eq!((&runs[0]["cause"], &runs[0]["held"], &runs[0]["refused"]), (&json!("unknown"), &json!(7), &json!(2)));
     let failures = runs[0]["failures"].as_array().expect("failures");
     assert_eq!((&failures[0]["code"], &failures[0]["count"]), (&json!("1004"), &json!(2)));
-    assert_eq!(failures[0]["request_id"], "1#b");
+    assert_eq!((&failures[0]["request_id"], &failures[0]["request_ids"]), (&json!("1#b"), &json!(["1#a", "1#b"])));
     assert_eq!(failures[0]["sentence"], marketo::class::sentence("1004"));
     assert_eq!((&failures[1]["code"], &failures[1]["request_id"]), (&json!("no_answer"), &Value::Null));
 

@@ -19,6 +19,9 @@ pub const RUNS_KEPT_MS: u64 = 90 * DAY_MS;
 pub const HISTORY_KEPT_MS: u64 = 400 * DAY_MS;
 /// At most one size is kept in so many ms. Ours: 9,600 rows in the end.
 pub const HISTORY_GRAIN_MS: u64 = HOUR_MS;
+/// Request ids of Marketo's that a run keeps for each code. Ours: one call names up to 300 people, and a handful of calls is
+/// what Marketo's support asks for.
+pub const REQUEST_IDS_KEPT: usize = 10;
 /// Stands in place of Marketo's code where no clear answer came.
 pub const NO_CLEAR_ANSWER: &str = "no_answer";
 
@@ -60,6 +63,9 @@ pub struct Failed {
     pub count: u64,
     /// Marketo's last request id; empty where there was no answer.
     pub request_id: String,
+    /// The last [`REQUEST_IDS_KEPT`] of them, each once, the latest last. Runs of before have none.
+    #[serde(default)]
+    pub request_ids: Vec<String>,
 }
 
 impl Run {
@@ -74,6 +80,12 @@ impl Run {
         let failed = self.failures.entry(code.to_owned()).or_default();
         failed.count += 1;
         request_id.clone_into(&mut failed.request_id);
+        if !request_id.is_empty() {
+            failed.request_ids.retain(|known| known != request_id);
+            failed.request_ids.push(request_id.to_owned());
+            let over = failed.request_ids.len().saturating_sub(REQUEST_IDS_KEPT);
+            failed.request_ids.drain(..over);
+        }
     }
 }
 
@@ -138,4 +150,30 @@ pub async fn save_size(deps: &Deps, munchkin: &MunchkinId, sync: &str, size: &Si
     let item = Item { expires_at: Some(until / 1_000), ..doc::item(key, size, None, None)? };
     deps.ports.tables.put(Table::Lists, item, Expect::Anything).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_each_code_the_latest_request_ids_are_kept_once() {
+        let mut run = Run::default();
+        for n in 0..12 {
+            run.failed("1004", &format!("id{n}"));
+            run.failed("1004", "id5");
+        }
+        run.failed("1004", "");
+        let failed = &run.failures["1004"];
+        let kept = ["id2", "id3", "id4", "id6", "id7", "id8", "id9", "id10", "id11", "id5"];
+        assert_eq!((failed.count, failed.request_id.as_str()), (25, ""));
+        assert_eq!(failed.request_ids, kept);
+        assert_eq!(kept.len(), REQUEST_IDS_KEPT);
+    }
+
+    #[test]
+    fn a_failure_of_before_several_ids_were_kept_is_read() {
+        let old: Failed = serde_json::from_str(r#"{"count":1,"request_id":"e42b#1"}"#).expect("a failure");
+        assert_eq!(old, Failed { count: 1, request_id: "e42b#1".into(), request_ids: Vec::new() });
+    }
 }
