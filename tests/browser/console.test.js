@@ -358,9 +358,9 @@ test("what the API refuses is said in the language of the screen", async (t) => 
   assert.equal(await english(settings), 0);
 });
 
-test("what rarely happens is refused where it belongs", async (t) => {
+test("what rarely happens is refused where it belongs, and moves nothing", async (t) => {
   const answers = {};
-  const { page } = await open(t, { answers });
+  const { page } = await open(t, { answers, late: LATE_MS });
   await toList(page);
   const above = page.locator("main .problem");
   const preview = "POST /syncs/preview";
@@ -379,6 +379,7 @@ test("what rarely happens is refused where it belongs", async (t) => {
   answers["GET /previews/p1"] = { body: { id: "p1", status: "failed", code: "membership_refused", why: "in English", values: { code: "603", request_id: "e42b#1" } } };
   await listField(page).fill("Four");
   await page.locator(".preview").getByText("code 603").waitFor();
+  assert.deepEqual(await shifts(page), []);
 });
 
 test("a subscription that must not be used opens no step", async (t) => {
@@ -566,6 +567,20 @@ test("a page that cannot be shown says why, and can be asked for again", async (
     await page.goto(`${stack.url}/#/${place}`);
     await page.getByText("There is no such page.").waitFor();
   }
+});
+
+test("a console whose words cannot be loaded says so in three languages", async (t) => {
+  const context = await browser.newContext({ locale: "sv-SE" });
+  t.after(() => context.close());
+  const page = await context.newPage();
+  await page.route("**/console/catalogue.*.json", (route) => route.fulfill({ status: 503, body: "" }));
+  await page.goto(`${stack.url}/`);
+  await page.getByText("Konsolen kan inte laddas just nu.").waitFor();
+  assert.equal(await page.locator("body p:visible").count(), 3);
+  await page.unroute("**/console/catalogue.*.json");
+  await page.reload();
+  await heading(page, "Databas");
+  assert.equal(await page.locator("#away").count(), 0);
 });
 
 test("where there are several subscriptions, one is chosen first", async (t) => {

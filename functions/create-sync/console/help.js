@@ -6,7 +6,7 @@ import { language, t } from "./words.js";
 const QUESTIONS = ["who", "before", "steps", "cookie_sync", "size", "once", "leave", "by_hand", "campaigns", "pause", "erase"];
 
 const PICTURE = /!\[[^\]]*\]\([^)]*\)/g;
-const PIECES = /(`[^`]+`|\*\*[^*]+\*\*|\*[^*]+\*|\[[^\]]+\]\([^)]+\))/;
+const PIECES = /(`[^`]+`|\*\*.+?\*\*(?!\*)|\*[^*]+\*|\[[^\]]+\]\([^)]+\))/;
 
 /** Bold, emphasis, code and links of a line. Other documents stand beside the guide in the repository, and not here: their links are text. */
 const inline = (text) => text.split(PIECES).filter(Boolean).map((piece) => {
