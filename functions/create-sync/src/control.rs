@@ -88,7 +88,9 @@ pub(crate) async fn resume(deps: &Deps, sync: Sync, deadline: u64) -> Answer<Val
                  sync and make a new one, for another list",
                 sync.list.name
             );
-            let said = Said::new("list_gone", detail).with("id", list.to_string()).with("list", sync.list.name.clone());
+            let said = Said::new("resume_without_list", detail)
+                .with("id", list.to_string())
+                .with("list", sync.list.name.clone());
             return Err(Problem::new(409, said));
         }
     }

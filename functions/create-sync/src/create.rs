@@ -307,7 +307,7 @@ async fn validate(deps: &Deps, subscription: &Subscription, wanted: &Wanted, id:
     if !subscription.cookie_sync {
         let detail = "cookie sync is switched off for this Marketo subscription, so no new sync is made: \
              switch it on in Marketo and say so with PUT /subscription";
-        return Err(Problem::new(403, Said::new("cookie_sync_off", detail)));
+        return Err(Problem::new(403, Said::new("create_without_cookie_sync", detail)));
     }
     let munchkin = &subscription.munchkin_id;
     let audience_name = library::name(deps, subscription, &wanted.audience).await?;
@@ -535,6 +535,8 @@ async fn make_list(deps: &Deps, sync: &Sync, deadline: u64) -> Result<Made, Call
     let error = match marketo.create_list(slot, name, folder, &format!("audience-sync {}", sync.id)).await {
         Ok(list) => return Ok(Made::Ours(list)),
         Err(CallError::Unknown(_)) => {
+            // Without an answer our own call keeps us away from Marketo for as long as it may take: the next tick looks.
+            let marketo = marketo.waiting_at_most(0);
             return Ok(match there(sync, named(&marketo, name, folder).await?) {
                 Some(Ok(list)) => Made::Ours(list),
                 // Another one's, or not there yet: what we asked for may still land.

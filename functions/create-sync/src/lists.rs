@@ -13,6 +13,9 @@ use crate::problem::Answer;
 
 /// Lists of one answer.
 const LISTS: usize = 50;
+/// An index that answers does so although somebody else's call is under way, after this time, in ms, before scaling. Ours:
+/// a call takes a few hundred.
+const WAIT_MS: u64 = 2_000;
 /// Lists of one name that are looked at one by one. Ours: more are shown without their folder.
 const NAMESAKES: usize = 20;
 
@@ -60,15 +63,17 @@ pub(crate) async fn search(deps: &Deps, munchkin: &MunchkinId, text: &str, deadl
         // Marketo cannot search for it.
         complete = false;
     } else if !is_known && !text.is_empty() {
-        let slot = marketo.slot().await;
-        let answer = match slot {
-            Ok(slot) => marketo.lists_named(slot, text).await,
+        let asked = if complete { marketo.waiting_at_most(WAIT_MS) } else { marketo };
+        let answer = match asked.slot().await {
+            Ok(slot) => asked.lists_named(slot, text).await,
             Err(error) => Err(error),
         };
         match answer {
             Ok(found) => told.extend(found.into_iter().map(listed)),
             // The index answers although Marketo does not.
-            Err(CallError::Wait(_) | CallError::ViewersWait { .. } | CallError::Unknown(_)) if complete => {
+            Err(CallError::Wait(_) | CallError::ViewersWait { .. } | CallError::Taken(_) | CallError::Unknown(_))
+                if complete =>
+            {
                 complete = false
             }
             Err(error) => return Err(error.into()),

@@ -7,6 +7,7 @@ use ports::Table;
 use state::audience::{Head, Waiting, head_key};
 use state::budget::{Outlook, outlook};
 use state::feeds::{Feed, feed_state, feeds};
+use state::identity::tell_pk;
 use state::syncs::{IdentityHead, followed, identity_key};
 use state::{Deps, Doc, Step, load};
 use tokio::sync::{Mutex, OnceCell};
@@ -20,6 +21,7 @@ pub(crate) struct Once<'a> {
     identity: OnceCell<IdentityHead>,
     outlook: OnceCell<Outlook>,
     waiting: OnceCell<Vec<(AudienceId, Waiting)>>,
+    untold: OnceCell<bool>,
     last_match: OnceCell<Option<u64>>,
     feeds: OnceCell<Vec<Feed>>,
     /// By feed.
@@ -34,6 +36,7 @@ impl<'a> Once<'a> {
             identity: OnceCell::new(),
             outlook: OnceCell::new(),
             waiting: OnceCell::new(),
+            untold: OnceCell::new(),
             last_match: OnceCell::new(),
             feeds: OnceCell::new(),
             heard_at: Mutex::default(),
@@ -65,6 +68,16 @@ impl<'a> Once<'a> {
             Ok(waiting)
         };
         self.waiting.get_or_try_init(read).await.map(Vec::as_slice)
+    }
+
+    /// Whether something was learned of tokens or people that no audience has been told yet: it may wait for an hour while
+    /// many cookies are asked about.
+    pub(crate) async fn untold(&self) -> Step<bool> {
+        let read = async || {
+            let (tables, partition) = (&self.deps.ports.tables, tell_pk(self.munchkin));
+            Ok(!tables.due(Table::Identity, &partition, self.deps.now(), 1).await?.is_empty())
+        };
+        self.untold.get_or_try_init(read).await.copied()
     }
 
     /// The declared feeds.

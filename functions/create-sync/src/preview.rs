@@ -18,7 +18,7 @@ use state::previews::{Counted, KEPT_MS, Preview, Status, There, change_preview, 
 use state::syncs::{IdentityHead, Start, Subscription, Sync, identity_key};
 use state::{Deps, Doc, Step, bell, doc, load, syncs, time};
 
-use crate::create;
+use crate::{create, said};
 use crate::problem::{Answer, Problem};
 use crate::routes::{Request, Response};
 
@@ -250,7 +250,7 @@ async fn ask_some(deps: &Deps, munchkin: &MunchkinId, job: &Preview, there: &The
             Err(MEMBERSHIP_REFUSED.with([("code", code.into()), ("request_id", request_id.into())]))
         }
         // Marketo, or our share of it, is busy.
-        Err(CallError::Wait(_) | CallError::Unknown(_)) => Ok(None),
+        Err(CallError::Wait(_) | CallError::Taken(_) | CallError::Unknown(_)) => Ok(None),
         // Others may go on with the preview; whoever polls is told why they may not.
         Err(error @ CallError::ViewersWait { .. }) => return Err(error.into()),
         Err(CallError::Ours(failure)) => later(&failure),
@@ -323,7 +323,7 @@ async fn show(deps: &Deps, subscription: &Subscription, job: &Preview) -> Answer
         "status": job.status,
         "code": why.and_then(Said::code),
         "why": why.map(Said::as_ref),
-        "values": why.map(|why| &why.values),
+        "values": said::values(why),
         "audience_id": job.audience,
         "audience_name": job.audience_name,
         "list": {"id": list.id, "name": list.name, "folder_id": list.folder_id, "new": list.id.is_none()},

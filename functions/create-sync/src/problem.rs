@@ -185,6 +185,12 @@ impl From<CallError> for Problem {
                 let said = Said::new("viewers_wait", detail).with("time", time(until));
                 Self::new(503, said).header("retry-after", in_ms.div_ceil(1_000).to_string())
             }
+            (_, CallError::Taken(ms)) => {
+                let detail =
+                    "another request has a call to Marketo under way, and they go one at a time; please try again";
+                let retry_after = ms.div_ceil(1_000).to_string();
+                Self::new(503, Said::new("marketo_taken", detail)).header("retry-after", retry_after)
+            }
             // The whole instance refuses us.
             (Some(Class::Alarm | Class::RetryThenAlarm), error) => {
                 let code = if let CallError::Refused { code, .. } = &error { code.clone() } else { String::new() };

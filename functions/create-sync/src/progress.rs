@@ -113,6 +113,12 @@ async fn find(deps: &Deps, seen: &Seen, once: &Once<'_>) -> Step<Progress> {
     if let Some(under_way) = under_way(deps, seen, head, want, once).await? {
         return Ok(under_way);
     }
+    // Nobody knows whom it concerns before the audiences are told.
+    if once.untold().await? {
+        let sentence = "The list holds everybody whom it should hold, but for news about people that the audiences are to be \
+                        told within the hour.";
+        return Ok(Progress::new("news_waiting", sentence));
+    }
     Ok(Progress::new("in_step", "The list holds everybody whom it should hold, as far as is known."))
 }
 

@@ -9,7 +9,12 @@ use state::feeds::Reject;
 pub(crate) fn put(answer: &mut Value, name: &str, said: Option<&Said>) {
     answer[name] = json!(said.map(Said::as_ref));
     answer[format!("{name}_code")] = json!(said.and_then(Said::code));
-    answer[format!("{name}_values")] = json!(said.filter(|said| said.code.is_some()).map(|said| &said.values));
+    answer[format!("{name}_values")] = values(said);
+}
+
+/// The values of a sentence that has a code.
+pub(crate) fn values(said: Option<&Said>) -> Value {
+    json!(said.filter(|said| said.code.is_some()).map(|said| &said.values))
 }
 
 /// A rejected line.

@@ -97,7 +97,7 @@ impl Recorder {
         match error {
             CallError::Refused { code, request_id } => self.run(deps, head).failed(code, request_id),
             CallError::Unknown(_) => self.run(deps, head).failed(NO_CLEAR_ANSWER, ""),
-            CallError::Wait(_) | CallError::ViewersWait { .. } | CallError::Ours(_) => {}
+            CallError::Wait(_) | CallError::ViewersWait { .. } | CallError::Taken(_) | CallError::Ours(_) => {}
         }
     }
 

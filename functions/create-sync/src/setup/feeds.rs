@@ -11,7 +11,7 @@ use state::{Deps, time};
 use super::{About, Area, Check, Row, in_time};
 use crate::paging::Paging;
 use crate::problem::Answer;
-use crate::runs;
+use crate::{runs, said};
 
 /// Where Adobe's files lie.
 const INCOMING: &str = "incoming/";
@@ -180,7 +180,7 @@ fn last_file(feed: &Feed, state: &FeedState, import: Option<&Import>, now: u64) 
                 FILE.not_ok("refused", tried, means)
                     .with("why", json!(import.why.as_ref().map(Said::as_ref)))
                     .with("why_code", json!(import.why.as_ref().and_then(Said::code)))
-                    .with("why_values", json!(import.why.as_ref().map(|why| &why.values))),
+                    .with("why_values", said::values(import.why.as_ref())),
             );
         }
         Some(import) if import.status == ImportStatus::Held => {
@@ -189,7 +189,7 @@ fn last_file(feed: &Feed, state: &FeedState, import: Option<&Import>, now: u64) 
                 FILE.not_ok("held", tried, means)
                     .with("why", json!(import.why.as_ref().map(Said::as_ref)))
                     .with("why_code", json!(import.why.as_ref().and_then(Said::code)))
-                    .with("why_values", json!(import.why.as_ref().map(|why| &why.values))),
+                    .with("why_values", said::values(import.why.as_ref())),
             );
         }
         Some(import) if import.rows > 0 && import.rejected >= import.rows => {

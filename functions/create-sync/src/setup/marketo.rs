@@ -82,21 +82,23 @@ enum No {
     NotInTime,
 }
 
-impl From<CallError> for No {
-    fn from(error: CallError) -> Self {
-        match error {
+impl No {
+    /// What an error says of what was tried. `Err`: it says something of who asked, and nothing of the set-up.
+    fn of(error: CallError) -> Result<Self, CallError> {
+        Ok(match error {
+            CallError::ViewersWait { .. } => return Err(error),
+            // Somebody else's call was under way.
+            CallError::Taken(_) => Self::NotInTime,
             CallError::Refused { code, .. } if code == DENIED => Self::Denied,
             CallError::Refused { code, .. } if code == WRONG_CREDENTIALS => Self::Credentials,
             CallError::Refused { code, .. } => Self::Refused(code),
-            CallError::Wait(until) | CallError::ViewersWait { until, .. } => Self::Wait(until),
+            CallError::Wait(until) => Self::Wait(until),
             CallError::Unknown(reason) => Self::Silence(reason),
             CallError::Ours(Failure::Outage { reason }) => Self::Ours(reason),
             CallError::Ours(failure) => Self::Silence(super::words(&failure).to_owned()),
-        }
+        })
     }
-}
 
-impl No {
     /// Whether the answer says that the permission is there: what is refused is the question (7xx, 1xxx).
     fn is_allowed(&self) -> bool {
         matches!(self, Self::Refused(code) if (code.len() == 4 || code.starts_with('7')) && code != "703")
@@ -124,12 +126,17 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    async fn ask<T>(&self, call: impl AsyncFnOnce(Slot) -> Result<T, CallError>) -> Result<T, No> {
+    /// `Err`: whoever asks may not go on.
+    async fn ask<T>(
+        &self,
+        call: impl AsyncFnOnce(Slot) -> Result<T, CallError>,
+    ) -> Result<Result<T, No>, CallError> {
         let work = async { call(self.marketo.slot().await?).await };
-        match in_time(self.deps, self.until, work).await {
-            Some(answer) => answer.map_err(No::from),
+        Ok(match in_time(self.deps, self.until, work).await {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(error)) => Err(No::of(error)?),
             None => Err(No::NotInTime),
-        }
+        })
     }
 }
 
@@ -149,7 +156,7 @@ pub(super) async fn rows(check: &Check<'_>) -> Answer<Vec<Row>> {
         let (until, now) = (standing.day_ends, check.deps.now());
         return Err(CallError::ViewersWait { until, in_ms: until.saturating_sub(now) }.into());
     }
-    let said = ask(check).await;
+    let said = ask(check).await?;
     let standing = if matches!(said.usage, Some(Ok(_))) {
         budget::standing(check.deps, &check.subscription.munchkin_id).await?
     } else {
@@ -167,7 +174,7 @@ pub(super) async fn rows(check: &Check<'_>) -> Answer<Vec<Row>> {
 }
 
 /// Makes the calls. What is spent for the day, or refused for all, is not tried again and again.
-async fn ask(check: &Check<'_>) -> Said {
+async fn ask(check: &Check<'_>) -> Result<Said, CallError> {
     let Check { deps, subscription, until, .. } = check;
     let munchkin = &subscription.munchkin_id;
     let asking = Asking { deps, marketo: Marketo::new(deps, munchkin, *until, Purpose::Control), until: *until };
@@ -176,7 +183,7 @@ async fn ask(check: &Check<'_>) -> Said {
     // A token that was given before would hide that the credentials are not taken any more.
     deps.forget_access_token(Vendor::Marketo);
     let asked_at = deps.now();
-    let usage = asking.ask(async |slot| marketo.use_by_user(slot).await).await;
+    let usage = asking.ask(async |slot| marketo.use_by_user(slot).await).await?;
     said.signed_in = deps.access_token(Vendor::Marketo).is_some();
     if let Ok(day) = &usage {
         let used = day.as_ref().map(|day| (day.date.clone(), day.total));
@@ -187,18 +194,18 @@ async fn ask(check: &Check<'_>) -> Said {
     let goes_on = said.signed_in && !matches!(usage, Err(No::Wait(_) | No::NotInTime));
     said.usage = Some(usage);
     if !goes_on {
-        return said;
+        return Ok(said);
     }
     let list = check.syncs.iter().find_map(|sync| sync.list.id).unwrap_or(SOME_LIST);
     // To the second, as Marketo's documents write it.
     let now = time(deps.now() / 1_000 * 1_000);
     let ecids = subscription.cookie_sync;
-    said.lead = Some(asking.ask(async |slot| marketo.leads_by_id(slot, &[NOBODY], ecids).await.map(drop)).await);
-    said.lists = Some(asking.ask(async |slot| marketo.lists_page(slot, None).await.map(drop)).await);
-    said.member = Some(asking.ask(async |slot| marketo.membership(slot, list, &[NOBODY]).await.map(drop)).await);
-    said.activities = Some(asking.ask(async |slot| marketo.paging_token(slot, &now).await.map(drop)).await);
-    said.folders = Some(asking.ask(async |slot| marketo.list_folders(slot).await.map(drop)).await);
-    said
+    said.lead = Some(asking.ask(async |slot| marketo.leads_by_id(slot, &[NOBODY], ecids).await.map(drop)).await?);
+    said.lists = Some(asking.ask(async |slot| marketo.lists_page(slot, None).await.map(drop)).await?);
+    said.member = Some(asking.ask(async |slot| marketo.membership(slot, list, &[NOBODY]).await.map(drop)).await?);
+    said.activities = Some(asking.ask(async |slot| marketo.paging_token(slot, &now).await.map(drop)).await?);
+    said.folders = Some(asking.ask(async |slot| marketo.list_folders(slot).await.map(drop)).await?);
+    Ok(said)
 }
 
 impl Said {

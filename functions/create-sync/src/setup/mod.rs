@@ -31,6 +31,9 @@ const USERS: &str = "users";
 /// written. Ours.
 const MARGIN_MS: u64 = 3_000;
 
+/// The reason of a row that could not be tried in time.
+const NOT_IN_TIME: &str = "not_in_time";
+
 /// What a row is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -111,7 +114,7 @@ impl About {
     /// It could not be tried before the answer was due.
     fn not_in_time(self, tried: impl Into<String>) -> Row {
         self.not_seen(
-            "not_in_time",
+            NOT_IN_TIME,
             tried,
             "There was no answer in time. Ask again; if it stays so, look at the vendor's status.",
         )
@@ -175,8 +178,10 @@ pub(crate) async fn check(
     }
     let answer = json!({"checked_at": time(now), "rows": rows});
     let fresh_at = if fresh { json!(now) } else { kept["fresh_at"].clone() };
+    // Whoever asks again for what was not answered in time is not given the same answer.
+    let is_whole = !rows.iter().any(|row| row.area == Area::Marketo && row.values["reason"] == NOT_IN_TIME);
     let kept = json!({"v": 2, "at": now, "fresh_at": fresh_at, "subscription": about, "answer": answer});
-    if kept.to_string().len() <= KEPT_BYTES {
+    if is_whole && kept.to_string().len() <= KEPT_BYTES {
         let until = now.saturating_add(deps.settings.scaled(KEPT_MS));
         // The last answer counts: of two that were made at once either will do.
         update_until(deps, Table::Syncs, &key, |_: Option<Value>| Ok((Some(kept.clone()), ())), until).await?;

@@ -169,7 +169,12 @@ fn a_function_that_died_with_its_call_under_way_is_waited_for_and_no_longer() {
     let Permit::Lease(lease) = dead else { panic!("{dead:?}") };
     let begun = world.deps.now();
     let refused = ask(&world, "GET", "/list-folders", &Value::Null, Role::Operator);
-    assert_eq!((refused.status, header(&refused, "retry-after")), (503, Some("20")), "{}", detail(&refused));
+    let seconds = (lease.until - world.deps.now()).div_ceil(1_000);
+    let after = header(&refused, "retry-after").and_then(|after| after.parse::<u64>().ok()).expect("seconds");
+    assert_eq!(refused.status, 503);
+    assert!((seconds..=seconds + 1).contains(&after), "{after} of {seconds}");
+    // Nobody's part of the calls is used up.
+    assert!(detail(&refused).contains("one at a time"), "{}", detail(&refused));
     // It waited, and would have had time for its call.
     let waited = world.deps.now() - begun;
     assert!((14_000..=15_000).contains(&waited), "{waited}");
@@ -180,6 +185,45 @@ fn a_function_that_died_with_its_call_under_way_is_waited_for_and_no_longer() {
     // The one that came after has given back its own.
     assert_eq!(ask(&world, "GET", "/list-folders", &Value::Null, Role::Operator).status, 200);
     assert!((LEASE_MS..LEASE_MS + 1_000).contains(&(world.deps.now() - begun)));
+}
+
+#[test]
+fn the_set_up_check_says_and_keeps_nothing_of_a_call_of_somebody_else() {
+    let world = World::new();
+    let dead = block_on(permit(&world.deps, &munchkin(), Purpose::Control, 1)).expect("a permit");
+    let Permit::Lease(lease) = dead else { panic!("{dead:?}") };
+    let rows = || {
+        let answer = ask(&world, "GET", "/setup", &Value::Null, Role::Operator);
+        let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let rows = answer["rows"].as_array().expect("rows").iter();
+        let of_marketo = rows.filter(|row| row["area"] == "marketo");
+        of_marketo.map(|row| row["values"]["reason"].as_str().expect("a reason").to_owned()).collect::<Vec<_>>()
+    };
+    let told = rows();
+    assert!(told.iter().any(|reason| reason == "not_in_time"), "{told:?}");
+    assert!(!told.iter().any(|reason| reason == "limits"), "{told:?}");
+    assert!(world.rows("setup").is_empty());
+    world.wait(lease.until - world.deps.now());
+    let told = rows();
+    assert!(!told.iter().any(|reason| reason == "not_in_time"), "{told:?}");
+    assert_eq!(world.rows("setup").len(), 1);
+}
+
+#[test]
+fn a_viewer_whose_part_ends_within_the_set_up_check_is_told_so_and_nobody_else_is() {
+    let mut world = World::new();
+    world.deps.settings = Arc::new(Settings { quota_per_day: 1_000, ..(*world.deps.settings).clone() });
+    for _ in 0..97 {
+        world.wait(1_000);
+        assert_eq!(ask(&world, "GET", "/list-folders", &Value::Null, Role::Viewer).status, 200);
+    }
+    let before = calls(&world);
+    let refused = ask(&world, "GET", "/setup", &Value::Null, Role::Viewer);
+    assert_eq!((refused.status, calls(&world) - before), (503, 3), "{}", detail(&refused));
+    assert!(detail(&refused).contains("viewers"), "{}", detail(&refused));
+    assert!(world.rows("setup").is_empty());
+    let answer = ask(&world, "GET", "/setup", &Value::Null, Role::Operator);
+    assert!(!String::from_utf8_lossy(&answer.body).contains("used up until"), "{}", answer.status);
 }
 
 #[test]

@@ -198,7 +198,13 @@ fn every_code_of_a_refusal_is_in_the_contract() {
     }
     let written: BTreeSet<&str> = written.iter().map(String::as_str).collect();
     assert_eq!(written.symmetric_difference(&codes()).copied().collect::<Vec<_>>(), [""; 0], "in one of them only");
-    assert!(values_of("list_gone").contains("list") && values_of("try_again").is_empty());
+    assert!(values_of("resume_without_list").contains("list") && values_of("try_again").is_empty());
+}
+
+#[test]
+fn no_code_means_two_things() {
+    let sayings: BTreeSet<&str> = domain::sayings::ALL.iter().map(|saying| saying.code).collect();
+    assert_eq!(sayings.intersection(&codes()).copied().collect::<Vec<_>>(), [""; 0]);
 }
 
 #[test]

@@ -350,8 +350,10 @@ fn an_unknown_outcome_that_took_effect_is_found_at_once() {
 fn an_unknown_outcome_that_lands_late_makes_one_list() {
     let world = World::new();
     fault(&world, FaultAnswer::Drop, Commit::Late { after_ms: 170_000 });
+    let begun = world.deps.now();
     let (status, sync) = world.post_once("k", &carts());
     assert_eq!((status, &sync["status"]), (202, &json!("creating")));
+    assert!(world.deps.now() < begun + 1_000, "it waits for itself: {}", world.deps.now() - begun);
     assert_eq!(world.get("/status").1["creating"], 1);
     for _ in 0..4 {
         world.wait(60_000);

@@ -5,7 +5,7 @@ use futures::executor::block_on;
 use marketo::{CallError, Marketo};
 use scheduled_incremental_sync::index_lists;
 use serde_json::{Value, json};
-use state::budget::Purpose;
+use state::budget::{Permit, Purpose, permit};
 use state::lists_index::{Index, Listed, begin, keep, publish, read, want};
 
 use crate::support::{MUNCHKIN, ORG, START, World, munchkin};
@@ -45,6 +45,21 @@ fn visit(world: &World) -> Result<bool, CallError> {
     let deadline = world.deps.now() + 120_000;
     let marketo = Marketo::new(&world.deps, &munchkin, deadline, Purpose::LookUp);
     block_on(index_lists(&world.deps, &munchkin, marketo, deadline))
+}
+
+#[test]
+fn an_index_does_not_wait_for_the_call_of_somebody_else() {
+    let world = many_lists();
+    built(&world);
+    let dead = block_on(permit(&world.deps, &munchkin(), Purpose::Control, 1)).expect("a permit");
+    assert!(matches!(dead, Permit::Lease(_)), "{dead:?}");
+    let begun = world.deps.now();
+    let (answer, calls) = search(&world, "list-1999");
+    assert_eq!((names(&answer)[0], &answer["complete"], calls), ("list-1999", &json!(true), 0), "known by just that name");
+    assert_eq!(world.deps.now(), begun);
+    let (answer, calls) = search(&world, "ist-1999");
+    assert_eq!((&answer["complete"], calls), (&json!(false), 0));
+    assert!(!names(&answer).is_empty() && world.deps.now() <= begun + 2_000, "{}", world.deps.now() - begun);
 }
 
 fn index(world: &World) -> Index {

@@ -214,4 +214,14 @@ fn a_sync_is_not_in_step_before_what_the_last_look_up_found_is_in_its_list() {
     assert_eq!(step(&world, &id), "writing", "its writer is not done yet");
     world.handled(list);
     assert_eq!(step(&world, &id), "in_step");
+
+    // Learned since, and told to nobody while another audience has many cookies to ask about.
+    let mut cookie = self::cookie(2);
+    cookie.owned_by(Some(8), true);
+    cookie.was_asked(START + 6_000);
+    assert!(block_on(save_token(&world.deps, &munchkin(), &cookie, None)).expect("saved"));
+    assert_eq!(step(&world, &id), "news_waiting");
+    cookie.was_propagated();
+    assert!(block_on(save_token(&world.deps, &munchkin(), &cookie, Some(1))).expect("saved"));
+    assert_eq!(step(&world, &id), "in_step");
 }

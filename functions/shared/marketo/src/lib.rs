@@ -43,6 +43,9 @@ pub enum CallError {
         /// How long that is, in ms.
         in_ms: u64,
     },
+    /// Certainly without effect: the control plane has another call under way, which may take for so long yet, in ms.
+    #[error("the control plane has another call to Marketo under way")]
+    Taken(u64),
     /// It may or may not take effect, now or later.
     #[error("the outcome of a call to Marketo is unknown: {0}")]
     Unknown(String),
@@ -66,7 +69,7 @@ impl CallError {
         match self {
             CallError::Refused { code, .. } => Some(class_of(code)),
             CallError::Unknown(_) => Some(Class::Unknown),
-            CallError::Wait(_) | CallError::ViewersWait { .. } | CallError::Ours(_) => None,
+            CallError::Wait(_) | CallError::ViewersWait { .. } | CallError::Taken(_) | CallError::Ours(_) => None,
         }
     }
 }
@@ -173,6 +176,14 @@ impl<'a> Marketo<'a> {
         Self { calls: Some(calls), ..self }
     }
 
+    /// The same client, which waits for another call of the control plane for so long at most, in ms, before scaling: for
+    /// calls that the answer can do without.
+    #[must_use]
+    pub fn waiting_at_most(self, ms: u64) -> Self {
+        let deadline = self.deps.now() + self.deps.settings.scaled(LEASE_MARGIN_MS + ms);
+        Self { deadline: self.deadline.min(deadline), ..self }
+    }
+
     /// Waits for the right to send one call. Take it *before* writing an intent, so that the intent's hold counts
     /// from the moment the call goes out.
     pub async fn slot(&self) -> Result<Slot, CallError> {
@@ -191,7 +202,7 @@ impl<'a> Marketo<'a> {
                 Permit::Taken(until) => {
                     let pause = self.deps.settings.scaled(LEASE_POLL_MS);
                     if now + pause + self.deps.settings.scaled(LEASE_MARGIN_MS) >= self.deadline {
-                        return Err(CallError::Wait(until));
+                        return Err(CallError::Taken(until.saturating_sub(now)));
                     }
                     self.deps.ports.clock.sleep_ms(pause).await;
                 }

@@ -70,11 +70,28 @@ fn what_certainly_did_not_leave_ends_it() {
 }
 
 #[test]
+fn who_can_do_without_waits_for_it_no_longer_than_they_say() {
+    let world = World::new();
+    let holder = block_on(world.control_until(START + LIFE).slot()).expect("a slot");
+    for (most, waited) in [(0, 0..1), (2_000, 1_000..2_001)] {
+        let begun = world.now();
+        let client = world.control_until(START + LIFE).waiting_at_most(most);
+        let error = block_on(client.slot()).expect_err("taken");
+        assert!(matches!(error, CallError::Taken(_)), "{error:?}");
+        assert!(waited.contains(&(world.now() - begun)), "{}", world.now() - begun);
+    }
+    // A deadline is not moved.
+    assert!(block_on(world.control_until(world.now()).waiting_at_most(2_000).slot()).is_err());
+    block_on(world.control_until(START + LIFE).give_back(holder));
+}
+
+#[test]
 fn it_is_waited_for_as_long_as_the_deadline_leaves_time_for_the_call() {
     let world = World::new();
     let holder = block_on(world.control_until(START + LIFE).slot()).expect("a slot");
     let error = block_on(world.control_until(START + 30_000).slot()).expect_err("taken");
-    assert!(matches!(error, CallError::Wait(until) if until == START + LEASE_MS), "{error:?}");
+    let CallError::Taken(ms) = error else { panic!("{error:?}") };
+    assert_eq!(world.now() + ms, START + LEASE_MS);
     assert!((14_000..15_000).contains(&(world.now() - START)));
     // Who has longer waits until it ends. What its holder then gives back is another's.
     let client = world.control_until(START + LIFE);
