@@ -89,9 +89,21 @@ try {
     await page.locator("[data-stage=members]").waitFor();
     await until("the page", () => page.evaluate(() => !document.querySelector("[aria-busy=true]")));
     await shot("sync", whole);
-    for (const name of ["explain", "setup", "settings", "feeds", "audit"]) {
-      await page.goto(`${stack.url}/#/${name}`);
+    const open = async (hash) => {
+      await page.goto(`${stack.url}/#/${hash}`);
       await until("the page", () => page.evaluate(() => document.querySelector("main h1") && !document.querySelector("[aria-busy=true]")));
+    };
+    await open(`syncs/${id}/runs`);
+    await page.locator("main tbody tr").first().waitFor();
+    await shot("runs");
+    await open(`syncs/${id}/compare`);
+    await page.locator("main input[type=search]").fill(world.lists[0].name);
+    await page.locator(".picks button").first().click();
+    await page.locator(".outcome button.main").click();
+    await page.locator("[data-count=both]").waitFor({ timeout: 120_000 });
+    await shot("compare");
+    for (const name of ["explain", "setup", "settings", "feeds", "audit"]) {
+      await open(name);
       await shot(name);
     }
     await context.close();
