@@ -183,7 +183,7 @@ for (const [what, twist] of [
     const { issuer, host, page, text } = await world(t, { who: OLGA });
     issuer.twist = twist;
     await page.goto(host.url);
-    await text("a token that is not meant for this console");
+    await text("an answer that is not meant for this console");
     assert.equal(host.seen.length, 0);
     assert.ok(!(await stored(page)).includes("auth.session"));
   });
