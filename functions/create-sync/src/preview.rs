@@ -18,9 +18,9 @@ use state::previews::{Counted, KEPT_MS, Preview, Status, There, change_preview, 
 use state::syncs::{IdentityHead, Start, Subscription, Sync, identity_key};
 use state::{Deps, Doc, Step, bell, doc, load, syncs, time};
 
-use crate::{create, said};
 use crate::problem::{Answer, Problem};
 use crate::routes::{Request, Response};
+use crate::{create, said};
 
 /// Calls to Marketo for one preview: 6,000 people. Ours.
 const CALLS: u64 = 20;

@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn the_console_has_each_incident_in_its_languages() {
         let catalogue: Value = serde_json::from_str(include_str!("../console/catalogue.json")).expect("JSON");
-        for kind in IncidentKind::ALL {
+        for kind in IncidentKind::ALL.iter().copied() {
             let name = kind.name();
             assert!(catalogue[format!("alerts.kind.{name}")].is_object(), "{name}");
             // Of a sync that was stopped it is told why: a sentence of its own.

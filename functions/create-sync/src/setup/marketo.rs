@@ -127,10 +127,7 @@ struct Asking<'a> {
 
 impl Asking<'_> {
     /// `Err`: whoever asks may not go on.
-    async fn ask<T>(
-        &self,
-        call: impl AsyncFnOnce(Slot) -> Result<T, CallError>,
-    ) -> Result<Result<T, No>, CallError> {
+    async fn ask<T>(&self, call: impl AsyncFnOnce(Slot) -> Result<T, CallError>) -> Result<Result<T, No>, CallError> {
         let work = async { call(self.marketo.slot().await?).await };
         Ok(match in_time(self.deps, self.until, work).await {
             Some(Ok(answer)) => Ok(answer),

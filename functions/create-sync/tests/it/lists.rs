@@ -55,7 +55,11 @@ fn an_index_does_not_wait_for_the_call_of_somebody_else() {
     assert!(matches!(dead, Permit::Lease(_)), "{dead:?}");
     let begun = world.deps.now();
     let (answer, calls) = search(&world, "list-1999");
-    assert_eq!((names(&answer)[0], &answer["complete"], calls), ("list-1999", &json!(true), 0), "known by just that name");
+    assert_eq!(
+        (names(&answer)[0], &answer["complete"], calls),
+        ("list-1999", &json!(true), 0),
+        "known by just that name"
+    );
     assert_eq!(world.deps.now(), begun);
     let (answer, calls) = search(&world, "ist-1999");
     assert_eq!((&answer["complete"], calls), (&json!(false), 0));

@@ -8,6 +8,8 @@ use std::fmt::{self, Display};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::sayings::ALL;
+
 /// An English sentence, its stable code, and the values that it names. The values are ours (a number, a name of a column or
 /// of a setting), never what stood in a file or who somebody is, and they are small: such sentences are kept by the hundred.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +44,11 @@ enum Stored {
 impl From<Stored> for Said {
     fn from(stored: Stored) -> Self {
         match stored {
-            Stored::Text(sentence) => Self::of_before(sentence),
+            // What was said before there were codes is still said by the same sentence, where that names no value.
+            Stored::Text(sentence) => {
+                let saying = ALL.iter().find(|saying| saying.english == sentence);
+                saying.map_or_else(|| Self::of_before(sentence), Saying::plain)
+            }
             Stored::Coded(code, sentence) => Self { code: Some(code.into()), ..Self::of_before(sentence) },
             Stored::Said { sentence, code, values } => Self {
                 sentence: sentence.into(),
@@ -178,6 +184,8 @@ mod tests {
     fn a_text_of_before_there_were_codes_is_still_read() {
         let said: Said = serde_json::from_value(json!("an old sentence")).unwrap();
         assert_eq!((said.code(), said.as_ref(), said.values.len()), (None, "an old sentence", 0));
+        let known: Said = serde_json::from_value(json!("paused by an operator")).unwrap();
+        assert_eq!(known, crate::sayings::PAUSED_BY_HAND.plain());
         let coded: Said = serde_json::from_value(json!(["list_gone", "an old sentence"])).unwrap();
         assert_eq!((coded.code(), coded.as_ref()), (Some("list_gone"), "an old sentence"));
         let none: Option<Said> = serde_json::from_value(json!(null)).unwrap();

@@ -66,59 +66,48 @@ pub enum Form {
     Teams,
 }
 
-/// What may be wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum IncidentKind {
-    /// A sync was paused or stopped by something other than an operator.
-    SyncStopped,
-    /// Work on a sync failed several times and rests.
-    Stuck,
-    /// A feed is late.
-    FeedLate,
-    /// A list's size is far from the median of its last 14 days.
-    ListDeviates,
-    /// A run takes three times its usual.
-    RunSlow,
-    /// A delivery waits for an operator.
-    DeliveryHeld,
-    /// A mass change waits for an operator.
-    ChangeHeld,
-    /// Our share of Marketo's daily quota is used up.
-    QuotaUsedUp,
-    /// A dead-letter queue is not empty.
-    DeadLetters,
+macro_rules! kinds {
+    ($($(#[$about:meta])* $kind:ident = $name:literal,)*) => {
+        /// What may be wrong.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum IncidentKind {
+            $($(#[$about])* #[serde(rename = $name)] $kind,)*
+        }
+
+        impl IncidentKind {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$kind),*];
+
+            /// Its name, as it is stored and told.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+        }
+    };
 }
 
-impl IncidentKind {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::SyncStopped,
-        Self::Stuck,
-        Self::FeedLate,
-        Self::ListDeviates,
-        Self::RunSlow,
-        Self::DeliveryHeld,
-        Self::ChangeHeld,
-        Self::QuotaUsedUp,
-        Self::DeadLetters,
-    ];
-
-    /// Its name, as it is stored and told.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::SyncStopped => "sync_stopped",
-            Self::Stuck => "stuck",
-            Self::FeedLate => "feed_late",
-            Self::ListDeviates => "list_deviates",
-            Self::RunSlow => "run_slow",
-            Self::DeliveryHeld => "delivery_held",
-            Self::ChangeHeld => "change_held",
-            Self::QuotaUsedUp => "quota_used_up",
-            Self::DeadLetters => "dead_letters",
-        }
-    }
+kinds! {
+    /// A sync was paused or stopped by something other than an operator.
+    SyncStopped = "sync_stopped",
+    /// Work on a sync failed several times and rests.
+    Stuck = "stuck",
+    /// A feed is late.
+    FeedLate = "feed_late",
+    /// A list's size is far from the median of its last 14 days.
+    ListDeviates = "list_deviates",
+    /// A run takes three times its usual.
+    RunSlow = "run_slow",
+    /// A delivery waits for an operator.
+    DeliveryHeld = "delivery_held",
+    /// A mass change waits for an operator.
+    ChangeHeld = "change_held",
+    /// Our share of Marketo's daily quota is used up.
+    QuotaUsedUp = "quota_used_up",
+    /// A dead-letter queue is not empty.
+    DeadLetters = "dead_letters",
 }
 
 /// What is, or was, wrong.

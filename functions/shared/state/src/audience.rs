@@ -238,8 +238,9 @@ const WHOLE_UP_TO: u64 = 500_000;
 /// Blocks of a base that are read at a time. Ours: one after the other, they are bound by the network's latency alone.
 const READS_AT_ONCE: usize = 16;
 
-/// Bytes between two blocks that are read with them, at most. Ours: they come sooner than another answer would.
-const GAP_BYTES: u64 = 32 << 10;
+/// Bytes between two blocks that are read with them, at most: two blocks. Ours: of a big base that is asked for a few thousand
+/// people most blocks lie further apart, and what is between them is better not read.
+const GAP_BYTES: u64 = 8 << 10;
 /// Bytes of one reading of blocks. Ours: of those that are under way at once all stand in memory.
 const RUN_BYTES: u64 = 1 << 20;
 
@@ -544,9 +545,36 @@ pub async fn take_said(
 
 #[cfg(test)]
 mod tests {
+    use domain::base::{FENCE_ROWS, HEADER, mix};
     use domain::fact::RANK_FILE;
 
     use super::*;
+
+    /// Readings, and bytes, of a look-up of so many browsers in a base of ten million.
+    fn look_up(browsers: u128) -> (usize, u64) {
+        const MEMBERS: u64 = 10_000_000;
+        let blocks = MEMBERS.div_ceil(FENCE_ROWS);
+        let step = u128::MAX / u128::from(blocks);
+        let fences: Vec<u8> = (0..blocks).flat_map(|block| (step * u128::from(block)).to_be_bytes()).collect();
+        let ecids: BTreeSet<Ecid> = (0..browsers).filter_map(|n| Ecid::from_number(n * 7_919)).collect();
+        let asked: BTreeSet<u128> = ecids.iter().map(|ecid| mix(*ecid) / step).collect();
+        let runs = runs(&ecids, &Fences::decode(&fences), MEMBERS);
+        assert_eq!(runs.iter().map(|run| run.ecids.len()).sum::<usize>(), ecids.len());
+        assert!(runs.iter().all(|run| run.from >= HEADER && run.to - run.from <= RUN_BYTES));
+        let bytes: u64 = runs.iter().map(|run| run.to - run.from).sum();
+        let least = asked.len() as u64 * FENCE_ROWS * 16;
+        assert!(bytes * 4 <= least * 5, "{bytes} bytes where {least} would do");
+        (runs.len(), bytes)
+    }
+
+    #[test]
+    fn of_a_big_base_hardly_more_is_read_than_the_blocks_that_are_asked_for() {
+        let (few, bytes) = look_up(3_000);
+        assert!(few > 2_000 && bytes < 15 << 20, "{few} {bytes}");
+        // Where most blocks are asked for they are read together.
+        let (many, _) = look_up(60_000);
+        assert!(many < 2_000, "{many}");
+    }
 
     #[test]
     fn overlay_rows_of_the_first_version_are_still_read() {
