@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -46,16 +46,24 @@ impl Buses {
     /// The default bus and `other`, where it is another one. Events are appended to the file at `path`, one a line, in the
     /// form in which rules and targets get them.
     pub fn open(path: &Path, other: Option<&str>) -> anyhow::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path);
-        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+        let cannot = || format!("cannot write {}", path.display());
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(path).with_context(cannot)?;
+        // Whoever wrote last may have died within a line: the next one is a line of its own.
+        let mut last = [b'\n'];
+        if file.seek(SeekFrom::End(0)).with_context(cannot)? > 0 {
+            file.seek(SeekFrom::End(-1)).and_then(|_| file.read_exact(&mut last)).with_context(cannot)?;
+        }
+        if last != *b"\n" {
+            file.write_all(b"\n").with_context(cannot)?;
+        }
         let names = [DEFAULT].into_iter().chain(other).map(str::to_owned).collect();
         Ok(Self { names: Arc::new(names), path: path.to_owned(), file: Arc::new(Mutex::new(file)) })
     }
 
-    /// Everything that has come, the oldest first.
+    /// Everything that has come, the oldest first. A line that was not written to its end is left out.
     pub fn events(&self) -> anyhow::Result<Vec<Value>> {
-        let text = std::fs::read_to_string(&self.path).context("the events of the bus")?;
-        text.lines().map(|line| serde_json::from_str(line).context("an event of the bus")).collect()
+        let bytes = std::fs::read(&self.path).context("the events of the bus")?;
+        Ok(bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
 
     /// Serves the protocol until the task is aborted.
@@ -205,6 +213,25 @@ mod tests {
         assert_eq!((&events[0]["detail"], &events[0]["time"]), (&json!({"n": 1}), &json!("2026-11-01T00:00:00.000Z")));
         let names: Vec<&Value> = events.iter().map(|event| &event["event-bus-name"]).collect();
         assert_eq!(names, ["default", "ours", "ours"]);
+    }
+
+    #[test]
+    fn a_line_that_was_not_written_to_its_end_takes_no_other_with_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("events.jsonl");
+        put(&Buses::open(&path, None).expect("buses"), &[entry(r#"{"n":1}"#)]).expect("taken");
+        let mut torn = OpenOptions::new().append(true).open(&path).expect("the file");
+        // Within a character, too.
+        torn.write_all(b"{\"detail\":\"\xc3").expect("written");
+        for n in 2..4 {
+            let buses = Buses::open(&path, None).expect("buses");
+            put(&buses, &[entry(&json!({"n": n}).to_string())]).expect("taken");
+            let told: Vec<Value> =
+                buses.events().expect("events").iter().map(|event| event["detail"]["n"].clone()).collect();
+            assert_eq!(told, (1..=n).map(Value::from).collect::<Vec<_>>());
+        }
+        // No line is left empty where the last one was whole.
+        assert_eq!(std::fs::read(&path).expect("bytes").split(|byte| *byte == b'\n').count(), 5);
     }
 
     #[test]
