@@ -32,7 +32,7 @@ const CODES = new Map();
 const REASONS = new Set();
 const SETUP = new URL("../src/setup/", FOLDER);
 /** Reasons that stand in a variable where they are given: how often, and which they are. */
-const IN_VARIABLES = { BUCKET: ["not_listed", "not_readable"], FILE: ["under_way", "taken"], QUOTA: ["left", "left_by_our_count"], about: ["closed", "no_origins"] };
+const IN_VARIABLES = { self: ["not_in_time"], BUCKET: ["not_listed", "not_readable"], FILE: ["under_way", "taken"], QUOTA: ["left", "left_by_our_count"], about: ["closed", "no_origins"] };
 for (const name of await readdir(SETUP)) {
   const source = await readFile(new URL(name, SETUP), "utf8");
   for (const [, row, code] of source.matchAll(/const ([A-Z_]+): About =[^;]*?(?:code: |about\(\s*)"(\w+)"/g)) CODES.set(`${name}/${row}`, code);
