@@ -20,7 +20,7 @@ const HISTORY_PAGES = 20;
 /** People who were refused that are shown one by one. */
 const REFUSED_SHOWN = 500;
 const STOPPED = ["stopped_keeping", "stopped_leaving"];
-const CALM = ["in_step", "paused", "stopped", "held"];
+const CALM = ["in_step", "news_waiting", "paused", "stopped", "held"];
 
 export async function page({ id }, { signal }) {
   const path = `/syncs/${encodeURIComponent(id)}`;

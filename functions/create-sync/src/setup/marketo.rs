@@ -363,7 +363,7 @@ fn quota(check: &Check<'_>, said: &Said, standing: &Standing) -> Row {
     let refused_for_today = matches!(said.first(), Some(No::Wait(until)) if spent(*until));
     if left == 0 || refused_for_today {
         let means = format!(
-            "The calls of today are used up: we made {ours} and others {others} of {per_day}. Lists rest until {day_ends}."
+            "The calls of today are used up: we made {ours} and others {others} of {per_day}. Lists are not written until {day_ends}."
         );
         return with(QUOTA.not_ok("used_up", tried, means));
     }
