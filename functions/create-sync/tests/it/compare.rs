@@ -275,10 +275,11 @@ fn people_of_a_big_list_are_looked_up_together() {
         (1_800, 300, 900),
         "and nobody else but ours: {codes:?}"
     );
-    // A thousand people: 26 and 10. One by one they were 1,020 and 600: a question for each, and two for each browser.
+    // A thousand people: 26 and 69. One by one they were 1,020 and 600: a question for each, and two for each browser. Of the
+    // bucket it would be 10 with gaps of 32 KB, most of whose bytes nobody asked for in a bigger base (decision 33).
     let (tables, objects) = ((after.0 - before.0) / 3, (after.1 - before.1) / 3);
     assert!(tables <= 30, "{tables} requests to the tables for a thousand people");
-    assert!(objects <= 12, "{objects} requests to the bucket for a thousand people");
+    assert!(objects <= 72, "{objects} requests to the bucket for a thousand people");
 }
 
 #[test]
