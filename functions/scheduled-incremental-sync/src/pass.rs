@@ -13,6 +13,7 @@ use domain::{AudienceId, LeadId, LeadSet, MunchkinId};
 use futures::FutureExt as _;
 use ports::{Failure, Item, Read, Table};
 use state::audience::{Head, Members, Pass, Waiting, head_key, read_base};
+use state::bases::Writer;
 use state::bell::{BellKey, Next};
 use state::budget::outlook;
 use state::identity::{SHARDS, lead_shard, token_shard};
@@ -201,15 +202,18 @@ fn is_asked_at_once(deps: &Deps, record: &TokenRecord, now: u64) -> bool {
 
 /// Begins to read: writes down the members that are counted.
 pub(crate) async fn begin(deps: &Deps, members: &Members<'_>, number: u64) -> Step<Pass> {
-    let members_key = format!("runs/members/{}", deps.fresh_id());
-    let bytes = members.effective().await?.encode();
-    deps.ports.objects.put(&members_key, Bytes::from(bytes)).await?;
-    Ok(Pass { number, as_of: deps.now(), members_key, found_key: None, shard: 0, after: None })
+    let as_of = members.head().base.as_ref().map_or(0, |base| base.as_of);
+    let mut writer = Writer::begin(deps, "runs/members", as_of);
+    let mut rows = members.rows().await?;
+    while let Some(piece) = rows.next().await? {
+        writer.rows(&piece).await?;
+    }
+    Ok(Pass { number, as_of: deps.now(), members: writer.end().await?, found_key: None, shard: 0, after: None })
 }
 
 /// What was found so far.
 pub(crate) async fn take_up(deps: &Deps, pass: &mut Pass) -> Step<(Arc<Base>, Found)> {
-    let members = read_base(deps, &pass.members_key).await?;
+    let members = read_base(deps, &pass.members).await?;
     let found = match &pass.found_key {
         None => Found::new(members.len()),
         Some(key) => {
@@ -335,7 +339,7 @@ pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
     // Not before: whoever dies between publishing and here publishes again, from what this pass has read, and without
     // these rows what they say would be lost.
     forget(deps, &applied).await?;
-    for key in [Some(pass.members_key), pass.found_key].into_iter().flatten() {
+    for key in [Some(pass.members.key), pass.found_key].into_iter().flatten() {
         deps.ports.objects.delete(&key).await?;
     }
     // Again: rows of work may be left, or another pass asked for.

@@ -100,7 +100,7 @@ async fn count(
     deps.ports.objects.put(&people_key, Bytes::from(people.to_bytes())).await?;
     let (not_asked, to_look_up) = (found.not_asked(), found.to_look_up());
     let counted = Counted { as_of: pass.as_of, counts, not_asked, to_look_up, people_key };
-    Ok(Some((counted, [Some(pass.members_key), pass.found_key].into_iter().flatten().collect())))
+    Ok(Some((counted, [Some(pass.members.key), pass.found_key].into_iter().flatten().collect())))
 }
 
 /// Writes down what was counted. Who dies before counts again.

@@ -1,16 +1,26 @@
 //! A big set of ECIDs as one immutable object: 16 bytes a member, ordered by a hash that can be undone, with a
 //! fence every 256 rows, so that one member is found by one ranged read of 4 KB.
 //!
-//! Layout, big-endian: header (magic `ASB1`, CRC-32 of the rows, count u64, as-of u64), rows, fences.
+//! Layout, big-endian: header (magic `ASB2`, four zeros, as-of u64), rows, fences, trailer (count u64, CRC-32 of the rows,
+//! magic `2BSA`). What all rows decide stands last, so that a set of any size is written while it is merged: what is held
+//! of it is one piece, and 16 bytes for each 256 members.
+
+use crc32fast::Hasher;
 
 use crate::Ecid;
 
 /// Rows between two fences: 256 × 16 bytes = 4 KB, one ranged read.
 pub const FENCE_ROWS: u64 = 256;
-/// Bytes of the header.
-pub const HEADER: u64 = 24;
-const ROW: u64 = 16;
-const MAGIC: &[u8; 4] = b"ASB1";
+/// Bytes before the first row.
+pub const HEADER: u64 = 16;
+/// Bytes of a row.
+pub const ROW: u64 = 16;
+/// Bytes after the last fence.
+pub const TRAILER: usize = 16;
+const FACTOR: u128 = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
+const MAGIC: &[u8; 4] = b"ASB2";
+/// Without it, a set that is cut after a row of zeros would end as an empty one does.
+const END: &[u8; 4] = b"2BSA";
 
 /// Spreads ECIDs evenly over all `u128`; one to one. (An odd factor and a shift can both be undone; the factor
 /// is 2^128 divided by the golden ratio.)
@@ -18,9 +28,28 @@ const MAGIC: &[u8; 4] = b"ASB1";
 pub const fn mix(ecid: Ecid) -> u128 {
     let mut x = ecid.number();
     x ^= x >> 67;
-    x = x.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+    x = x.wrapping_mul(FACTOR);
     x ^= x >> 61;
     x
+}
+
+/// The ECID of a row; `None`: no ECID has this row.
+#[must_use]
+pub const fn unmix(row: u128) -> Option<Ecid> {
+    // The factor's inverse modulo 2^128, by Newton's method: each step doubles the bits that are right, from the first three.
+    const INVERSE: u128 = {
+        let mut inverse = FACTOR;
+        let mut step = 0;
+        while step < 6 {
+            inverse = inverse.wrapping_mul(2_u128.wrapping_sub(FACTOR.wrapping_mul(inverse)));
+            step += 1;
+        }
+        inverse
+    };
+    let mut x = row ^ (row >> 61) ^ (row >> 122);
+    x = x.wrapping_mul(INVERSE);
+    x ^= x >> 67;
+    Ecid::from_number(x)
 }
 
 /// A whole set in memory.
@@ -58,76 +87,198 @@ impl Base {
         self.as_of
     }
 
+    /// A set of rows that ascend, none twice.
+    #[must_use]
+    pub fn of_rows(rows: Vec<u128>, as_of: u64) -> Self {
+        debug_assert!(rows.is_sorted_by(|one, next| one < next));
+        Self { rows, as_of }
+    }
+
     /// The row of a member, counted from 0; `None` if it is not in the set.
     #[must_use]
     pub fn row(&self, ecid: Ecid) -> Option<usize> {
         self.rows.binary_search(&mix(ecid)).ok()
     }
 
-    /// How many members the other set does not hold.
+    /// The rows, ascending: what [`mix`] makes of each member.
     #[must_use]
-    pub fn absent_from(&self, other: &Base) -> usize {
-        self.rows.iter().filter(|row| other.rows.binary_search(row).is_err()).count()
-    }
-
-    /// The same set with `add` in and `remove` out (a member in both is out).
-    #[must_use]
-    pub fn with(&self, add: impl IntoIterator<Item = Ecid>, remove: impl IntoIterator<Item = Ecid>) -> Self {
-        let mut out: Vec<u128> = remove.into_iter().map(mix).collect();
-        out.sort_unstable();
-        let mut rows = self.rows.clone();
-        rows.extend(add.into_iter().map(mix));
-        rows.sort_unstable();
-        rows.dedup();
-        rows.retain(|row| out.binary_search(row).is_err());
-        Self { rows, as_of: self.as_of }
+    pub fn rows(&self) -> &[u128] {
+        &self.rows
     }
 
     /// The object's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut rows = Vec::with_capacity(self.rows.len() * 16);
-        for row in &self.rows {
-            rows.extend_from_slice(&row.to_be_bytes());
-        }
-        let mut bytes = Vec::with_capacity(rows.len() + 64 + rows.len() / 200);
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&crc32fast::hash(&rows).to_be_bytes());
-        bytes.extend_from_slice(&(self.rows.len() as u64).to_be_bytes());
-        bytes.extend_from_slice(&self.as_of.to_be_bytes());
-        bytes.extend_from_slice(&rows);
-        for row in self.rows.iter().step_by(256) {
-            bytes.extend_from_slice(&row.to_be_bytes());
-        }
+        let mut bytes = Vec::with_capacity(self.rows.len() * 16 + self.rows.len() / 16 + 48);
+        let mut encoder = Encoder::begin(self.as_of, &mut bytes);
+        encoder.rows(&self.rows, &mut bytes);
+        encoder.end(&mut bytes);
         bytes
     }
 
     /// Reads what [`Base::encode`] wrote; `None` if the bytes are cut, altered or something else.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (header, rest) = bytes.split_at_checked(usize::try_from(HEADER).ok()?)?;
-        if &header[..4] != MAGIC {
+        let (rest, trailer) = bytes.split_last_chunk::<TRAILER>()?;
+        let count = u64::from_be_bytes(trailer[..8].try_into().ok()?);
+        let (header, rest) = rest.split_at_checked(usize::try_from(HEADER).ok()?)?;
+        let as_of = as_of(header)?;
+        let (from, length) = fences_at(count)?;
+        if u64::try_from(rest.len()).ok()? != from.checked_add(length)?.checked_sub(HEADER)? {
             return None;
         }
-        let crc = u32::from_be_bytes(header[4..8].try_into().ok()?);
-        let count = u64::from_be_bytes(header[8..16].try_into().ok()?);
-        let as_of = u64::from_be_bytes(header[16..24].try_into().ok()?);
-        let rows = rest.get(..usize::try_from(count.checked_mul(ROW)?).ok()?)?;
-        if crc32fast::hash(rows) != crc {
-            return None;
-        }
-        Some(Self { rows: read_rows(rows), as_of })
+        let mut decoder = Decoder::new(count);
+        let mut rows = Vec::with_capacity(usize::try_from(count).ok()?);
+        decoder.rows(rest.get(..usize::try_from(count * ROW).ok()?)?, &mut rows);
+        decoder.is_whole(trailer).then_some(Self { rows, as_of })
     }
+}
+
+/// When a set was so, in ms, by its header; `None`: these bytes begin no set.
+fn as_of(header: &[u8]) -> Option<u64> {
+    (header.get(..8)? == [&MAGIC[..], &[0; 4]].concat()).then_some(())?;
+    Some(u64::from_be_bytes(header.get(8..16)?.try_into().ok()?))
+}
+
+/// Writes a set piece by piece.
+#[derive(Debug)]
+pub struct Encoder {
+    crc: Hasher,
+    count: u64,
+    fences: Vec<u8>,
+}
+
+impl Encoder {
+    /// Begins a set that was so at a time, in ms.
+    #[must_use]
+    pub fn begin(as_of: u64, out: &mut Vec<u8>) -> Self {
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&as_of.to_be_bytes());
+        Self { crc: Hasher::new(), count: 0, fences: Vec::new() }
+    }
+
+    /// Adds rows: ascending, none twice, and all of them after those before.
+    pub fn rows(&mut self, rows: &[u128], out: &mut Vec<u8>) {
+        let begin = out.len();
+        out.reserve(rows.len() * 16);
+        for row in rows {
+            let bytes = row.to_be_bytes();
+            if self.count.is_multiple_of(FENCE_ROWS) {
+                self.fences.extend_from_slice(&bytes);
+            }
+            self.count += 1;
+            out.extend_from_slice(&bytes);
+        }
+        self.crc.update(&out[begin..]);
+    }
+
+    /// Ends it. Returns how many members it has.
+    pub fn end(self, out: &mut Vec<u8>) -> u64 {
+        out.extend_from_slice(&self.fences);
+        out.extend_from_slice(&self.count.to_be_bytes());
+        out.extend_from_slice(&self.crc.finalize().to_be_bytes());
+        out.extend_from_slice(END);
+        self.count
+    }
+}
+
+/// Reads the rows of a set piece by piece.
+#[derive(Debug)]
+pub struct Decoder {
+    crc: Hasher,
+    count: u64,
+    read: u64,
+}
+
+impl Decoder {
+    /// Of a set of so many members.
+    #[must_use]
+    pub fn new(count: u64) -> Self {
+        Self { crc: Hasher::new(), count, read: 0 }
+    }
+
+    /// Reads a piece: the bytes of whole rows, as they follow each other from [`HEADER`] on.
+    pub fn rows(&mut self, bytes: &[u8], out: &mut Vec<u128>) {
+        self.crc.update(bytes);
+        let before = out.len();
+        out.extend(bytes.as_chunks().0.iter().map(|row| u128::from_be_bytes(*row)));
+        self.read += (out.len() - before) as u64;
+    }
+
+    /// Whether all rows were read, and as they were written; by the last 16 bytes of the object.
+    #[must_use]
+    pub fn is_whole(&self, trailer: &[u8]) -> bool {
+        let mut expected = self.count.to_be_bytes().to_vec();
+        expected.extend_from_slice(&self.crc.clone().finalize().to_be_bytes());
+        expected.extend_from_slice(END);
+        self.read == self.count && trailer == expected
+    }
+}
+
+/// Where the last bytes of a set of so many members stand: offset and length in bytes. `None`: no object is so long.
+#[must_use]
+pub const fn trailer_at(count: u64) -> Option<(u64, u64)> {
+    match fences_at(count) {
+        Some((from, length)) => Some((from + length, TRAILER as u64)),
+        None => None,
+    }
+}
+
+/// How many of some rows the others do not hold. Both ascend; `others` is then at the first row that may still be of
+/// interest to rows that come after these.
+pub fn absent(rows: &[u128], others: &mut &[u128]) -> usize {
+    let mut rest = *others;
+    let absent = rows
+        .iter()
+        .filter(|row| {
+            while rest.first().is_some_and(|other| other < *row) {
+                rest = &rest[1..];
+            }
+            rest.first() != Some(row)
+        })
+        .count();
+    *others = rest;
+    absent
+}
+
+/// A piece of a set with what was said since folded in: rows and whether each is in. All ascend. `said` is then at the first
+/// word that comes after the piece; with `is_last` nothing does.
+pub fn fold(rows: &[u128], said: &mut &[(u128, bool)], is_last: bool, out: &mut Vec<u128>) {
+    let mut words = *said;
+    for row in rows {
+        while let Some(((word, inside), rest)) = words.split_first().filter(|((word, _), _)| word < row) {
+            if *inside {
+                out.push(*word);
+            }
+            words = rest;
+        }
+        match words.split_first() {
+            Some(((word, inside), rest)) if word == row => {
+                words = rest;
+                if *inside {
+                    out.push(*row);
+                }
+            }
+            _ => out.push(*row),
+        }
+    }
+    if is_last {
+        out.extend(words.iter().filter(|(_, inside)| *inside).map(|(word, _)| *word));
+        words = &[];
+    }
+    *said = words;
 }
 
 fn read_rows(bytes: &[u8]) -> Vec<u128> {
     bytes.chunks_exact(16).filter_map(|row| row.try_into().ok().map(u128::from_be_bytes)).collect()
 }
 
-/// Where the fences of a set of `count` members stand: offset and length in bytes.
+/// Where the fences of a set of so many members stand: offset and length in bytes. `None`: no object is so long.
 #[must_use]
-pub const fn fences_at(count: u64) -> (u64, u64) {
-    (HEADER + count * ROW, count.div_ceil(FENCE_ROWS) * ROW)
+pub const fn fences_at(count: u64) -> Option<(u64, u64)> {
+    // 2^56 rows are 2^60 bytes.
+    if count >> 56 != 0 { None } else { Some((HEADER + count * ROW, count.div_ceil(FENCE_ROWS) * ROW)) }
 }
 
 /// The fences of a set: enough to find the block that would hold a member.
@@ -169,7 +320,7 @@ mod tests {
         let base = Base::new((0..1000).map(|n| ecid(n * 7)), 42);
         let bytes = base.encode();
         assert_eq!(Base::decode(&bytes).unwrap(), base);
-        let (from, len) = fences_at(1000);
+        let (from, len) = fences_at(1000).unwrap();
         let fences = Fences::decode(&bytes[from as usize..(from + len) as usize]);
         for n in 0..7000 {
             let inside = n % 7 == 0;
@@ -182,21 +333,83 @@ mod tests {
     }
 
     #[test]
-    fn cut_or_altered_bytes_are_refused() {
-        let bytes = Base::new((0..300).map(ecid), 1).encode();
-        for cut in [0, 10, 24, 500, 24 + 300 * 16 - 1] {
-            assert_eq!(Base::decode(&bytes[..cut]), None);
+    fn an_ecid_comes_back_from_its_row() {
+        for n in (0..1_000).chain((0..38).map(|digits| 10_u128.pow(digits) - 1)).chain([10_u128.pow(38) - 1]) {
+            assert_eq!(unmix(mix(ecid(n))), Some(ecid(n)));
         }
-        let mut altered = bytes.clone();
-        altered[100] ^= 1;
-        assert_eq!(Base::decode(&altered), None);
-        assert!(Base::decode(&Base::default().encode()).unwrap().is_empty());
     }
 
     #[test]
-    fn changes_are_merged_and_an_exit_wins() {
-        let base = Base::new((0..10).map(ecid), 1).with([ecid(20), ecid(3)], [ecid(3), ecid(5)]);
-        assert_eq!(base.len(), 9);
-        assert!(base.row(ecid(20)).is_some() && base.row(ecid(3)).is_none() && base.row(ecid(5)).is_none());
+    fn cut_or_altered_bytes_are_refused() {
+        let bytes = Base::new((0..300).map(ecid), 1).encode();
+        for cut in 0..bytes.len() {
+            assert_eq!(Base::decode(&bytes[..cut]), None);
+        }
+        let fences = fences_at(300).unwrap();
+        // Fences lead to rows, and what they lead to is compared with what is looked for: they are not checked.
+        let unchecked = 8..16;
+        for at in (0..bytes.len()).filter(|at| !unchecked.contains(at) && !within(fences, *at)) {
+            let mut altered = bytes.clone();
+            altered[at] ^= 1;
+            assert_eq!(Base::decode(&altered), None, "{at}");
+        }
+        assert!(Base::decode(&Base::default().encode()).unwrap().is_empty());
+        assert_eq!(fences_at(u64::MAX), None);
+    }
+
+    fn within((from, length): (u64, u64), at: usize) -> bool {
+        (from..from + length).contains(&(at as u64))
+    }
+
+    #[test]
+    fn a_set_that_is_written_and_read_by_pieces_is_the_same() {
+        let base = Base::new((0..2_000).map(|n| ecid(n * 11)), 9);
+        for size in [1, 255, 256, 257, 5_000] {
+            let mut bytes = Vec::new();
+            let mut encoder = Encoder::begin(9, &mut bytes);
+            for rows in base.rows().chunks(size) {
+                encoder.rows(rows, &mut bytes);
+            }
+            assert_eq!(encoder.end(&mut bytes), 2_000);
+            assert_eq!(bytes, base.encode());
+            let mut decoder = Decoder::new(2_000);
+            let mut rows = Vec::new();
+            for piece in bytes[HEADER as usize..][..2_000 * ROW as usize].chunks(size * ROW as usize) {
+                decoder.rows(piece, &mut rows);
+            }
+            let (from, length) = trailer_at(2_000).unwrap();
+            assert_eq!(from + length, bytes.len() as u64);
+            assert!(decoder.is_whole(&bytes[from as usize..]));
+            assert_eq!(rows, base.rows());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn pieces_are_folded_and_compared_as_whole_sets_are(
+            rows in proptest::collection::btree_set(0..60_u128, 0..40),
+            said in proptest::collection::btree_map(0..60_u128, proptest::bool::ANY, 0..40),
+            others in proptest::collection::btree_set(0..60_u128, 0..40),
+            size in 1..50_usize,
+        ) {
+            let rows: Vec<u128> = rows.into_iter().collect();
+            let mut expected: std::collections::BTreeSet<u128> = rows.iter().copied().collect();
+            for (row, inside) in &said {
+                if *inside { expected.insert(*row); } else { expected.remove(row); }
+            }
+            let said: Vec<(u128, bool)> = said.into_iter().collect();
+            let (mut left, mut folded) = (&said[..], Vec::new());
+            for piece in rows.chunks(size) {
+                fold(piece, &mut left, false, &mut folded);
+            }
+            fold(&[], &mut left, true, &mut folded);
+            proptest::prop_assert!(left.is_empty());
+            proptest::prop_assert_eq!(&folded, &expected.into_iter().collect::<Vec<_>>());
+
+            let sorted: Vec<u128> = others.iter().copied().collect();
+            let mut left = &sorted[..];
+            let counted: usize = rows.chunks(size).map(|piece| absent(piece, &mut left)).sum();
+            proptest::prop_assert_eq!(counted, rows.iter().filter(|row| !others.contains(row)).count());
+        }
     }
 }

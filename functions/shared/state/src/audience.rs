@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use domain::base::{Base, Fences, block_holds, fences_at};
+use domain::base::{Base, Fences, block_holds, fences_at, fold, mix};
 use domain::fact::{Fact, Streamed, Told, inside};
 use domain::{AudienceId, Ecid, LeadId, MunchkinId};
 use futures::FutureExt as _;
@@ -13,6 +12,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use ports::{Failure, Key, Read, Table};
 use serde::{Deserialize, Serialize};
 
+use crate::bases::{Reader, Writer};
 use crate::{Deps, Step, doc, load, update};
 
 /// The head of an audience.
@@ -93,8 +93,8 @@ pub struct Pass {
     pub number: u64,
     /// When it began, in ms: the report's `as_of`.
     pub as_of: u64,
-    /// Object key of the members it counts.
-    pub members_key: String,
+    /// The members it counts.
+    pub members: BaseRef,
     /// Object key of what was found so far; absent before the first slice.
     pub found_key: Option<String>,
     /// The partition that is read.
@@ -272,15 +272,18 @@ fn runs(ecids: &BTreeSet<Ecid>, fences: &Fences, count: u64) -> Vec<Run> {
 }
 
 /// Reads a whole base object.
-pub async fn read_base(deps: &Deps, key: &str) -> Step<Arc<Base>> {
-    if let Some(base) = deps.cached_base(key) {
+pub async fn read_base(deps: &Deps, base: &BaseRef) -> Step<Arc<Base>> {
+    if let Some(base) = deps.cached_base(&base.key) {
         return Ok(base);
     }
-    let bytes = deps.ports.objects.get(key).await?.ok_or_else(|| Failure::retry("a base is gone: it was replaced"))?;
-    let base = Base::decode(&bytes).ok_or_else(|| Failure::fail("a base object is damaged"))?;
-    let base = Arc::new(base);
-    deps.cache_base(key, &base);
-    Ok(base)
+    let mut rows = Vec::with_capacity(usize::try_from(base.count).unwrap_or_default());
+    let mut reader = Reader::new(deps, base.clone());
+    while let Some(mut piece) = reader.next().await? {
+        rows.append(&mut piece);
+    }
+    let read = Arc::new(Base::of_rows(rows, base.as_of));
+    deps.cache_base(&base.key, &read);
+    Ok(read)
 }
 
 impl<'a> Members<'a> {
@@ -292,9 +295,9 @@ impl<'a> Members<'a> {
         let head = head.value;
         let base = match &head.base {
             None => Source::None,
-            Some(base) if base.count <= WHOLE_UP_TO => Source::Whole(read_base(deps, &base.key).await?),
+            Some(base) if base.count <= WHOLE_UP_TO => Source::Whole(read_base(deps, base).await?),
             Some(base) => {
-                let (from, len) = fences_at(base.count);
+                let (from, len) = fences_at(base.count).ok_or_else(|| Failure::fail("a base object is damaged"))?;
                 let bytes = deps.ports.objects.get_range(&base.key, from, len).await?;
                 let bytes = bytes.ok_or_else(|| Failure::retry("a base is gone: it was replaced"))?;
                 Source::Blocks { key: base.key.clone(), count: base.count, fences: Fences::decode(&bytes) }
@@ -372,32 +375,99 @@ impl<'a> Members<'a> {
 
     /// All members as one base, with the overlay folded in.
     pub async fn effective(&self) -> Step<Base> {
-        let base = match &self.head.base {
-            None => Arc::new(Base::default()),
-            Some(base) => read_base(self.deps, &base.key).await?,
+        let mut members = self.rows().await?;
+        let most = self.head.base.as_ref().map_or(0, |base| base.count);
+        let mut rows = Vec::with_capacity(usize::try_from(most).unwrap_or_default());
+        while let Some(mut piece) = members.next().await? {
+            rows.append(&mut piece);
+        }
+        let as_of = self.head.base.as_ref().map_or(0, |base| base.as_of);
+        Ok(Base::of_rows(rows, as_of))
+    }
+
+    /// All members by pieces, with the overlay folded in.
+    pub async fn rows(&self) -> Step<Rows<'a>> {
+        let base = match (&self.head.base, &self.base) {
+            (None, _) => Pieces::None,
+            (Some(_), Source::Whole(base)) => Pieces::Whole(base.clone()),
+            (Some(base), _) => Pieces::Read(Reader::new(self.deps, base.clone())),
         };
+        Ok(Rows { base, said: self.all_said().await?, folded: 0 })
+    }
+
+    /// Every word said beside snapshots, ascending by its row, and whether the ECID is in on its account.
+    async fn all_said(&self) -> Step<Vec<(u128, bool)>> {
+        let mut said = Vec::new();
         if !self.head.has_overlay {
-            return Ok((*base).clone());
+            return Ok(said);
         }
         let as_of = self.head.base.as_ref().map(|base| base.as_of);
-        let (mut add, mut remove) = (Vec::new(), Vec::new());
+        let pk = pk(self.munchkin, &self.head.audience);
         let mut after: Option<String> = None;
         loop {
-            let pk = pk(self.munchkin, &self.head.audience);
-            let page = self
-                .deps
-                .ports
-                .tables
-                .query(Table::Audiences, &pk, "e/", after.as_deref(), 1000, Read::Consistent)
-                .await?;
+            let tables = &self.deps.ports.tables;
+            let page = tables.query(Table::Audiences, &pk, "e/", after.as_deref(), 1000, Read::Consistent).await?;
             for item in page.items {
                 let (ecid, fact) = overlay_row(item)?;
-                let side = if inside(base.row(ecid).is_some(), as_of, Some(fact)) { &mut add } else { &mut remove };
-                side.push(ecid);
+                // An older word than the snapshot's says nothing: the ECID is in where the snapshot holds it.
+                let (held, not_held) = (inside(true, as_of, Some(fact)), inside(false, as_of, Some(fact)));
+                if held == not_held {
+                    said.push((mix(ecid), held));
+                }
             }
             after = page.next;
             if after.is_none() {
-                return Ok(base.with(add, remove));
+                said.sort_unstable();
+                return Ok(said);
+            }
+        }
+    }
+}
+
+enum Pieces<'a> {
+    None,
+    Whole(Arc<Base>),
+    Read(Reader<'a>),
+}
+
+/// The members of an audience, ascending by [`mix`], piece by piece: of the snapshot one piece stands in memory, and what was
+/// said since.
+pub struct Rows<'a> {
+    base: Pieces<'a>,
+    said: Vec<(u128, bool)>,
+    /// Words that are folded in.
+    folded: usize,
+}
+
+impl Rows<'_> {
+    /// The next members; `None`: that were all.
+    pub async fn next(&mut self) -> Step<Option<Vec<u128>>> {
+        loop {
+            let (piece, is_last) = match &mut self.base {
+                Pieces::None if self.folded == self.said.len() => return Ok(None),
+                Pieces::None => (Vec::new(), true),
+                Pieces::Whole(base) => {
+                    let piece = base.rows().to_vec();
+                    self.base = Pieces::None;
+                    (piece, false)
+                }
+                Pieces::Read(reader) => match reader.next().await? {
+                    Some(piece) => (piece, false),
+                    None => {
+                        self.base = Pieces::None;
+                        continue;
+                    }
+                },
+            };
+            if self.said.is_empty() {
+                return Ok(Some(piece));
+            }
+            let mut left = &self.said[self.folded..];
+            let mut members = Vec::with_capacity(piece.len());
+            fold(&piece, &mut left, is_last, &mut members);
+            self.folded = self.said.len() - left.len();
+            if !members.is_empty() {
+                return Ok(Some(members));
             }
         }
     }
@@ -413,9 +483,23 @@ pub async fn replace_base(
     as_of: u64,
     by: Option<(&str, u64)>,
 ) -> Step<bool> {
-    let key = format!("sets/base/{}", deps.fresh_id());
-    deps.ports.objects.put(&key, Bytes::from(base.encode())).await?;
-    let pointer = BaseRef { key, count: base.len() as u64, as_of };
+    let mut writer = Writer::begin(deps, SETS, as_of);
+    writer.rows(base.rows()).await?;
+    point_to(deps, munchkin, audience, writer.end().await?, by).await
+}
+
+/// Where snapshots stand.
+pub const SETS: &str = "sets/base";
+
+/// As [`replace_base`], of a set that is written; one that is not taken is deleted.
+pub async fn point_to(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    audience: &AudienceId,
+    pointer: BaseRef,
+    by: Option<(&str, u64)>,
+) -> Step<bool> {
+    let as_of = pointer.as_of;
     let now = deps.now();
     let replaced = update(
         deps,

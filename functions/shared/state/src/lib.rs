@@ -5,6 +5,7 @@
 
 pub mod alerts;
 pub mod audience;
+pub mod bases;
 pub mod bell;
 pub mod budget;
 mod cause;

@@ -1,0 +1,120 @@
+//! Sets of ECIDs ([`domain::base`]) as objects of the bucket, written and read by pieces: of a set of any size no more than
+//! a piece stands in memory.
+
+use bytes::Bytes;
+use domain::base::{Decoder, Encoder, HEADER, ROW, TRAILER, trailer_at};
+use ports::Failure;
+
+use crate::audience::BaseRef;
+use crate::{Deps, Step};
+
+/// Rows of a piece: 8 MiB, above S3's least size of a part (5 MiB). Ours: a request costs as much as 17 MB-months, and one
+/// piece stands in memory.
+pub const PIECE_ROWS: usize = 1 << 19;
+const PIECE_BYTES: usize = PIECE_ROWS * 16;
+
+/// Writes a set under a fresh key. One that is never ended leaves nothing but an upload that expires.
+pub struct Writer<'a> {
+    deps: &'a Deps,
+    key: String,
+    as_of: u64,
+    encoder: Encoder,
+    bytes: Vec<u8>,
+    /// The upload and the tags of its parts, once there is more than one piece.
+    upload: Option<(String, Vec<String>)>,
+}
+
+impl<'a> Writer<'a> {
+    /// Begins a set below a prefix that was so at a time, in ms.
+    #[must_use]
+    pub fn begin(deps: &'a Deps, prefix: &str, as_of: u64) -> Self {
+        let mut bytes = Vec::new();
+        let encoder = Encoder::begin(as_of, &mut bytes);
+        Self { deps, key: format!("{prefix}/{}", deps.fresh_id()), as_of, encoder, bytes, upload: None }
+    }
+
+    /// Adds rows: ascending, none twice, and all of them after those before.
+    pub async fn rows(&mut self, rows: &[u128]) -> Step<()> {
+        for piece in rows.chunks(PIECE_ROWS) {
+            self.encoder.rows(piece, &mut self.bytes);
+            if self.bytes.len() >= PIECE_BYTES {
+                self.put_part().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_part(&mut self) -> Step<()> {
+        let objects = &self.deps.ports.objects;
+        if self.upload.is_none() {
+            self.upload = Some((objects.begin_parts(&self.key).await?, Vec::new()));
+        }
+        let Some((upload, tags)) = &mut self.upload else { return Ok(()) };
+        let number = u16::try_from(tags.len() + 1).map_err(|_| Failure::fail("a set of too many parts"))?;
+        let body = Bytes::from(std::mem::take(&mut self.bytes));
+        tags.push(objects.put_part(&self.key, upload, number, body).await?);
+        Ok(())
+    }
+
+    /// Ends it: from here on it is there.
+    pub async fn end(mut self) -> Step<BaseRef> {
+        let encoder = std::mem::replace(&mut self.encoder, Encoder::begin(0, &mut Vec::new()));
+        let count = encoder.end(&mut self.bytes);
+        if self.upload.is_some() {
+            self.put_part().await?;
+        }
+        let objects = &self.deps.ports.objects;
+        match self.upload {
+            Some((upload, tags)) => objects.end_parts(&self.key, &upload, &tags).await?,
+            None => objects.put(&self.key, self.bytes.into()).await?,
+        }
+        Ok(BaseRef { key: self.key, count, as_of: self.as_of })
+    }
+}
+
+/// Reads a set's rows, ascending, piece by piece.
+pub struct Reader<'a> {
+    deps: &'a Deps,
+    base: BaseRef,
+    decoder: Decoder,
+    read: u64,
+}
+
+impl<'a> Reader<'a> {
+    /// From its first row on.
+    #[must_use]
+    pub fn new(deps: &'a Deps, base: BaseRef) -> Self {
+        let decoder = Decoder::new(base.count);
+        Self { deps, base, decoder, read: 0 }
+    }
+
+    /// The next rows; `None`: that were all. The last ones are given only if all are as they were written.
+    pub async fn next(&mut self) -> Step<Option<Vec<u128>>> {
+        let damaged = || Failure::fail("a base object is damaged");
+        let left = self.base.count - self.read;
+        if left == 0 {
+            return Ok(None);
+        }
+        let count = left.min(PIECE_ROWS as u64);
+        let from = HEADER + self.read * ROW;
+        // The last piece brings what stands behind the rows: one request less.
+        let (trailer, length) = trailer_at(self.base.count).ok_or_else(damaged)?;
+        let end = if count == left { trailer + length } else { from + count * ROW };
+        let bytes = self.deps.ports.objects.get_range(&self.base.key, from, end - from).await?;
+        let bytes = bytes.ok_or_else(|| Failure::retry("a base is gone: it was replaced"))?;
+        if bytes.len() as u64 != end - from {
+            return Err(damaged());
+        }
+        let (piece, rest) = bytes.split_at(usize::try_from(count * ROW).unwrap_or_default());
+        let mut rows = Vec::with_capacity(usize::try_from(count).unwrap_or_default());
+        self.decoder.rows(piece, &mut rows);
+        self.read += count;
+        if count == left {
+            let trailer = rest.get(rest.len() - TRAILER..).unwrap_or_default();
+            if !self.decoder.is_whole(trailer) {
+                return Err(damaged());
+            }
+        }
+        Ok(Some(rows))
+    }
+}
