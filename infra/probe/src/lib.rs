@@ -68,6 +68,7 @@ pub async fn probe(
         adobe_scopes: String::new(),
         pass_above: 1,
         slice_records: 1,
+        entries_at_once: 1_000,
     };
     let deps = Deps::new(memory::ports(instance.credentials)?, settings);
     let munchkin = MunchkinId::parse(MUNCHKIN).ok_or_else(|| anyhow::anyhow!("not a Munchkin id"))?;

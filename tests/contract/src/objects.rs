@@ -10,6 +10,7 @@ use ports::Objects;
 pub async fn objects(store: &dyn Objects) {
     reads_what_was_put(store).await;
     ranges_end_with_the_object(store).await;
+    ranges_of_a_tag_end_with_the_object_that_has_it(store).await;
     listings_are_ordered_and_page(store).await;
     parts_make_one_object(store).await;
 }
@@ -100,6 +101,31 @@ async fn ranges_end_with_the_object(store: &dyn Objects) {
     assert_eq!(read(3, 0).await, some(b""), "no bytes asked for");
     assert_eq!(store.get_range("contract/range-missing", 0, 1).await.expect("get_range"), None, "no such object");
     assert_eq!(store.get_range("contract/range-missing", 0, 0).await.expect("get_range"), None, "no such object");
+}
+
+async fn ranges_of_a_tag_end_with_the_object_that_has_it(store: &dyn Objects) {
+    let key = "contract/tagged";
+    put(store, key, b"0123456789").await;
+    let listed = store.list(key, None).await.expect("list");
+    let [object] = &listed[..] else { panic!("{} objects", listed.len()) };
+    let read = async |etag: &str, from, len| {
+        store.get_range_of(key, etag, from, len).await.expect("get_range_of").map(|body| body.to_vec())
+    };
+    let some = |body: &[u8]| Some(body.to_vec());
+    assert_eq!(read(&object.etag, 3, 4).await, some(b"3456"), "as it was listed");
+    assert_eq!(read(&object.etag, 8, 10).await, some(b"89"), "fewer at the end");
+    assert_eq!(read(&object.etag, 10, 1).await, some(b""), "none behind the end");
+    assert_eq!(read(&object.etag, 3, 0).await, some(b""), "no bytes asked for");
+    // What takes its place is another object, be it longer or shorter.
+    for body in [&b"abcdefghijklm"[..], b"abc", b""] {
+        put(store, key, body).await;
+        for (from, len) in [(0, 1), (3, 4), (10, 1), (3, 0)] {
+            assert_eq!(read(&object.etag, from, len).await, None, "{} bytes, from {from}", body.len());
+        }
+    }
+    store.delete(key).await.expect("delete");
+    assert_eq!(read(&object.etag, 0, 1).await, None, "no such object");
+    assert_eq!(read(&object.etag, 10, 1).await, None, "no such object");
 }
 
 async fn listings_are_ordered_and_page(store: &dyn Objects) {

@@ -67,6 +67,7 @@ pub fn settings() -> Settings {
         adobe_scopes: "scope".into(),
         pass_above: 6,
         slice_records: 7,
+        entries_at_once: 5,
     }
 }
 

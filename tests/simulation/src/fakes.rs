@@ -159,6 +159,15 @@ impl Sim {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The entity tag of an object.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn tag(&self, key: &str) -> String {
+        etag(self.lock().objects.get(key).expect("an object"))
+    }
+
     /// The ports over this store.
     #[must_use]
     pub fn ports(&self) -> Ports {
@@ -383,6 +392,13 @@ impl Tables for Sim {
     }
 }
 
+/// So many bytes from there, or fewer at the end.
+fn range(body: &Bytes, from: u64, len: u64) -> Bytes {
+    let from = usize::try_from(from).unwrap_or(usize::MAX).min(body.len());
+    let to = from.saturating_add(usize::try_from(len).unwrap_or(usize::MAX)).min(body.len());
+    body.slice(from..to)
+}
+
 #[async_trait]
 impl Objects for Sim {
     async fn get(&self, key: &str) -> PortResult<Option<Bytes>> {
@@ -392,11 +408,12 @@ impl Objects for Sim {
 
     async fn get_range(&self, key: &str, from: u64, len: u64) -> PortResult<Option<Bytes>> {
         self.enter("S3", false).await?;
-        Ok(self.lock().objects.get(key).map(|body| {
-            let from = usize::try_from(from).unwrap_or(usize::MAX).min(body.len());
-            let to = from.saturating_add(usize::try_from(len).unwrap_or(usize::MAX)).min(body.len());
-            body.slice(from..to)
-        }))
+        Ok(self.lock().objects.get(key).map(|body| range(body, from, len)))
+    }
+
+    async fn get_range_of(&self, key: &str, tag: &str, from: u64, len: u64) -> PortResult<Option<Bytes>> {
+        self.enter("S3", false).await?;
+        Ok(self.lock().objects.get(key).filter(|body| etag(body) == tag).map(|body| range(body, from, len)))
     }
 
     async fn put(&self, key: &str, body: Bytes) -> PortResult<()> {

@@ -505,7 +505,7 @@ impl Scenario {
         let twice = self.rng.random_bool(0.2);
         for copy in 0..=u8::from(twice) {
             let deps = self.driver.deps();
-            let arrival = Arrival { key: key.clone(), etag: "e".into() };
+            let arrival = Arrival { key: key.clone(), etag: self.driver.sim.tag(&key) };
             self.driver.start(&format!("{name} {copy}"), async move {
                 arrived(&deps, &arrival, deps.now() + FUNCTION_MS).await
             });
@@ -607,7 +607,7 @@ impl Scenario {
             self.driver.sim.lock().objects.keys().filter(|key| key.starts_with("incoming/")).cloned().collect();
         for key in keys {
             let deps = self.driver.deps();
-            let arrival = Arrival { key: key.clone(), etag: "e".into() };
+            let arrival = Arrival { key: key.clone(), etag: self.driver.sim.tag(&key) };
             self.driver.start(&key, async move { arrived(&deps, &arrival, deps.now() + FUNCTION_MS).await });
         }
     }

@@ -332,6 +332,11 @@ impl Objects for Timed {
         self.sim.get_range(key, from, len).await
     }
 
+    async fn get_range_of(&self, key: &str, etag: &str, from: u64, len: u64) -> PortResult<Option<Bytes>> {
+        self.take(OBJECTS).await;
+        self.sim.get_range_of(key, etag, from, len).await
+    }
+
     async fn put(&self, key: &str, body: Bytes) -> PortResult<()> {
         self.take(OBJECTS).await;
         Objects::put(&self.sim, key, body).await

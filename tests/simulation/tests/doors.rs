@@ -42,7 +42,7 @@ fn import(scenario: &mut Scenario, name: &str, body: &[u8]) -> Value {
     let key = format!("incoming/{name}");
     scenario.driver.sim.lock().objects.insert(key.clone(), body.to_vec().into());
     let deps = scenario.driver.deps();
-    let arrival = Arrival { key, etag: "e".into() };
+    let arrival = Arrival { etag: scenario.driver.sim.tag(&key), key };
     scenario.driver.start(name, async move { arrived(&deps, &arrival, deps.now() + FUNCTION_MS).await });
     while scenario.driver.is_running(name) {
         if !scenario.driver.step() {
@@ -50,7 +50,7 @@ fn import(scenario: &mut Scenario, name: &str, body: &[u8]) -> Value {
         }
     }
     let store = scenario.driver.sim.lock();
-    let record = store.tables.iter().find(|((_, key), _)| key.sk == format!("import/{name}.e"));
+    let record = store.tables.iter().find(|((_, key), _)| key.sk.starts_with(&format!("import/{name}.")));
     record.expect("a record").1.doc.clone()
 }
 
@@ -168,7 +168,7 @@ fn hipaa_no_match_is_stored_no_file_is_read_no_list_is_called() {
     assert_eq!(counted, ["beacon_refused_door"]);
     let record = import(&mut scenario, "S3_1_full_1767268800002.sync", file.as_bytes());
     assert_eq!((&record["status"], &record["rows"]), (&json!("refused"), &json!(0)));
-    assert!(record["why"].as_str().is_some_and(|why| why.contains("HIPAA")));
+    assert!(record["why"]["sentence"].as_str().is_some_and(|why| why.contains("HIPAA")));
     scenario.driver.run_for(600_000);
     assert_eq!(calls_to_lists(&scenario), 0);
     let (_, syncs) = scenario.request("GET", "/syncs", &Value::Null);
@@ -307,13 +307,13 @@ fn a_file_that_is_cut_empty_or_not_for_us_says_so_and_nobody_leaves_on_its_accou
     let whole = gzip.finish().expect("memory");
     let record = import(&mut scenario, "S3_1_full_1767268800002.sync.gz", &whole[..whole.len() / 2]);
     assert_eq!(record["status"], "done");
-    assert!(record["why"].as_str().is_some_and(|why| why.contains("not whole")), "{record}");
+    assert!(record["why"]["sentence"].as_str().is_some_and(|why| why.contains("not whole")), "{record}");
     assert!(record["rows"].as_u64().is_some_and(|rows| rows > 100));
 
     let empty = import(&mut scenario, "S3_1_full_1767268800003.sync", b"");
-    assert_eq!((&empty["status"], &empty["why"]), (&json!("refused"), &json!("the file is empty")));
+    assert_eq!((&empty["status"], &empty["why"]["sentence"]), (&json!("refused"), &json!("the file is empty")));
     let other = import(&mut scenario, "holiday.jpg", b"x");
-    assert!(other["why"].as_str().is_some_and(|why| why.contains("not a file for us")), "{other}");
+    assert!(other["why"]["sentence"].as_str().is_some_and(|why| why.contains("not a file for us")), "{other}");
     scenario.settle().expect("rest");
     assert_eq!(calls_to_lists(&scenario), 2);
 }

@@ -165,7 +165,7 @@ fn play(world: &World) -> Vec<List> {
         let key = format!("incoming/{}", file.name);
         scenario.driver.sim.lock().objects.insert(key.clone(), file.bytes.clone().into());
         let deps = scenario.driver.deps();
-        let arrival = Arrival { key, etag: "e".into() };
+        let arrival = Arrival { etag: scenario.driver.sim.tag(&key), key };
         scenario.driver.start(&file.name, async move { arrived(&deps, &arrival, deps.now() + 120_000).await });
         run_all(&mut scenario);
         for later in world.later.iter().filter(|later| later.after_file == index + 1) {

@@ -2,27 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::base::Base;
-use domain::feed::{Control, Mode};
+use domain::feed::Control;
 use domain::limits::HOUR_MS;
 use domain::said::Saying;
 use domain::sayings::{
-    FILE_DROPPED, FILE_EMPTY, FILE_EMPTY_CUT, FILE_EMPTY_SIZE, FILE_GONE, FILE_NOT_NAMED, NEVER_WHOLE, NOT_WHOLE_CUT,
-    NOT_WHOLE_LINES, NOT_WHOLE_PART, NOT_WHOLE_RECORD, NOT_WHOLE_ROWS, NOT_WHOLE_SIZE, PART_OF_SEVERAL,
-    WAITS_FOR_CONTROL, WAITS_FOR_FILES, WAITS_FOR_MORE, WAITS_FOR_PARTS,
+    FILE_DROPPED, FILE_EMPTY, FILE_NOT_NAMED, NEVER_WHOLE, NOT_WHOLE_LINES, NOT_WHOLE_PART, NOT_WHOLE_RECORD,
+    NOT_WHOLE_ROWS, PART_OF_SEVERAL, WAITS_FOR_CONTROL, WAITS_FOR_FILES, WAITS_FOR_MORE, WAITS_FOR_PARTS,
 };
 use domain::{AudienceId, MunchkinId, Said};
 use ports::{Key, Table};
 use state::feeds::{
     Completeness, DEFAULT_FEED, DELIVERIES_DUE, Delivery, Feed, FullDelivery, Import, ImportStatus, Kind, Part,
-    change_delivery, change_feed_state, delivery_key, feed_state, import_key, save_import,
+    Progress, change_delivery, change_feed_state, delivery_key, feed_state, import_key, save_import,
 };
 use state::syncs::Subscription;
 use state::{Deps, Step, audience, doc, load, syncs};
 
-use super::apply::{When, absent, facts, snapshots};
+use super::apply::{Before, RESERVE_MS, Snapshot, When, facts, snapshots};
 use super::audience_of;
-use super::content::{Content, Sides, Taking};
+use super::content::{Counts, Library, Taken, Unit, plan};
+use super::files::{Fault, Files, Looked};
 use super::ids::{Suspicion, suspicion};
 
 /// A delivery that is not whole after this time is not waited for any longer, in ms: the next one comes each day.
@@ -113,7 +112,7 @@ pub(super) async fn settle(deps: &Deps, key: &Key, deadline: u64) -> Step<()> {
             Outcome::More(progress) => {
                 let now = deps.now();
                 return change(deps, key, version, |found| {
-                    found.progress = progress;
+                    found.progress = progress.clone();
                     found.look_at = Some(now);
                 })
                 .await;
@@ -128,8 +127,8 @@ enum Outcome {
     Taken,
     /// It waits for an operator, and why.
     Held(Said),
-    /// Facts that are written; the time was too short for the rest.
-    More(u64),
+    /// How much is taken; the time was too short for the rest.
+    More(Progress),
 }
 
 /// Changes a delivery, unless something came meanwhile.
@@ -236,49 +235,13 @@ fn missing(control: &Control, delivery: &Delivery) -> u64 {
     named.max(counted)
 }
 
-/// What is wrong with a part as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    /// Its compressed data end too early.
-    Cut,
-    /// It has another size than its control file says.
-    Size,
-}
-
-impl Fault {
-    const fn not_whole(self) -> Said {
-        match self {
-            Self::Cut => NOT_WHOLE_CUT.plain(),
-            Self::Size => NOT_WHOLE_SIZE.plain(),
-        }
-    }
-
-    /// The same, where nothing could be read at all.
-    const fn empty(self) -> Said {
-        match self {
-            Self::Cut => FILE_EMPTY_CUT.plain(),
-            Self::Size => FILE_EMPTY_SIZE.plain(),
-        }
-    }
-}
-
-/// One part that was read.
-struct Taken {
-    record: Import,
-    content: Content,
-    /// Why the delivery is not whole on account of this part.
-    fault: Option<Fault>,
-    /// Why nothing of it could be taken.
-    refused: Option<Said>,
-    /// Rows and entries that could not be read; those of audiences that the library does not hold are not among them.
-    unreadable: u64,
-}
-
 /// Takes in a delivery.
 async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadline: u64) -> Step<Outcome> {
     let munchkin = &delivery.munchkin;
-    let library = library(deps, feed, munchkin).await?;
-    let (mut all, mut lines) = (Vec::new(), 0);
+    let begun_at = deps.now();
+    let library = Library::new(library(deps, feed, munchkin).await?);
+    let mut files = Files::new(deps, feed, delivery, library);
+    let (mut all, mut counts) = (Vec::new(), Counts::default());
     let mut lost = false;
     for (name, part) in &delivery.parts {
         let Some(record) = import(deps, munchkin, part).await? else {
@@ -294,19 +257,13 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
         if over && matches!(turn, Turn::Parts(_)) {
             continue;
         }
-        let (taken, read) = read(deps, feed, delivery, name, part, record, library.as_ref()).await?;
-        all.push(taken);
-        lines += read;
+        all.push(files.look(name, part, record, &mut counts).await?);
     }
-    let mut content = Content::default();
-    for taken in &mut all {
-        content.add(std::mem::take(&mut taken.content));
-    }
-    let content = content.by_audience();
+    let counts_by_audience = counts.by_audience();
     let why = match turn {
         Turn::Parts(why) => why.map(|why| why.plain()),
         _ if lost => Some(NOT_WHOLE_RECORD.plain()),
-        _ => doubt(delivery, &all, lines),
+        _ => doubt(delivery, &all),
     };
     let whole = matches!(turn, Turn::Whole) && why.is_none();
 
@@ -314,7 +271,8 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
     let mut met_at = None;
     let believed = delivery.decided == Some(true);
     if !believed {
-        match suspicion(deps, munchkin, feed.kind, &state, &content).await? {
+        let entries = counts_by_audience.values().map(|count| count.all()).sum();
+        match suspicion(deps, munchkin, feed.kind, &state, entries, counts.sample()).await? {
             // The imports are marked once the delivery says so.
             Suspicion::Held(why) => return Ok(Outcome::Held(why)),
             Suspicion::Met => met_at = Some(deps.now()),
@@ -322,23 +280,31 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
         }
     }
     let when = When::of(feed, delivery.as_of());
-    let named: Vec<AudienceId> = content.keys().cloned().collect();
-    // Before anything is taken: after an attempt that dies half-way the next one would see nobody absent.
-    let full = if whole { Some(full(deps, feed, delivery, when, &content).await?) } else { None };
-    change_feed_state(deps, munchkin, &feed.id, |state| {
-        if let Some(full) = full.as_ref().filter(|full| !full.held.is_empty()) {
-            state.remember(full.clone());
+    let named: Vec<AudienceId> = counts_by_audience.keys().cloned().collect();
+    let own = if whole && feed.snapshots { own(feed, delivery, &named) } else { BTreeSet::new() };
+    let groups = plan(&counts_by_audience, deps.settings.entries_at_once, |audience| own.contains(audience));
+    let looks = deps.now().saturating_sub(begun_at);
+    let mut taking = Taking { deps, feed, delivery, when, whole, met_at, believed, snapshot: None, is_noted: false };
+    let mut progress = delivery.progress.clone();
+    for group in groups {
+        let is_left = |unit: &Unit| progress.unit.as_ref().is_none_or(|last| *last < unit.place());
+        let group: Vec<Unit> = group.into_iter().filter(is_left).collect();
+        if group.is_empty() {
+            continue;
         }
-        state.met_at = met_at.or(state.met_at);
-        state.believed |= believed;
-    })
-    .await?;
-    let mut not_named = Vec::new();
-    let (own, others) = if whole && feed.snapshots { own(feed, delivery, content) } else { (BTreeMap::new(), content) };
-    snapshots(deps, munchkin, &feed.id, when, own).await?;
-    if let Some(more) = facts(deps, munchkin, &feed.id, when, others, delivery.progress, deadline).await? {
-        return Ok(Outcome::More(more));
+        // A large audience is taken whole, since nobody could go on in its midst.
+        let begins = group.iter().all(|unit| unit.facts || unit.part == 0);
+        let next_ends = deps.now() + looks + deps.settings.scaled(RESERVE_MS);
+        if begins && progress != delivery.progress && next_ends > deadline {
+            return Ok(Outcome::More(progress));
+        }
+        let taken = files.take(&group, &all, &counts_by_audience).await?;
+        if taking.group(taken, &mut progress, deadline).await? {
+            return Ok(Outcome::More(progress));
+        }
     }
+    taking.note(BTreeMap::new()).await?;
+    let mut not_named = Vec::new();
     if whole {
         not_named = unnamed(feed, delivery, &state.named, &named, when.time);
         for audience in &not_named {
@@ -347,70 +313,139 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
     }
     change_feed_state(deps, munchkin, &feed.id, |state| state.name(&named, when.time)).await?;
     let alone = all.len() == 1;
-    for mut taken in all {
-        taken.record.not_named.clone_from(&not_named);
-        let empty = (alone && taken.record.rows == 0).then(|| taken.fault.map_or(FILE_EMPTY.plain(), Fault::empty));
-        let (status, why) = match taken.refused.or(empty) {
+    for mut looked in all {
+        looked.record.not_named.clone_from(&not_named);
+        let empty = (alone && looked.record.rows == 0).then(|| looked.fault.map_or(FILE_EMPTY.plain(), Fault::empty));
+        let (status, why) = match looked.refused.or(empty) {
             Some(why) => (ImportStatus::Refused, Some(why)),
-            None => (ImportStatus::Done, why.clone().or_else(|| taken.fault.map(Fault::not_whole))),
+            None => (ImportStatus::Done, why.clone().or_else(|| looked.fault.map(Fault::not_whole))),
         };
-        finish(deps, munchkin, taken.record, status, why).await?;
+        finish(deps, munchkin, looked.record, status, why).await?;
     }
     Ok(Outcome::Taken)
 }
 
-/// The audiences of which a whole delivery is a snapshot, and the others. An export of Experience Platform is of one audience;
-/// what its profiles tell of others, they tell of themselves alone.
-fn own(
-    feed: &Feed,
-    delivery: &Delivery,
-    mut content: BTreeMap<AudienceId, Sides>,
-) -> (BTreeMap<AudienceId, Sides>, BTreeMap<AudienceId, Sides>) {
-    if feed.kind != Kind::AepFiles {
-        return (content, BTreeMap::new());
+/// What is made of a delivery whose files have been counted.
+struct Taking<'a> {
+    deps: &'a Deps,
+    feed: &'a Feed,
+    delivery: &'a Delivery,
+    when: When,
+    /// Whoever it does not hold is absent.
+    whole: bool,
+    met_at: Option<u64>,
+    believed: bool,
+    /// Of a large audience, the parts so far.
+    snapshot: Option<Snapshot<'a>>,
+    is_noted: bool,
+}
+
+/// Of a full delivery: how many ECIDs it holds of an audience, and how many members it does not hold.
+type Full = BTreeMap<AudienceId, (u64, u64)>;
+
+impl Taking<'_> {
+    /// Takes a group, and notes how far it came. Returns whether the time was too short.
+    async fn group(&mut self, group: Vec<Taken>, progress: &mut Progress, deadline: u64) -> Step<bool> {
+        let Self { deps, feed, delivery, when, .. } = *self;
+        let munchkin = &delivery.munchkin;
+        let (mut full, mut written, mut of_facts) = (Full::new(), Vec::new(), Vec::new());
+        for taken in group {
+            let audience = &taken.unit.audience;
+            if !taken.unit.facts {
+                let mut snapshot = match self.snapshot.take() {
+                    Some(snapshot) => snapshot,
+                    None => Snapshot::begin(deps, when, Before::open(deps, munchkin, audience).await?),
+                };
+                snapshot.part(&taken).await?;
+                if taken.unit.is_last() {
+                    let ended = snapshot.end(taken.unit).await?;
+                    full.insert(ended.unit.audience.clone(), (ended.base.count, ended.absent));
+                    written.push(ended);
+                } else {
+                    self.snapshot = Some(snapshot);
+                }
+                continue;
+            }
+            // Of an audience in several parts nobody asks who is absent: half of them may be facts already.
+            if self.whole && taken.unit.parts == 1 {
+                let absent = Before::open(deps, munchkin, audience).await?.absent(&taken.inside, None).await?;
+                full.insert(audience.clone(), (taken.inside.len() as u64, absent));
+            }
+            of_facts.push(taken);
+        }
+        if self.snapshot.is_some() {
+            return Ok(false);
+        }
+        // Before anything is taken: after an attempt that dies half-way the next one would see nobody absent.
+        self.note(full).await?;
+        if let Some(last) = written.last() {
+            *progress = Progress { unit: Some(last.unit.place()), facts: 0 };
+        }
+        if !written.is_empty() {
+            snapshots(deps, munchkin, &feed.id, when, written).await?;
+        }
+        for taken in of_facts {
+            let place = taken.unit.place();
+            let done = std::mem::take(&mut progress.facts);
+            if let Some(more) = facts(deps, munchkin, &feed.id, when, taken, done, deadline).await? {
+                progress.facts = more;
+                return Ok(true);
+            }
+            progress.unit = Some(place);
+        }
+        Ok(false)
     }
+
+    /// Notes what the delivery shows of its feed; without more to note, once.
+    async fn note(&mut self, full: Full) -> Step<()> {
+        if std::mem::replace(&mut self.is_noted, true) && full.is_empty() {
+            return Ok(());
+        }
+        let full = FullDelivery {
+            delivery: self.delivery.id.clone(),
+            version: self.delivery.version,
+            time: self.when.time,
+            held: full.iter().map(|(audience, (held, _))| (audience.clone(), *held)).collect(),
+            absent: full.into_iter().map(|(audience, (_, absent))| (audience, absent)).collect(),
+            snapshot: self.feed.snapshots,
+        };
+        change_feed_state(self.deps, &self.delivery.munchkin, &self.feed.id, |state| {
+            if !full.held.is_empty() {
+                state.remember(full.clone());
+            }
+            state.met_at = self.met_at.or(state.met_at);
+            state.believed |= self.believed;
+        })
+        .await
+    }
+}
+
+/// The audiences of which a whole delivery is a snapshot. An export of Experience Platform is of one audience; what its
+/// profiles tell of others, they tell of themselves alone.
+fn own(feed: &Feed, delivery: &Delivery, named: &[AudienceId]) -> BTreeSet<AudienceId> {
     let told: BTreeSet<AudienceId> = delivery.parts.values().filter_map(|part| audience_of(feed, &part.key)).collect();
     // Only its header tells the audience.
-    if told.is_empty() && content.len() == 1 {
-        return (content, BTreeMap::new());
-    }
-    let others = content.extract_if(.., |audience, _| !told.contains(audience)).collect();
-    (content, others)
+    let by_header = told.is_empty() && named.len() == 1;
+    let is_own = |audience: &&AudienceId| feed.kind != Kind::AepFiles || by_header || told.contains(*audience);
+    named.iter().filter(is_own).cloned().collect()
 }
 
 /// Why a delivery of which every part has come is not whole all the same.
-fn doubt(delivery: &Delivery, all: &[Taken], lines: u64) -> Option<Said> {
-    if let Some(fault) = all.iter().find_map(|taken| taken.fault) {
+fn doubt(delivery: &Delivery, all: &[Looked]) -> Option<Said> {
+    if let Some(fault) = all.iter().find_map(|looked| looked.fault) {
         return Some(fault.not_whole());
     }
-    if all.iter().any(|taken| taken.refused.is_some()) {
+    if all.iter().any(|looked| looked.refused.is_some()) {
         return Some(NOT_WHOLE_PART.plain());
     }
-    let rows: u64 = all.iter().map(|taken| taken.record.rows).sum();
-    let unreadable: u64 = all.iter().map(|taken| taken.unreadable).sum();
+    let rows: u64 = all.iter().map(|looked| looked.record.rows).sum();
+    let unreadable: u64 = all.iter().map(|looked| looked.unreadable).sum();
     if unreadable * READABLE > rows {
         return Some(NOT_WHOLE_ROWS.with([("unreadable", unreadable.into()), ("rows", rows.into())]));
     }
+    let lines: u64 = all.iter().map(|looked| looked.lines).sum();
     let told = delivery.control.as_ref().and_then(|control| control.total_lines).filter(|told| *told != lines)?;
     Some(NOT_WHOLE_LINES.with([("told", told.into()), ("lines", lines.into())]))
-}
-
-async fn full(
-    deps: &Deps,
-    feed: &Feed,
-    delivery: &Delivery,
-    when: When,
-    content: &BTreeMap<AudienceId, Sides>,
-) -> Step<FullDelivery> {
-    let held = |sides: &Sides| Base::new(sides.inside.iter().copied(), 0).len() as u64;
-    Ok(FullDelivery {
-        delivery: delivery.id.clone(),
-        version: delivery.version,
-        time: when.time,
-        held: content.iter().map(|(audience, sides)| (audience.clone(), held(sides))).collect(),
-        absent: absent(deps, &delivery.munchkin, content).await?,
-        snapshot: feed.snapshots,
-    })
 }
 
 /// The audiences that the feed named before and that a full delivery does not name. An export of Experience Platform is of
@@ -446,57 +481,6 @@ fn is_named(feed: &Feed, delivery: &Delivery, name: &str) -> bool {
     let by_control = matches!(feed.completeness, Completeness::Info | Completeness::Manifest);
     let control = delivery.control.as_ref().filter(|control| by_control && !control.files.is_empty());
     control.is_none_or(|control| control.files.keys().any(|file| file.eq_ignore_ascii_case(name)))
-}
-
-/// Reads a part. Returns its lines beside it.
-async fn read(
-    deps: &Deps,
-    feed: &Feed,
-    delivery: &Delivery,
-    name: &str,
-    part: &Part,
-    mut record: Import,
-    library: Option<&BTreeSet<AudienceId>>,
-) -> Step<(Taken, u64)> {
-    let Some(bytes) = deps.ports.objects.get(&part.key).await? else {
-        let refused = Some(FILE_GONE.plain());
-        return Ok((Taken { record, content: Content::default(), fault: None, refused, unreadable: 0 }, 0));
-    };
-    let mut taking = Taking::new(library, &mut record);
-    let source = feeds::gz::open(&bytes);
-    let read = match feed.kind {
-        Kind::AepFiles => {
-            let audience = audience_of(feed, &part.key);
-            let shape = feeds::aep::Shape {
-                audience: audience.as_ref(),
-                ecid_column: feed.ecid_column.as_deref(),
-                status_column: feed.status_column.as_deref(),
-                inside: &feed.status_inside,
-                outside: &feed.status_outside,
-            };
-            match feeds::aep::FileName::parse(name).map(|file| file.format) {
-                Some(feeds::aep::Format::Json) => feeds::aep::read_json(source, &shape, &mut taking),
-                _ => feeds::aep::read_csv(source, &shape, &mut taking),
-            }
-        }
-        _ => Ok(feeds::aam::read(source, if delivery.full { Mode::Full } else { Mode::Iter }, &mut taking)),
-    };
-    let (content, unreadable) = taking.end();
-    let (read, refused) = match read {
-        Ok(read) => (read, None),
-        Err(why) => (feeds::Read::default(), Some(why)),
-    };
-    record.rows = read.rows;
-    let told = delivery.control.iter().flat_map(|control| &control.files);
-    let told = told.filter(|(file, _)| file.eq_ignore_ascii_case(name)).find_map(|(_, size)| size.bytes);
-    let fault = if read.cut {
-        Some(Fault::Cut)
-    } else if told.is_some_and(|told| told != bytes.len() as u64) {
-        Some(Fault::Size)
-    } else {
-        None
-    };
-    Ok((Taken { record, content, fault, refused, unreadable }, read.lines))
 }
 
 async fn import(deps: &Deps, munchkin: &MunchkinId, part: &Part) -> Step<Option<Import>> {

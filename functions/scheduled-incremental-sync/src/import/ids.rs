@@ -1,18 +1,17 @@
 //! Whether a file's ids are ECIDs at all. An Audience Manager UUID looks the same and meets nobody.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use domain::identity::TokenRecord;
 use domain::limits::{DAY_MS, SIGHT_GRAIN_MS};
 use domain::sayings::{IDS_MEET_NOBODY_AAM, IDS_MEET_NOBODY_AEP};
-use domain::{AudienceId, Ecid, MunchkinId, Said};
+use domain::{Ecid, MunchkinId, Said};
 use futures::FutureExt as _;
 use ports::{Read, Table};
 use state::feeds::{FeedState, Kind};
 use state::identity::{SHARDS, hints_of_ecid, token_shard};
 use state::{Deps, Step, doc};
 
-use super::content::Sides;
 use crate::propagate::many;
 
 /// Recent matches without which nothing can be said (issue 5).
@@ -26,22 +25,21 @@ const LOOKED_UP: usize = 1_000;
 /// Ids that are looked up before it is asked whether one has met: most deliveries meet with the first of them.
 const AT_ONCE: usize = 32;
 
-/// Why a delivery is to be held, if so: its ids meet none of the subscription's recent matches.
+/// Why a delivery of so many entries is to be held, if so: its ids meet none of the subscription's recent matches. `sample`:
+/// some of its ids, evenly spread; of a small one all.
 pub(super) async fn suspicion(
     deps: &Deps,
     munchkin: &MunchkinId,
     kind: Kind,
     state: &FeedState,
-    content: &BTreeMap<AudienceId, Sides>,
+    entries: u64,
+    sample: &[Ecid],
 ) -> Step<Suspicion> {
-    let count: usize = content.values().map(|sides| sides.inside.len() + sides.outside.len()).sum();
     // A small file may meet nobody by chance: once the feed has shown that it brings ECIDs, it is believed.
-    if count == 0 || state.believed || (state.met_at.is_some() && count < MATCHES) {
+    if entries == 0 || state.believed || (state.met_at.is_some() && entries < MATCHES as u64) {
         return Ok(Suspicion::Nothing);
     }
-    // Evenly spread over the delivery; of a small one these are all.
-    let all = content.values().flat_map(|sides| sides.inside.iter().chain(&sides.outside)).copied();
-    let some: BTreeSet<Ecid> = all.step_by(count.div_ceil(LOOKED_UP).max(1)).collect();
+    let some: BTreeSet<Ecid> = sample.iter().copied().step_by(sample.len().div_ceil(LOOKED_UP).max(1)).collect();
     let some: Vec<Ecid> = some.into_iter().collect();
     for ecids in some.chunks(AT_ONCE) {
         let hints = many(ecids.iter().map(|ecid| hints_of_ecid(deps, munchkin, *ecid).boxed())).await?;

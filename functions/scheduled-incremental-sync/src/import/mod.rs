@@ -3,6 +3,7 @@
 mod apply;
 mod content;
 mod delivery;
+mod files;
 mod ids;
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,7 +1,5 @@
 //! Audience Manager's outbound files: their names and their lines.
 
-use std::io::BufRead;
-
 use domain::Ecid;
 use domain::feed::Mode;
 use domain::said::Saying;
@@ -10,7 +8,8 @@ use domain::sayings::{
     ROW_TOO_MANY,
 };
 
-use crate::{Named, Read, Sink, lines};
+use crate::lines::Lines;
+use crate::{Named, Read, Sink};
 
 /// What a file's name says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,14 +99,46 @@ const SEGMENT_END: u64 = 1_000_000_000_000_000_000;
 /// read: it lists what each user is in.
 ///
 /// An entry that is no segment id is rejected by itself, the others of its line are taken.
-pub fn read(mut source: impl BufRead, mode: Mode, sink: &mut dyn Sink) -> Read {
-    let mut read = Read::default();
-    let mut first = true;
-    read.cut = lines::each(&mut source, |line| {
+#[derive(Debug)]
+pub(crate) struct Rows {
+    mode: Mode,
+    lines: Lines,
+    at: At,
+}
+
+/// How far the lines are read.
+#[derive(Debug)]
+struct At {
+    read: Read,
+    /// No line has come yet that is not blank.
+    first: bool,
+}
+
+impl Rows {
+    pub(crate) fn new(mode: Mode) -> Self {
+        Self { mode, lines: Lines::default(), at: At { read: Read::default(), first: true } }
+    }
+
+    pub(crate) fn feed(&mut self, piece: &[u8], sink: &mut dyn Sink) {
+        self.lines.feed(piece, |line| self.at.line(line, self.mode, sink));
+    }
+
+    /// `cut`: the line that stands last is not whole.
+    pub(crate) fn end(mut self, cut: bool, sink: &mut dyn Sink) -> Read {
+        if !cut {
+            self.lines.end(|line| self.at.line(line, self.mode, sink));
+        }
+        Read { cut, ..self.at.read }
+    }
+}
+
+impl At {
+    fn line(&mut self, line: Option<&[u8]>, mode: Mode, sink: &mut dyn Sink) {
+        let read = &mut self.read;
         read.lines += 1;
         let Some(mut line) = line else {
             read.rows += 1;
-            first = false;
+            self.first = false;
             sink.reject(read.lines, &ROW_TOO_LONG.plain());
             return;
         };
@@ -118,18 +149,16 @@ pub fn read(mut source: impl BufRead, mode: Mode, sink: &mut dyn Sink) -> Read {
         if line.iter().all(|byte| matches!(byte, b' ' | b'\t')) {
             return;
         }
-        let header =
-            first && line.iter().find(|byte| **byte != b' ').is_some_and(|b| !b.is_ascii_digit() && *b != b'\t');
-        first = false;
-        if header {
+        let starts_otherwise =
+            || line.iter().find(|byte| **byte != b' ').is_some_and(|b| !b.is_ascii_digit() && *b != b'\t');
+        if std::mem::take(&mut self.first) && starts_otherwise() {
             return;
         }
         read.rows += 1;
         if let Err(reason) = row(line, mode, read.lines, sink) {
             sink.reject(read.lines, &reason.plain());
         }
-    });
-    read
+    }
 }
 
 /// Without the byte order mark that some programs put before UTF-8.
@@ -238,21 +267,19 @@ pub(crate) fn segment(digits: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::BufReader;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Kept;
+    use crate::{File, Kept};
 
     const ONE: &str = "12345678901234567890123456789012345678";
 
     fn read_all(text: &[u8], mode: Mode) -> (Read, Kept) {
         let mut kept = Kept::default();
-        let result = read(text, mode, &mut kept);
+        let result = File::aam(mode).read(text, &mut kept).unwrap();
         for size in [1, 7, 64] {
             let mut again = Kept::default();
-            assert_eq!(read(BufReader::with_capacity(size, text), mode, &mut again), result);
+            assert_eq!(File::aam(mode).by_pieces(text, size, &mut again).unwrap(), result);
             assert_eq!(again, kept);
         }
         (result, kept)
@@ -403,11 +430,11 @@ mod tests {
         }
         let whole = encoder.finish().unwrap();
         let mut kept = Kept::default();
-        let result = read(crate::gz::open(&whole), Mode::Full, &mut kept);
+        let result = File::aam(Mode::Full).read(&whole, &mut kept).unwrap();
         assert_eq!((result.rows, result.cut, kept.taken.len()), (1000, false, 2000));
         for end in (20..whole.len()).step_by(997) {
             let mut kept = Kept::default();
-            let result = read(crate::gz::open(&whole[..end]), Mode::Full, &mut kept);
+            let result = File::aam(Mode::Full).read(&whole[..end], &mut kept).unwrap();
             assert!(result.cut);
             assert_eq!(kept.taken.len() as u64, result.rows * 2);
             assert!(kept.taken.iter().all(|(_, id, ..)| id == "aam:123456" || id == "aam:7890"));

@@ -5,8 +5,8 @@ mod json;
 
 use domain::AudienceId;
 
-pub use csv::read_csv;
-pub use json::read_json;
+pub(crate) use csv::Csv;
+pub(crate) use json::Json;
 
 use crate::date;
 

@@ -48,6 +48,95 @@ pub struct Read {
     pub cut: bool,
 }
 
+/// A file that is read as its bytes come: compressed or not, of one of the kinds that Adobe delivers. What is held of it is
+/// one row, and a piece of what was decompressed.
+#[derive(Debug)]
+pub struct File<'a> {
+    unpack: gz::Unpack,
+    rows: Rows<'a>,
+}
+
+#[derive(Debug)]
+enum Rows<'a> {
+    Aam(aam::Rows),
+    Csv(aep::Csv<'a>),
+    Json(aep::Json<'a>),
+}
+
+impl<'a> File<'a> {
+    fn of(rows: Rows<'a>) -> Self {
+        Self { unpack: gz::Unpack::default(), rows }
+    }
+
+    /// An outbound file of Audience Manager.
+    #[must_use]
+    pub fn aam(mode: domain::feed::Mode) -> Self {
+        Self::of(Rows::Aam(aam::Rows::new(mode)))
+    }
+
+    /// A CSV export of Experience Platform.
+    #[must_use]
+    pub fn csv(shape: aep::Shape<'a>) -> Self {
+        Self::of(Rows::Csv(aep::Csv::new(shape)))
+    }
+
+    /// A JSON export of Experience Platform.
+    #[must_use]
+    pub fn json(shape: aep::Shape<'a>) -> Self {
+        Self::of(Rows::Json(aep::Json::new(shape)))
+    }
+
+    /// Reads the next bytes, however many.
+    pub fn feed(&mut self, bytes: &[u8], sink: &mut dyn Sink) {
+        let Self { unpack, rows } = self;
+        unpack.feed(bytes, |piece| rows.feed(piece, sink));
+    }
+
+    /// That were all.
+    ///
+    /// # Errors
+    /// The file as a whole cannot be understood, since a column is missing or no audience is told: says what was looked for
+    /// and what to do. Nothing was taken then.
+    pub fn end(self, sink: &mut dyn Sink) -> Result<Read, Said> {
+        let Self { unpack, mut rows } = self;
+        let cut = unpack.end(|piece| rows.feed(piece, sink));
+        match rows {
+            Rows::Aam(rows) => Ok(rows.end(cut, sink)),
+            Rows::Csv(rows) => rows.end(cut, sink),
+            Rows::Json(rows) => rows.end(cut, sink),
+        }
+    }
+
+    /// Reads bytes that are all there.
+    ///
+    /// # Errors
+    /// As [`File::end`].
+    pub fn read(self, bytes: &[u8], sink: &mut dyn Sink) -> Result<Read, Said> {
+        self.by_pieces(bytes, usize::MAX, sink)
+    }
+
+    /// The same, so many bytes at a time.
+    ///
+    /// # Errors
+    /// As [`File::end`].
+    pub fn by_pieces(mut self, bytes: &[u8], size: usize, sink: &mut dyn Sink) -> Result<Read, Said> {
+        for piece in bytes.chunks(size) {
+            self.feed(piece, sink);
+        }
+        self.end(sink)
+    }
+}
+
+impl Rows<'_> {
+    fn feed(&mut self, piece: &[u8], sink: &mut dyn Sink) {
+        match self {
+            Rows::Aam(rows) => rows.feed(piece, sink),
+            Rows::Csv(rows) => rows.feed(piece, sink),
+            Rows::Json(rows) => rows.feed(piece, sink),
+        }
+    }
+}
+
 /// A sink that keeps everything, for tests.
 #[cfg(test)]
 #[derive(Debug, Default, PartialEq, Eq)]

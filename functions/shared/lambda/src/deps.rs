@@ -12,6 +12,9 @@ use crate::App;
 const PASS_ABOVE: usize = 100;
 /// Identity records of one slice of a pass: about a minute's worth.
 const SLICE_RECORDS: usize = 400_000;
+/// Entries of a delivery that stand in memory at once: 512 MB of the function's 1,024 (`infra/template.yaml`). Three audiences of
+/// ten million fit.
+const ENTRIES_AT_ONCE: u64 = 32 << 20;
 
 /// The dependencies of a process, made once, so that a warm one remembers credentials, tokens and bases. What a function
 /// does not use stays empty.
@@ -36,6 +39,7 @@ pub async fn deps(app: &App) -> Deps {
         adobe_scopes: adobe.map(|adobe| adobe.scopes.clone()).unwrap_or_default(),
         pass_above: PASS_ABOVE,
         slice_records: SLICE_RECORDS,
+        entries_at_once: ENTRIES_AT_ONCE,
     };
     let deps = Deps::new(app.ports.clone(), settings);
     let vendors: Vec<Vendor> = config.secrets().into_keys().collect();

@@ -256,6 +256,12 @@ pub trait Objects: Send + Sync {
     /// `len` bytes from `from` (fewer at the end of the object), or `None` if there is no such object.
     async fn get_range(&self, key: &str, from: u64, len: u64) -> PortResult<Option<Bytes>>;
 
+    /// As [`Objects::get_range`], of the object that has this entity tag; `None` also where another one stands there by now. So
+    /// what is read in several pieces is of one object. Where nothing else is said, nothing is read.
+    async fn get_range_of(&self, _key: &str, _etag: &str, _from: u64, _len: u64) -> PortResult<Option<Bytes>> {
+        Err(PortError::Refused { service: "objects", reason: "no object is read by its tag here".to_owned() })
+    }
+
     /// Stores the object. Our own objects are written once, under a fresh key.
     async fn put(&self, key: &str, body: Bytes) -> PortResult<()>;
 

@@ -38,6 +38,8 @@ pub struct Settings {
     pub pass_above: usize,
     /// Identity records that one slice of a pass reads.
     pub slice_records: usize,
+    /// Entries of a delivery that stand in memory at once, 16 bytes each.
+    pub entries_at_once: u64,
 }
 
 impl Settings {

@@ -274,11 +274,13 @@ impl FeedState {
         }
     }
 
-    /// Notes a full delivery. The first word about a version of it counts: once it was taken nobody is absent any more.
+    /// Notes a full delivery, or more of one. The first word about an audience of a version counts: once it was taken nobody is
+    /// absent any more.
     pub fn remember(&mut self, mut full: FullDelivery) {
         let same = |known: &FullDelivery| known.delivery == full.delivery && known.version == full.version;
-        if self.full.iter().any(same) {
-            return;
+        if let Some(known) = self.full.extract_if(.., |known| same(known)).next() {
+            full.held.extend(known.held);
+            full.absent.extend(known.absent);
         }
         self.full.retain(|known| known.delivery != full.delivery);
         let mut by_absent: Vec<(u64, AudienceId)> =
@@ -475,15 +477,24 @@ pub struct Delivery {
     pub version: u64,
     /// The version that was taken in; `None`: none yet.
     pub taken: Option<u64>,
-    /// Facts of this version that are written already, where one invocation was too short for all.
+    /// How much of this version is taken already, where one invocation was too short for all.
     #[serde(default)]
-    pub progress: u64,
+    pub progress: Progress,
     /// Why it waits for an operator, if it does.
     pub held: Option<Said>,
     /// What the operator said: to be applied (`true`) or dropped.
     pub decided: Option<bool>,
     /// When somebody is to look at it although nothing comes, in ms.
     pub look_at: Option<u64>,
+}
+
+/// How much of a delivery is taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The last unit that is: whether its entries were taken as facts, its audience, and its part.
+    pub unit: Option<(bool, AudienceId, u32)>,
+    /// Facts of the next unit that are written.
+    pub facts: u64,
 }
 
 impl Delivery {
@@ -503,7 +514,7 @@ impl Delivery {
             latest_at: now,
             version: 0,
             taken: None,
-            progress: 0,
+            progress: Progress::default(),
             held: None,
             decided: None,
             look_at: None,
@@ -513,7 +524,7 @@ impl Delivery {
     /// Something came, at a time (ms): what was taken or held before is looked at anew.
     pub fn came(&mut self, now: u64) {
         self.version += 1;
-        self.progress = 0;
+        self.progress = Progress::default();
         self.latest_at = now;
         self.held = None;
         self.decided = None;

@@ -141,6 +141,7 @@ pub fn world(
         adobe_scopes: "openid".into(),
         pass_above: 100,
         slice_records: 1_000,
+        entries_at_once: 1_000,
     };
     let ports = Ports {
         tables: outside.clone(),

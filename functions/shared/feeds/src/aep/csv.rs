@@ -1,7 +1,5 @@
 //! Experience Platform's CSV exports.
 
-use std::io::{self, BufRead, BufReader};
-
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 use domain::said::Saying;
 use domain::sayings::{
@@ -13,7 +11,7 @@ use domain::{AudienceId, Ecid, Said};
 
 use super::{Shape, in_column, last_part};
 use crate::aam::{ecid_of, without_mark};
-use crate::{Named, RECORD_MAX, Read, Sink, lines};
+use crate::{Named, RECORD_MAX, Read, Sink};
 
 /// The separators that Experience Platform offers.
 const DELIMITERS: [u8; 5] = [b',', b';', b'\t', b'|', b':'];
@@ -22,51 +20,89 @@ const COLUMNS_MAX: usize = 10_000;
 
 /// Reads a CSV export: its first line is the header; values may be quoted; line ends are LF or CRLF. The separator is the one
 /// under which the header has a column with the ECID.
-///
-/// # Errors
-/// The file as a whole cannot be understood, since a column is missing or no audience is told: says what was looked for and
-/// what to do. Nothing was taken then.
-pub fn read_csv(source: impl io::Read, shape: &Shape<'_>, sink: &mut dyn Sink) -> Result<Read, Said> {
-    let mut source = BufReader::with_capacity(1 << 16, source);
-    let mut read = Read::default();
-    let header = match header(&mut source) {
-        Ok(header) => header,
-        Err(()) => return Ok(Read { cut: true, ..read }),
-    };
-    let (delimiter, columns) = columns(&header, shape)?;
-    let mut records = Records::new(delimiter);
-    let mut is_header = true;
-    read.cut = records.each(&mut io::Read::chain(&header[..], source), |line, record| {
-        if std::mem::take(&mut is_header) {
-            return;
-        }
-        read.rows += 1;
-        match record {
-            Ok(record) => columns.row(&record, line, shape, sink),
-            Err(reason) => sink.reject(line, &reason.plain()),
-        }
-    });
-    read.lines = records.lines();
-    Ok(read)
+#[derive(Debug)]
+pub(crate) struct Csv<'a> {
+    shape: Shape<'a>,
+    at: At,
+    rows: u64,
 }
 
-/// The first line with its end. An error says that the data end too early.
-fn header(source: &mut impl BufRead) -> Result<Vec<u8>, ()> {
-    let mut header = Vec::new();
-    while let Some(piece) = lines::more(source)? {
-        let end = memchr::memchr2(b'\r', b'\n', piece);
-        let used = end.map_or(piece.len(), |end| end + 1);
-        // Of a line that is longer no column would be found.
-        header.extend_from_slice(&piece[..used.min(RECORD_MAX.saturating_sub(header.len()))]);
-        source.consume(used);
-        if end.is_some() {
-            break;
+#[derive(Debug)]
+enum At {
+    /// In the first line, of which this has come.
+    Header(Vec<u8>),
+    Rows {
+        columns: Box<Columns>,
+        records: Box<Records>,
+        /// The next record is the header.
+        is_header: bool,
+    },
+    /// The file as a whole cannot be understood.
+    Refused(Said),
+}
+
+impl<'a> Csv<'a> {
+    pub(crate) fn new(shape: Shape<'a>) -> Self {
+        Self { shape, at: At::Header(Vec::new()), rows: 0 }
+    }
+
+    pub(crate) fn feed(&mut self, piece: &[u8], sink: &mut dyn Sink) {
+        match &mut self.at {
+            At::Header(header) => {
+                let end = memchr::memchr2(b'\r', b'\n', piece).map(|end| end + 1);
+                let (line, rest) = piece.split_at(end.unwrap_or(piece.len()));
+                // Of a line that is longer no column would be found.
+                header.extend_from_slice(&line[..line.len().min(RECORD_MAX.saturating_sub(header.len()))]);
+                if end.is_some() {
+                    self.header(sink);
+                    self.feed(rest, sink);
+                }
+            }
+            At::Rows { columns, records, is_header } => {
+                let (shape, rows) = (&self.shape, &mut self.rows);
+                records.feed(piece, |line, record| columns.take(line, &record, shape, is_header, rows, sink));
+            }
+            At::Refused(_) => {}
         }
     }
-    Ok(without_mark(&header).to_vec())
+
+    /// The first line is whole.
+    fn header(&mut self, sink: &mut dyn Sink) {
+        let At::Header(header) = &mut self.at else { return };
+        let header = without_mark(header).to_vec();
+        self.at = match columns(&header, &self.shape) {
+            Ok((delimiter, columns)) => {
+                At::Rows { columns: Box::new(columns), records: Box::new(Records::new(delimiter)), is_header: true }
+            }
+            Err(why) => At::Refused(why),
+        };
+        self.feed(&header, sink);
+    }
+
+    /// `cut`: what stands last is not whole.
+    pub(crate) fn end(mut self, mut cut: bool, sink: &mut dyn Sink) -> Result<Read, Said> {
+        if matches!(self.at, At::Header(_)) {
+            if cut {
+                return Ok(Read { cut, ..Read::default() });
+            }
+            self.header(sink);
+        }
+        match self.at {
+            At::Header(_) => Ok(Read::default()),
+            At::Refused(why) => Err(why),
+            At::Rows { columns, mut records, mut is_header } => {
+                let (shape, rows) = (&self.shape, &mut self.rows);
+                if !cut {
+                    cut = records.end(|line, record| columns.take(line, &record, shape, &mut is_header, rows, sink));
+                }
+                Ok(Read { rows: self.rows, lines: records.lines(), cut })
+            }
+        }
+    }
 }
 
 /// Which columns of a file are of use.
+#[derive(Debug)]
 struct Columns {
     /// How many there are.
     count: usize,
@@ -153,15 +189,38 @@ fn status_columns(names: &[String], shape: &Shape<'_>) -> Result<Vec<usize>, Sai
 /// The names of a header's columns under a separator.
 fn names(header: &[u8], delimiter: u8) -> Vec<String> {
     let mut all = Vec::new();
-    Records::new(delimiter).each(&mut &header[..], |_, record| {
+    let mut records = Records::new(delimiter);
+    let mut each = |_: u64, record: Result<Record<'_>, Saying>| {
         if let (Ok(record), true) = (record, all.is_empty()) {
             all = (0..record.len()).map(|at| String::from_utf8_lossy(record.field(at)).trim().to_owned()).collect();
         }
-    });
+    };
+    records.feed(header, &mut each);
+    records.end(&mut each);
     all
 }
 
 impl Columns {
+    /// Takes a record, unless it is the header.
+    fn take(
+        &self,
+        line: u64,
+        record: &Result<Record<'_>, Saying>,
+        shape: &Shape<'_>,
+        is_header: &mut bool,
+        rows: &mut u64,
+        sink: &mut dyn Sink,
+    ) {
+        if std::mem::take(is_header) {
+            return;
+        }
+        *rows += 1;
+        match record {
+            Ok(record) => self.row(record, line, shape, sink),
+            Err(reason) => sink.reject(line, &reason.plain()),
+        }
+    }
+
     fn row(&self, record: &Record<'_>, line: u64, shape: &Shape<'_>, sink: &mut dyn Sink) {
         if record.len() < self.count {
             return sink.reject(line, &RECORD_TOO_FEW.plain());
@@ -220,8 +279,9 @@ impl Record<'_> {
     }
 }
 
-/// Reads records with a bound on what is kept of one, since a quote that is left open turns the rest of a file into a single
-/// value.
+/// Reads records as their bytes come, with a bound on what is kept of one, since a quote that is left open turns the rest of a
+/// file into a single value.
+#[derive(Debug)]
 struct Records {
     reader: Reader,
     text: Vec<u8>,
@@ -230,6 +290,19 @@ struct Records {
     line_ends: u64,
     /// Whether something stands after the last line end.
     in_line: bool,
+    begun: Begun,
+}
+
+/// Of the record that is being read.
+#[derive(Debug, Clone, Copy, Default)]
+struct Begun {
+    /// Bytes so far.
+    length: usize,
+    /// Fields so far.
+    fields: usize,
+    /// Its first line; `None`: none is being read.
+    line: Option<u64>,
+    too_long: bool,
 }
 
 impl Records {
@@ -240,12 +313,13 @@ impl Records {
             ends: vec![0; 1 << 6],
             line_ends: 0,
             in_line: false,
+            begun: Begun::default(),
         }
     }
 
     /// Lines so far.
-    fn lines(&self) -> u64 {
-        self.line_ends + u64::from(self.in_line)
+    const fn lines(&self) -> u64 {
+        self.line_ends + self.in_line as u64
     }
 
     fn passed(&mut self, bytes: &[u8]) {
@@ -253,53 +327,44 @@ impl Records {
         self.in_line = bytes.last().map_or(self.in_line, |last| *last != b'\n');
     }
 
-    /// Gives each record that is not blank, the header too, with the line in which it begins, or why it cannot be read. Returns whether the
-    /// data end too early.
-    fn each(&mut self, source: &mut impl BufRead, mut each: impl FnMut(u64, Result<Record<'_>, Saying>)) -> bool {
-        // Of the record that is being read: bytes and fields so far, its first line, and whether it is too long.
-        let (mut length, mut fields, mut begin, mut too_long) = (0, 0, None, false);
+    /// Gives each record that ends in this piece and is not blank, the header too, with the line in which it begins, or why it
+    /// cannot be read.
+    fn feed(&mut self, piece: &[u8], mut each: impl FnMut(u64, Result<Record<'_>, Saying>)) {
+        let mut rest = piece;
         loop {
-            let piece = match lines::more(source) {
-                Ok(Some(piece)) => piece,
-                Ok(None) => break,
-                Err(()) => return true,
-            };
-            let mut rest = piece;
-            loop {
-                if begin.is_none() {
-                    // The reader would pass over these too, but not say so.
-                    let blank = rest.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
-                    self.passed(&rest[..blank]);
-                    rest = &rest[blank..];
-                }
-                if rest.is_empty() {
-                    break;
-                }
-                let line = *begin.get_or_insert(self.line_ends + 1);
-                let (result, used, bytes, ends) =
-                    self.reader.read_record(rest, &mut self.text[length..], &mut self.ends[fields..]);
-                self.passed(&rest[..used]);
-                rest = &rest[used..];
-                length += bytes;
-                fields += ends;
-                match result {
-                    ReadRecordResult::InputEmpty | ReadRecordResult::End => {}
-                    ReadRecordResult::OutputFull if length < RECORD_MAX => self.text.resize(2 * length, 0),
-                    ReadRecordResult::OutputEndsFull if fields < COLUMNS_MAX => self.ends.resize(2 * fields, 0),
-                    // From here on only its end is looked for.
-                    ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull => {
-                        (length, fields, too_long) = (0, 0, true);
-                    }
-                    ReadRecordResult::Record => {
-                        self.give(length, fields, too_long, line, &mut each);
-                        (length, fields, begin, too_long) = (0, 0, None, false);
-                    }
-                }
+            if self.begun.line.is_none() {
+                // The reader would pass over these too, but not say so.
+                let blank = rest.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
+                self.passed(&rest[..blank]);
+                rest = &rest[blank..];
             }
-            let used = piece.len();
-            source.consume(used);
+            if rest.is_empty() {
+                return;
+            }
+            self.begun.line.get_or_insert(self.line_ends + 1);
+            let begun = self.begun;
+            let (result, used, bytes, ends) =
+                self.reader.read_record(rest, &mut self.text[begun.length..], &mut self.ends[begun.fields..]);
+            self.passed(&rest[..used]);
+            rest = &rest[used..];
+            let (length, fields) = (begun.length + bytes, begun.fields + ends);
+            self.begun = Begun { length, fields, ..begun };
+            match result {
+                ReadRecordResult::InputEmpty | ReadRecordResult::End => {}
+                ReadRecordResult::OutputFull if length < RECORD_MAX => self.text.resize(2 * length, 0),
+                ReadRecordResult::OutputEndsFull if fields < COLUMNS_MAX => self.ends.resize(2 * fields, 0),
+                // From here on only its end is looked for.
+                ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull => {
+                    self.begun = Begun { length: 0, fields: 0, too_long: true, ..begun };
+                }
+                ReadRecordResult::Record => self.give(&mut each),
+            }
         }
-        let Some(line) = begin else { return false };
+    }
+
+    /// That was all. Returns whether the data end too early.
+    fn end(&mut self, mut each: impl FnMut(u64, Result<Record<'_>, Saying>)) -> bool {
+        let Begun { length, fields, line: Some(line), .. } = self.begun else { return false };
         // A line end ends the last record, unless it becomes a part of a quoted value.
         self.text.resize(length.max(self.text.len()) + 1, 0);
         self.ends.resize(fields.max(self.ends.len()) + 1, 0);
@@ -309,18 +374,15 @@ impl Records {
             each(line, Err(RECORD_OPEN_QUOTE));
             return true;
         }
-        self.give(length, fields + ends, too_long, line, &mut each);
+        self.begun.fields += ends;
+        self.give(&mut each);
         false
     }
 
-    fn give(
-        &self,
-        length: usize,
-        fields: usize,
-        too_long: bool,
-        line: u64,
-        each: &mut impl FnMut(u64, Result<Record<'_>, Saying>),
-    ) {
+    /// The record that was being read is whole.
+    fn give(&mut self, each: &mut impl FnMut(u64, Result<Record<'_>, Saying>)) {
+        let Begun { length, fields, line, too_long } = std::mem::take(&mut self.begun);
+        let Some(line) = line else { return };
         let record = Record { text: &self.text[..length], ends: &self.ends[..fields] };
         if too_long {
             each(line, Err(RECORD_TOO_LONG));
@@ -337,7 +399,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Kept;
+    use crate::{File, Kept};
 
     const ONE: &str = "12345678901234567890123456789012345678";
     const TWO: &str = "09931076965856026570390653077113735069";
@@ -363,27 +425,13 @@ mod tests {
         let [inside, outside] = literals();
         let shape = Shape { audience, ecid_column, status_column, inside: &inside, outside: &outside };
         let mut kept = Kept::default();
-        let result = read_csv(text, &shape, &mut kept);
+        let result = File::csv(shape).read(text, &mut kept);
         for size in [1, 3, 50] {
             let mut again = Kept::default();
-            let source = Slow { text, size };
-            assert_eq!(read_csv(source, &shape, &mut again), result);
+            assert_eq!(File::csv(shape).by_pieces(text, size, &mut again), result);
             assert_eq!(again, kept);
         }
         result.map(|read| (read, kept)).map_err(|why| why.to_string()).inspect_err(|why| assert!(!why.contains(ONE)))
-    }
-
-    /// Gives few bytes at a time.
-    struct Slow<'a> {
-        text: &'a [u8],
-        size: usize,
-    }
-
-    impl io::Read for Slow<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let size = self.size.min(buffer.len());
-            self.text.read(&mut buffer[..size])
-        }
     }
 
     fn read(text: &str) -> (Read, Kept) {
@@ -529,7 +577,7 @@ mod tests {
             Shape { audience: Some(&id), ecid_column: None, status_column: None, inside: &inside, outside: &outside };
         for end in (11..whole.len()).step_by(1001) {
             let mut kept = Kept::default();
-            let result = read_csv(crate::gz::open(&whole[..end]), &shape, &mut kept).unwrap();
+            let result = File::csv(shape).read(&whole[..end], &mut kept).unwrap();
             assert!(result.cut);
             assert_eq!(kept.taken.len() as u64, result.rows);
             assert_eq!(kept.rejected, []);

@@ -1,7 +1,5 @@
 //! Experience Platform's JSON exports.
 
-use std::io::{self, BufRead, BufReader};
-
 use domain::said::Saying;
 use domain::sayings::{
     NO_AUDIENCE, PROFILE_BROKEN, PROFILE_NO_ECID, PROFILE_NO_OBJECT, PROFILE_NO_UUID, PROFILE_STATUS, PROFILE_TOO_LONG,
@@ -12,37 +10,49 @@ use serde_json::Value;
 
 use super::{Shape, in_column, last_part};
 use crate::profile::{self, ENTRIES_MAX, member};
-use crate::{Named, RECORD_MAX, Read, Sink, lines};
+use crate::{Named, RECORD_MAX, Read, Sink};
 
 /// Reads a JSON export: an array of profiles, one profile, or one a line. A profile's place, which the sink is told as its
 /// line, is its number in an array, else its line.
-///
-/// # Errors
-/// No audience is told, neither by the first profile nor by the file's name: says what to do. Nothing was taken then.
-pub fn read_json(source: impl io::Read, shape: &Shape<'_>, sink: &mut dyn Sink) -> Result<Read, Said> {
-    let mut source = BufReader::with_capacity(1 << 16, source);
-    let mut taking = Taking {
-        shape,
-        sink,
-        bad_status: PROFILE_STATUS.worded(format!("status: missing or unknown: {}", shape.statuses())),
-        taken: false,
-        refused: false,
-    };
-    let read = objects(&mut source, |place, text| {
-        let profile = text.and_then(|text| serde_json::from_slice(text).map_err(|_| PROFILE_NO_OBJECT));
-        let outcome = profile.and_then(|profile| taking.profile(place, &profile));
-        if let Err(reason) = outcome
-            && !taking.refused
-        {
-            taking.sink.reject(place, &reason.plain());
+#[derive(Debug)]
+pub(crate) struct Json<'a> {
+    shape: Shape<'a>,
+    bad_status: Said,
+    objects: Objects,
+    /// Whether the file told an audience.
+    told: bool,
+    /// It tells none, neither by its first profile nor by its name.
+    refused: bool,
+}
+
+impl<'a> Json<'a> {
+    pub(crate) fn new(shape: Shape<'a>) -> Self {
+        let bad_status = PROFILE_STATUS.worded(format!("status: missing or unknown: {}", shape.statuses()));
+        Self { shape, bad_status, objects: Objects::default(), told: false, refused: false }
+    }
+
+    pub(crate) fn feed(&mut self, piece: &[u8], sink: &mut dyn Sink) {
+        let Self { shape, bad_status, objects, told, refused } = self;
+        if *refused {
+            return;
         }
-        !taking.refused
-    });
-    if taking.refused { Err(NO_AUDIENCE.plain()) } else { Ok(read) }
+        let mut taking = Taking { shape, sink, bad_status, told, refused };
+        objects.feed(piece, |place, text| taking.object(place, text));
+    }
+
+    /// `cut`: what stands last is not whole.
+    pub(crate) fn end(mut self, cut: bool, sink: &mut dyn Sink) -> Result<Read, Said> {
+        let Self { shape, bad_status, objects, told, refused } = &mut self;
+        let mut taking = Taking { shape, sink, bad_status, told, refused };
+        let read = objects.end(cut, |place, text| taking.object(place, text));
+        if self.refused { Err(NO_AUDIENCE.plain()) } else { Ok(read) }
+    }
 }
 
 /// Where a file of objects stands.
+#[derive(Debug, Clone, Copy, Default)]
 enum At {
+    #[default]
     Between,
     /// In something that is no object.
     Other,
@@ -53,50 +63,49 @@ enum At {
     },
 }
 
-/// Gives the text of each object of the outermost array, or of those that follow each other, or why it cannot be read, until
-/// `each` wants no more.
-fn objects(source: &mut impl BufRead, mut each: impl FnMut(u64, Result<&[u8], Saying>) -> bool) -> Read {
-    let mut read = Read::default();
-    let mut at = At::Between;
-    let mut text: Vec<u8> = Vec::new();
-    let mut too_long = false;
-    // `None`: nothing was read yet.
-    let mut in_array: Option<bool> = None;
-    let mut open_arrays = 0u64;
-    // Whether the first object stood on one line, where it stands in no array: then all of them do.
-    let mut one_a_line = None;
-    let (mut offset, mut line_ends, mut in_line) = (0u64, 0u64, false);
-    // Of what is being read.
-    let (mut first_line, mut place) = (0, 0);
-    loop {
-        let piece = match lines::more(source) {
-            Ok(Some(piece)) => piece,
-            Ok(None) => break,
-            Err(()) => {
-                read.cut = true;
-                break;
-            }
-        };
+/// Takes each object out of the outermost array, or of those that follow each other, as their bytes come.
+#[derive(Debug, Default)]
+struct Objects {
+    read: Read,
+    at: At,
+    text: Vec<u8>,
+    too_long: bool,
+    /// `None`: nothing was read yet.
+    in_array: Option<bool>,
+    open_arrays: u64,
+    /// Whether the first object stood on one line, where it stands in no array: then all of them do.
+    one_a_line: Option<bool>,
+    offset: u64,
+    line_ends: u64,
+    in_line: bool,
+    /// Line and place of what is being read.
+    first_line: u64,
+    place: u64,
+}
+
+impl Objects {
+    /// Gives the text of each object that ends in this piece, or why it cannot be read, until `each` wants no more.
+    fn feed(&mut self, piece: &[u8], mut each: impl FnMut(u64, Result<&[u8], Saying>) -> bool) {
         for &byte in piece {
             // How the object that ends here is to be given, if one does.
             let mut ended: Option<Option<Saying>> = None;
-            match &mut at {
+            match &mut self.at {
                 At::Between => match byte {
                     b' ' | b'\t' | b'\r' | b'\n' | b',' => {}
                     // The byte order mark.
-                    0xef | 0xbb | 0xbf if offset < 3 => {}
+                    0xef | 0xbb | 0xbf if self.offset < 3 => {}
                     b'[' => {
-                        in_array.get_or_insert(true);
-                        open_arrays += 1;
+                        self.in_array.get_or_insert(true);
+                        self.open_arrays += 1;
                     }
-                    b']' => open_arrays = open_arrays.saturating_sub(1),
+                    b']' => self.open_arrays = self.open_arrays.saturating_sub(1),
                     _ => {
-                        let in_array = *in_array.get_or_insert(false);
-                        read.rows += 1;
-                        first_line = line_ends + 1;
-                        place = if in_array { read.rows } else { first_line };
-                        at = if byte == b'{' {
-                            text.push(byte);
+                        let in_array = *self.in_array.get_or_insert(false);
+                        self.read.rows += 1;
+                        self.first_line = self.line_ends + 1;
+                        self.place = if in_array { self.read.rows } else { self.first_line };
+                        self.at = if byte == b'{' {
+                            self.text.push(byte);
                             At::Object { depth: 1, in_text: false, escaped: false }
                         } else {
                             At::Other
@@ -109,14 +118,14 @@ fn objects(source: &mut impl BufRead, mut each: impl FnMut(u64, Result<&[u8], Sa
                     }
                 }
                 At::Object { depth, in_text, escaped } => {
-                    if text.len() < RECORD_MAX {
-                        text.push(byte);
+                    if self.text.len() < RECORD_MAX {
+                        self.text.push(byte);
                     } else {
-                        too_long = true;
+                        self.too_long = true;
                     }
                     match byte {
                         // No text of JSON holds one as it is.
-                        b'\n' if *in_text || one_a_line == Some(true) => ended = Some(Some(PROFILE_BROKEN)),
+                        b'\n' if *in_text || self.one_a_line == Some(true) => ended = Some(Some(PROFILE_BROKEN)),
                         _ if *escaped => *escaped = false,
                         b'\\' if *in_text => *escaped = true,
                         b'"' => *in_text = !*in_text,
@@ -135,57 +144,72 @@ fn objects(source: &mut impl BufRead, mut each: impl FnMut(u64, Result<&[u8], Sa
             if let Some(wrong) = ended {
                 let object = match wrong {
                     Some(reason) => Err(reason),
-                    None if too_long => Err(PROFILE_TOO_LONG),
-                    None => Ok(&text[..]),
+                    None if self.too_long => Err(PROFILE_TOO_LONG),
+                    None => Ok(&self.text[..]),
                 };
-                if object.is_ok() && in_array == Some(false) {
-                    one_a_line.get_or_insert(first_line == line_ends + 1);
+                if object.is_ok() && self.in_array == Some(false) {
+                    self.one_a_line.get_or_insert(self.first_line == self.line_ends + 1);
                 }
-                if !each(place, object) {
-                    return read;
+                if !each(self.place, object) {
+                    return;
                 }
-                at = At::Between;
-                text.clear();
-                too_long = false;
+                self.at = At::Between;
+                self.text.clear();
+                self.too_long = false;
             }
-            offset += 1;
-            line_ends += u64::from(byte == b'\n');
-            in_line = byte != b'\n';
+            self.offset += 1;
+            self.line_ends += u64::from(byte == b'\n');
+            self.in_line = byte != b'\n';
         }
-        let used = piece.len();
-        source.consume(used);
     }
-    match at {
-        At::Other => {
-            each(place, Err(PROFILE_NO_OBJECT));
+
+    /// That was all. `cut`: what stands last is not whole.
+    fn end(&mut self, cut: bool, mut each: impl FnMut(u64, Result<&[u8], Saying>) -> bool) -> Read {
+        let mut read = self.read;
+        read.cut = cut;
+        match self.at {
+            At::Other => {
+                each(self.place, Err(PROFILE_NO_OBJECT));
+            }
+            // It was begun, and cannot be read.
+            At::Object { .. } => {
+                read.rows -= 1;
+                read.cut = true;
+            }
+            At::Between => read.cut |= self.open_arrays > 0,
         }
-        // It was begun, and cannot be read.
-        At::Object { .. } => {
-            read.rows -= 1;
-            read.cut = true;
-        }
-        At::Between => read.cut |= open_arrays > 0,
+        read.lines = self.line_ends + u64::from(self.in_line);
+        read
     }
-    read.lines = line_ends + u64::from(in_line);
-    read
 }
 
-struct Taking<'a, 'b> {
+struct Taking<'a> {
     shape: &'a Shape<'a>,
-    sink: &'b mut dyn Sink,
-    bad_status: Said,
-    /// Whether the file told an audience.
-    taken: bool,
-    refused: bool,
+    sink: &'a mut dyn Sink,
+    bad_status: &'a Said,
+    told: &'a mut bool,
+    refused: &'a mut bool,
 }
 
-impl Taking<'_, '_> {
+impl Taking<'_> {
+    /// Takes an object. Returns whether the file is read on.
+    fn object(&mut self, place: u64, text: Result<&[u8], Saying>) -> bool {
+        let profile = text.and_then(|text| serde_json::from_slice(text).map_err(|_| PROFILE_NO_OBJECT));
+        let outcome = profile.and_then(|profile| self.profile(place, &profile));
+        if let Err(reason) = outcome
+            && !*self.refused
+        {
+            self.sink.reject(place, &reason.plain());
+        }
+        !*self.refused
+    }
+
     fn profile(&mut self, place: u64, profile: &Value) -> Result<(), Saying> {
         if !profile.is_object() {
             return Err(PROFILE_NO_OBJECT);
         }
         let entries = self.entries(profile)?;
-        self.taken = true;
+        *self.told = true;
         let mut found = Vec::new();
         match self.shape.ecid_column {
             Some(name) => {
@@ -226,7 +250,7 @@ impl Taking<'_, '_> {
                         self.sink.take(place, Named::Audience(&audience), ecid, inside);
                     }
                 }
-                None => self.sink.reject(place, &self.bad_status),
+                None => self.sink.reject(place, self.bad_status),
             }
         }
         Ok(())
@@ -251,7 +275,7 @@ impl Taking<'_, '_> {
         }
         let of_time = fields.clone().find_map(|(name, _)| in_column(name, "lastQualificationTime"));
         let Some(audience) = of_time.or_else(|| self.shape.audience.cloned()) else {
-            self.refused = !self.taken;
+            *self.refused = !*self.told;
             return Err(NO_AUDIENCE);
         };
         let status = match self.shape.status_column {
@@ -286,7 +310,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::Kept;
+    use crate::{File, Kept};
 
     const ONE: &str = "12345678901234567890123456789012345678";
     const TWO: &str = "09931076965856026570390653077113735069";
@@ -301,12 +325,9 @@ mod tests {
         let shape =
             Shape { audience: audience.as_ref(), ecid_column, status_column, inside: &inside, outside: &outside };
         let mut kept = Kept::default();
-        let result = read_json(text, &shape, &mut kept);
+        let result = File::json(shape).read(text, &mut kept);
         let mut again = Kept::default();
-        assert_eq!(
-            read_json(io::Read::chain(&text[..text.len() / 2], &text[text.len() / 2..]), &shape, &mut again),
-            result
-        );
+        assert_eq!(File::json(shape).by_pieces(text, 1 + text.len() % 7, &mut again), result);
         assert_eq!(again, kept);
         result.map(|read| (read, kept)).map_err(|why| why.to_string())
     }
@@ -459,7 +480,7 @@ mod tests {
             let shape =
                 Shape { audience: None, ecid_column: None, status_column: None, inside: &inside, outside: &outside };
             let mut kept = Kept::default();
-            let result = read_json(crate::gz::open(&whole[..end]), &shape, &mut kept).unwrap();
+            let result = File::json(shape).read(&whole[..end], &mut kept).unwrap();
             assert_eq!((result.cut, kept.taken.len() as u64, kept.rejected.len()), (true, result.rows, 0));
         }
     }
