@@ -29,9 +29,17 @@
 //! people as CSV, request by request (`simulation::download`): requests, parts, bytes, reads and writes, a processor's time
 //! and memory. An error if S3 would not take the parts, or if half of the function's time or memory were not enough. The
 //! counts are kept in `download.jsonl`, and a test of the simulation compares them.
+//!
+//! `cargo run --release -p bench -- import [--size N] [--segments N] [--churn PERMILLE] [--json]`: a full file of so many ECIDs,
+//! each in so many segments, and the one of the day after ([`import`]). An error if it takes more than 16 bytes of memory a
+//! membership beside a constant. The counts are kept in `import.jsonl`, and a test of the simulation compares them.
+//!
+//! `cargo run --release -p bench -- codecs [--size N] [--json]`: its kernels, each by itself ([`codecs`]).
 
 mod beacons;
+mod codecs;
 mod events;
+mod import;
 mod promise;
 mod rig;
 mod spike;
@@ -56,6 +64,7 @@ const SEED: u64 = 1;
 const USAGE: &str = "usage: cargo run [--release] -p bench -- settle [--json] | writer [SCENARIO] [--json] | \
                      beacons [--json] | spike [--json] | events [--json] | freshness [--json] | \
                      download [--people N] [--refused PERCENT] [--json] | \
+                     import [--size N] [--segments N] [--churn PERMILLE] [--json] | codecs [--size N] [--json] | \
                      first-sync [--tokens N] [--people N] [--json]";
 
 fn main() -> ExitCode {
@@ -72,6 +81,8 @@ fn main() -> ExitCode {
         ["beacons"] => beacons::run().and_then(|measured| show_beacons(&measured, false)),
         ["beacons", "--json"] => beacons::run().and_then(|measured| show_beacons(&measured, true)),
         ["download", words @ ..] => show_download(words),
+        ["import", words @ ..] => import::run(words),
+        ["codecs", words @ ..] => codecs::run(words),
         ["freshness"] => promise::freshness(false),
         ["freshness", "--json"] => promise::freshness(true),
         ["first-sync", words @ ..] => promise::first_sync(words),

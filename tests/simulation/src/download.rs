@@ -22,6 +22,7 @@ use state::syncs::{Subscription, subscription_key, sync_key};
 use state::{Deps, Settings, doc};
 use world::types::{Library, MarketoData};
 
+use crate::counted::{peak_bytes, processor_seconds};
 use crate::driver;
 use crate::fakes::{Sim, run as poll};
 use crate::scenario::{BEGIN, MUNCHKIN, ORG, active_sync};
@@ -257,19 +258,10 @@ fn function_mb() -> f64 {
     memory.lines().next().and_then(|memory| memory.trim().parse().ok()).expect("a number")
 }
 
-/// Processor time of this thread so far, in seconds; `None`: the system does not tell.
-fn processor_seconds() -> Option<f64> {
-    let line = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    let nanoseconds: f64 = line.split(' ').next()?.parse().ok()?;
-    Some(nanoseconds / 1e9)
-}
-
 /// The most memory that this process has had, in MB; `None`: the system does not tell.
+#[expect(clippy::cast_precision_loss)]
 fn peak_mb() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kilobytes / 1_024.0)
+    Some(peak_bytes()? as f64 / f64::from(1 << 20))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

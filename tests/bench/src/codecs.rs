@@ -1,0 +1,116 @@
+//! The kernels of an import and of a pass, each by itself: how many items a second, and how much memory.
+
+use std::hint::black_box;
+use std::io::Write as _;
+
+use anyhow::{Context as _, bail, ensure};
+use domain::base::{Base, absent, mix};
+use domain::feed::Mode;
+use domain::{Ecid, LeadSet, Said};
+use feeds::{File, Named, Sink};
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::json;
+use simulation::counted::{forget_peak, peak_bytes, processor_seconds};
+
+/// Any seed would do; this one is always the same.
+const SEED: u64 = 7;
+/// One ECID of so many is another one in the second set.
+const CHURN: u64 = 100;
+/// One lead of so many is in a set of leads.
+const ONE_OF: u64 = 5;
+
+/// Takes nothing but the count.
+struct Count(u64);
+
+impl Sink for Count {
+    fn take(&mut self, _: u64, _: Named<'_>, ecid: Ecid, _: bool) {
+        self.0 += black_box(ecid.number() & 1) as u64 | 1;
+    }
+
+    fn reject(&mut self, _: u64, _: &Said) {}
+}
+
+/// Runs `codecs [--size N] [--json]`.
+pub fn run(words: &[&str]) -> anyhow::Result<()> {
+    let (mut size, mut json) = (1_000_000, false);
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--size" => size = words.next().context("--size takes a number")?.parse()?,
+            "--json" => json = true,
+            other => bail!("unknown flag {other}"),
+        }
+    }
+    ensure!(size >= CHURN, "--size takes at least {CHURN}");
+    let mut rng = SmallRng::seed_from_u64(SEED);
+    let ecids: Vec<Ecid> =
+        (0..size + size / CHURN).filter_map(|_| Ecid::from_number(rng.random_range(0..10_u128.pow(38)))).collect();
+    let (first, second) = (&ecids[..usize::try_from(size)?], &ecids[ecids.len() - usize::try_from(size)?..]);
+
+    let text: Vec<u8> = first.iter().flat_map(|ecid| format!("{}\t101\t\n", ecid.text()).into_bytes()).collect();
+    timed("parse", size, json, || {
+        let mut count = Count(0);
+        File::aam(Mode::Full).read(&text, &mut count).map_err(|why| anyhow::anyhow!("{why}"))?;
+        ensure!(count.0 == size, "{} of {size} were read", count.0);
+        Ok(())
+    })?;
+    drop(text);
+    let mut rows: Vec<u128> = first.iter().copied().map(mix).collect();
+    timed("shuffle", size, json, || {
+        rows.sort_unstable();
+        rows.dedup();
+        Ok(())
+    })?;
+    let old = Base::of_rows(rows, 0);
+    let new = Base::new(second.iter().copied(), 1);
+    timed("diff", 2 * size, json, || {
+        let (mut left, mut right) = (new.rows(), old.rows());
+        let (gone, come) = (absent(old.rows(), &mut left), absent(new.rows(), &mut right));
+        ensure!(gone as u64 == size / CHURN && come == gone, "{gone} gone and {come} come");
+        Ok(())
+    })?;
+    let mut bytes = Vec::new();
+    timed("set written", size, json, || {
+        bytes = new.encode();
+        Ok(())
+    })?;
+    timed("set read", size, json, || {
+        ensure!(Base::decode(&bytes).as_ref() == Some(&new), "another set was read");
+        Ok(())
+    })?;
+    let leads: LeadSet = (0..size).map(|n| n * ONE_OF + rng.random_range(0..ONE_OF)).collect();
+    timed("leads written", size, json, || {
+        bytes = leads.to_bytes();
+        Ok(())
+    })?;
+    timed("leads read", size, json, || {
+        ensure!(LeadSet::from_bytes(&bytes).as_ref() == Some(&leads), "another set was read");
+        Ok(())
+    })?;
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss)]
+fn timed(name: &str, items: u64, json: bool, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let before = forget_peak();
+    let began = processor_seconds();
+    work().with_context(|| name.to_owned())?;
+    let seconds = processor_seconds().zip(began).map(|(ended, began)| ended - began);
+    let bytes = peak_bytes().zip(before).map(|(peak, before)| peak.saturating_sub(before));
+    let a_second = seconds.map(|seconds| items as f64 / seconds);
+    let mut out = std::io::stdout().lock();
+    if json {
+        let line = json!({"kernel": name, "items": items, "processor_seconds": seconds, "items_a_second": a_second, "bytes": bytes});
+        writeln!(out, "{line}")?;
+    } else {
+        let told = |number: Option<f64>| number.map_or("-".to_owned(), |number| format!("{number:.1}"));
+        writeln!(
+            out,
+            "{name:<14} {items:>10} items  {:>8} M items a second  {:>8} MB",
+            told(a_second.map(|rate| rate / 1e6)),
+            told(bytes.map(|bytes| bytes as f64 / f64::from(1 << 20))),
+        )?;
+    }
+    Ok(())
+}
