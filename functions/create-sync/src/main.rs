@@ -1,6 +1,6 @@
 //! The Lambda function `create-sync`: wiring only.
 
-use create_sync::{Caller, Request, SignIn, USES, handle, resume};
+use create_sync::{Request, USES, handle, resume};
 use lambda::{HttpEvent, http_answer};
 use serde_json::Value;
 
@@ -15,12 +15,7 @@ async fn main() -> anyhow::Result<()> {
                 resume(&deps).await?;
                 return Ok(Value::Null);
             };
-            let query = form_urlencoded::parse(event.query.as_bytes()).into_owned().collect();
-            let access = app.config.access.as_ref();
-            let caller = Caller::of(access, event.claims.as_ref(), event.header("authorization"));
-            let sign_in = SignIn::of(access);
-            let HttpEvent { method, path, headers, body, .. } = event;
-            let request = Request { method, path, query, headers, body, caller, sign_in };
+            let request = Request::of(event, app.config.access.as_ref());
             let answer = handle(&deps, request, invocation.deadline_ms).await;
             Ok(http_answer(answer.status, answer.content_type, &answer.headers, &answer.body))
         }

@@ -2,6 +2,7 @@
 
 use domain::MunchkinId;
 use domain::said::Said;
+use lambda::HttpEvent;
 use marketo::Marketo;
 use serde_json::{Value, json};
 use state::budget::Purpose;
@@ -35,6 +36,15 @@ pub struct Request {
 }
 
 impl Request {
+    /// What an event of the HTTP API asks. `access`: how the deployment's API knows who calls.
+    #[must_use]
+    pub fn of(event: HttpEvent, access: Option<&lambda::Access>) -> Self {
+        let caller = Caller::of(access, event.claims.as_ref(), event.header("authorization"));
+        let query = form_urlencoded::parse(event.query.as_bytes()).into_owned().collect();
+        let HttpEvent { method, path, headers, body, .. } = event;
+        Self { method, path, query, headers, body, caller, sign_in: SignIn::of(access) }
+    }
+
     /// Who calls. A route that needs somebody is not reached without.
     pub(crate) fn caller(&self) -> Caller {
         self.caller.clone().unwrap_or_else(|| Caller { name: "nobody".to_owned(), role: Role::Nobody })

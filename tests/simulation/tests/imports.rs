@@ -1,5 +1,7 @@
 //! What importing a file uses, whatever its size, and how much memory it takes.
 
+use std::sync::{Mutex, PoisonError};
+
 use simulation::import::{Counts, ENTRIES_AT_ONCE, Measured, Plan, measure};
 
 /// What `cargo run --release -p bench -- import --json` prints; whoever changes a figure on purpose writes it anew.
@@ -11,9 +13,12 @@ fn shown(measured: &Measured) {
     println!("{seconds:?} seconds, {bytes:?} bytes\n{}", serde_json::to_string(counts).expect("JSON"));
 }
 
-/// One test: two at a time would share the process's memory.
+/// One test at a time: they share the process's memory.
+static MEMORY: Mutex<()> = Mutex::new(());
+
 #[test]
 fn importing_uses_what_is_recorded_and_no_more_memory_than_is_allowed() {
+    let _alone = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
     let recorded: Vec<Counts> =
         RECORDED.lines().map(|line| serde_json::from_str(line).expect("a line of import.jsonl")).collect();
     assert!(recorded.iter().any(|counts| counts.plan.ecids == 1_000_000), "a million is among them");
@@ -32,6 +37,7 @@ fn importing_uses_what_is_recorded_and_no_more_memory_than_is_allowed() {
 
 #[test]
 fn what_does_not_fit_into_memory_is_taken_in_parts_with_the_same_result() {
+    let _alone = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
     // `measure` looks at the members of every audience.
     for at_once in [1, 7, 300, 1_000, 2_999, ENTRIES_AT_ONCE] {
         let plan = Plan { ecids: 1_000, segments: 3, churn_permille: 100, at_once };

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use create_sync::{Caller, Needs, ROUTES, Request, Response, Role, SignIn, handle};
 use futures::executor::block_on;
+use lambda::HttpEvent;
 use serde_json::{Value, json};
 
 use crate::support::World;
@@ -121,4 +124,26 @@ fn the_console_learns_where_to_sign_in_and_nothing_secret() {
     let page = policy(&ask(&world, "GET", "/", None));
     assert!(page.contains("connect-src 'self' https://id.example https://pool.auth.example;"), "{page}");
     assert!(policy(&world.ask("GET", "/", &[], &[])).contains("connect-src 'self';"));
+}
+
+#[test]
+fn an_event_of_the_api_says_who_calls_by_its_claims_and_its_token_together() {
+    let world = World::new();
+    let payload = URL_SAFE_NO_PAD.encode(json!({"cognito:groups": ["everybody", "operator"]}).to_string());
+    let token = format!("Bearer e30.{payload}.c2ln");
+    let groups = json!({"sub": "olga", "cognito:groups": "[everybody operator]"});
+    let status = |claims: &Value, headers: Value| {
+        let event = json!({
+            "version": "2.0", "rawPath": "/import", "rawQueryString": "", "headers": headers, "body": "{}",
+            "requestContext": {"http": {"method": "POST"}, "authorizer": {"jwt": {"claims": claims}}},
+        });
+        let request = Request::of(HttpEvent::read(&event).expect("an event"), Some(&access()));
+        block_on(handle(&world.deps, request, world.deps.now() + 30_000)).status
+    };
+    assert_eq!(status(&groups, json!({"authorization": token})), 400, "an operator, whose body says nothing");
+    // Without the token nobody can tell these two names from one.
+    assert_eq!(status(&groups, json!({})), 403);
+    assert_eq!(status(&json!({"sub": "olga", "cognito:groups": "[operator]"}), json!({})), 400);
+    assert_eq!(status(&json!({"sub": "vera", "cognito:groups": "[viewer]"}), json!({"authorization": token})), 403);
+    assert_eq!(status(&Value::Null, json!({"authorization": token})), 401, "nobody has verified it");
 }

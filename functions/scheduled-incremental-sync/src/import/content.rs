@@ -317,11 +317,17 @@ impl Sink for Filling<'_> {
         if !taken.unit.holds(row) || !self.library.holds(audience) {
             return;
         }
-        if inside {
-            taken.inside.push(row);
-        } else if taken.unit.facts {
-            taken.outside.push(row);
+        let side = match inside {
+            true => &mut taken.inside,
+            false if taken.unit.facts => &mut taken.outside,
+            false => return,
+        };
+        // There is room for all; of a part of a large audience it is reckoned, and one ECID may stand there very often.
+        if side.len() == side.capacity() {
+            side.sort_unstable();
+            side.dedup();
         }
+        side.push(row);
     }
 
     fn reject(&mut self, _: u64, _: &Said) {}

@@ -10,7 +10,7 @@ use domain::sayings::{
     NOT_WHOLE_ROWS, PART_OF_SEVERAL, WAITS_FOR_CONTROL, WAITS_FOR_FILES, WAITS_FOR_MORE, WAITS_FOR_PARTS,
 };
 use domain::{AudienceId, MunchkinId, Said};
-use ports::{Key, Table};
+use ports::{Failure, Key, Table};
 use state::feeds::{
     Completeness, DEFAULT_FEED, DELIVERIES_DUE, Delivery, Feed, FullDelivery, Import, ImportStatus, Kind, Part,
     Progress, change_delivery, change_feed_state, delivery_key, feed_state, import_key, save_import,
@@ -20,7 +20,7 @@ use state::{Deps, Step, audience, doc, load, syncs};
 
 use super::apply::{Before, RESERVE_MS, Snapshot, When, facts, snapshots};
 use super::audience_of;
-use super::content::{Counts, Library, Taken, Unit, plan};
+use super::content::{Count, Counts, Library, Taken, Unit, plan};
 use super::files::{Fault, Files, Looked};
 use super::ids::{Suspicion, suspicion};
 
@@ -270,7 +270,9 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
     let state = feed_state(deps, munchkin, &feed.id).await?;
     let mut met_at = None;
     let believed = delivery.decided == Some(true);
-    if !believed {
+    // Not in its midst: what was taken would stay.
+    let is_begun = delivery.progress != Progress::default();
+    if !believed && !is_begun {
         let entries = counts_by_audience.values().map(|count| count.all()).sum();
         match suspicion(deps, munchkin, feed.kind, &state, entries, counts.sample()).await? {
             // The imports are marked once the delivery says so.
@@ -283,9 +285,15 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
     let named: Vec<AudienceId> = counts_by_audience.keys().cloned().collect();
     let own = if whole && feed.snapshots { own(feed, delivery, &named) } else { BTreeSet::new() };
     let groups = plan(&counts_by_audience, deps.settings.entries_at_once, |audience| own.contains(audience));
-    let looks = deps.now().saturating_sub(begun_at);
+    let plan = digest(feed, when, &counts_by_audience, &groups);
+    let mut longest = deps.now().saturating_sub(begun_at);
     let mut taking = Taking { deps, feed, delivery, when, whole, met_at, believed, snapshot: None, is_noted: false };
-    let mut progress = delivery.progress.clone();
+    let mut progress = if delivery.progress.plan == plan {
+        delivery.progress.clone()
+    } else {
+        Progress { plan, ..Progress::default() }
+    };
+    let begun = progress.clone();
     for group in groups {
         let is_left = |unit: &Unit| progress.unit.as_ref().is_none_or(|last| *last < unit.place());
         let group: Vec<Unit> = group.into_iter().filter(is_left).collect();
@@ -293,15 +301,23 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
             continue;
         }
         // A large audience is taken whole, since nobody could go on in its midst.
-        let begins = group.iter().all(|unit| unit.facts || unit.part == 0);
-        let next_ends = deps.now() + looks + deps.settings.scaled(RESERVE_MS);
-        if begins && progress != delivery.progress && next_ends > deadline {
-            return Ok(Outcome::More(progress));
+        let in_its_midst = group.iter().any(|unit| !unit.facts && unit.part > 0);
+        let readings = group.iter().filter(|unit| !unit.facts).map(|unit| unit.parts).max().unwrap_or(1);
+        let next_ends = deps.now() + longest * u64::from(readings) + deps.settings.scaled(RESERVE_MS);
+        if !in_its_midst && progress != begun {
+            if next_ends > deadline {
+                return Ok(Outcome::More(progress));
+            }
+            // Whoever is stopped in the next group need not do this one again.
+            let (key, version) = (delivery_key(munchkin, &feed.id, &delivery.id), delivery.version);
+            change(deps, &key, version, |found| found.progress = progress.clone()).await?;
         }
+        let group_at = deps.now();
         let taken = files.take(&group, &all, &counts_by_audience).await?;
         if taking.group(taken, &mut progress, deadline).await? {
             return Ok(Outcome::More(progress));
         }
+        longest = longest.max(deps.now().saturating_sub(group_at));
     }
     taking.note(BTreeMap::new()).await?;
     let mut not_named = Vec::new();
@@ -323,6 +339,17 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
         finish(deps, munchkin, looked.record, status, why).await?;
     }
     Ok(Outcome::Taken)
+}
+
+/// Tells a plan from others: by what is taken, in which order, and how the feed is to be understood.
+fn digest(feed: &Feed, when: When, counts: &BTreeMap<AudienceId, Count>, groups: &[Vec<Unit>]) -> u32 {
+    let mut digest = crc32fast::Hasher::new();
+    digest.update(format!("{feed:?}{when:?}").as_bytes());
+    for unit in groups.iter().flatten() {
+        digest.update(format!("{unit:?}{:?}", counts.get(&unit.audience)).as_bytes());
+    }
+    // 0 stands for no plan.
+    digest.finalize().max(1)
 }
 
 /// What is made of a delivery whose files have been counted.
@@ -376,10 +403,16 @@ impl Taking<'_> {
         if self.snapshot.is_some() {
             return Ok(false);
         }
+        // Whoever reads more of its parts may be done by now: what they took must not be replaced by less.
+        let key = delivery_key(munchkin, &delivery.feed, &delivery.id);
+        let now = load::<Delivery>(deps, Table::Syncs, &key).await?.map(|now| now.value.version);
+        if now != Some(delivery.version) {
+            return Err(Failure::retry("more of a delivery came while it was read"));
+        }
         // Before anything is taken: after an attempt that dies half-way the next one would see nobody absent.
         self.note(full).await?;
         if let Some(last) = written.last() {
-            *progress = Progress { unit: Some(last.unit.place()), facts: 0 };
+            progress.unit = Some(last.unit.place());
         }
         if !written.is_empty() {
             snapshots(deps, munchkin, &feed.id, when, written).await?;

@@ -19,6 +19,8 @@ use super::content::{Count, Counting, Counts, Filling, Library, Taken, Unit};
 /// as much as 17 MB-months.
 const PIECE: u64 = 8 << 20;
 
+const REPLACED: &str = "a file was replaced while it was read";
+
 /// What is wrong with a part as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -123,7 +125,7 @@ impl<'a> Files<'a> {
         let mut filling = Filling::new(&self.library, group, counts);
         for Looked { name, part, .. } in looked.iter().filter(|looked| looked.refused.is_none()) {
             if self.read(name, part, &mut filling, &mut None).await?.is_none() {
-                return Err(Failure::retry("a file was replaced while it was read"));
+                return Err(Failure::retry(REPLACED));
             }
         }
         Ok(filling.end())
@@ -158,7 +160,17 @@ impl<'a> Files<'a> {
         let mut from = 0;
         loop {
             let objects = &self.deps.ports.objects;
-            let Some(piece) = objects.get_range_of(&part.key, &part.etag, from, PIECE).await? else { return Ok(None) };
+            let piece = match part.etag.as_str() {
+                // A notice without a tag: whatever stands there.
+                "" => objects.get_range(&part.key, from, PIECE).await?,
+                tag => objects.get_range_of(&part.key, tag, from, PIECE).await?,
+            };
+            let piece = match piece {
+                Some(piece) => piece,
+                None if from == 0 => return Ok(None),
+                // What was counted of it must not stay.
+                None => return Err(Failure::retry(REPLACED)),
+            };
             file.feed(&piece, sink);
             let length = piece.len() as u64;
             if from == 0 && length < PIECE {

@@ -278,6 +278,10 @@ impl FeedState {
     /// absent any more.
     pub fn remember(&mut self, mut full: FullDelivery) {
         let same = |known: &FullDelivery| known.delivery == full.delivery && known.version == full.version;
+        // Whoever began with fewer of its parts may end later.
+        if self.full.iter().any(|known| known.delivery == full.delivery && known.version > full.version) {
+            return;
+        }
         if let Some(known) = self.full.extract_if(.., |known| same(known)).next() {
             full.held.extend(known.held);
             full.absent.extend(known.absent);
@@ -314,7 +318,8 @@ fn entry_bytes(audience: &AudienceId) -> usize {
     audience.as_str().len() + 18
 }
 
-/// A full delivery, and who is absent from it.
+/// A full delivery, and who is absent from it. While it is taken, as far as it is; without audiences that are so large that
+/// they are taken as facts in several parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FullDelivery {
     /// Its id.
@@ -491,6 +496,9 @@ pub struct Delivery {
 /// How much of a delivery is taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
+    /// Tells the plan that is followed from others: from another one nobody can go on.
+    #[serde(default)]
+    pub plan: u32,
     /// The last unit that is: whether its entries were taken as facts, its audience, and its part.
     pub unit: Option<(bool, AudienceId, u32)>,
     /// Facts of the next unit that are written.
