@@ -298,7 +298,7 @@ pub(crate) async fn read_on(
 pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, deadline: u64) -> Step<Next> {
     let key = head_key(munchkin, audience);
     let Some(mut head) = load::<Head>(deps, Table::Audiences, &key).await? else { return Ok(Next::Done(None)) };
-    let mut pass = match head.value.pass.take() {
+    let mut pass = match head.value.pass.clone() {
         Some(pass) => pass,
         None => {
             let Some(members) = Members::open(deps, munchkin, audience).await? else { return Ok(Next::Done(None)) };
@@ -306,8 +306,16 @@ pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
         }
     };
     // Published before the first record is read, so that whoever asks for a pass from here on gets another one.
-    head.value.pass = Some(pass.clone());
-    checkpoint(deps, munchkin, audience, &mut head).await?;
+    if head.value.pass.replace(pass.clone()).is_some() {
+        checkpoint(deps, munchkin, audience, &mut head).await?;
+    } else {
+        // Whoever changed the head since its members were read would not be heard: the pass begins anew.
+        if !save(deps, Table::Audiences, key, &head.value, Some(head.rev), None).await? {
+            deps.ports.objects.delete(&pass.members.key).await?;
+            return Ok(Next::Again);
+        }
+        head.rev += 1;
+    }
 
     let (members, mut found) = take_up(deps, &mut pass).await?;
     let slice = read_on(deps, munchkin, &mut pass, &members, &mut found, true, deadline).await?;

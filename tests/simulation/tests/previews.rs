@@ -94,7 +94,10 @@ fn the_first_report_of_a_sync_is_what_its_preview_said() {
 #[test]
 fn whatever_fails_a_preview_ends_with_the_same_numbers() {
     let list = json!({"id": LIST});
-    let healthy = preview(&mut world(1), &list);
+    let mut untroubled = world(1);
+    let healthy = preview(&mut untroubled, &list);
+    let now = |scenario: &Scenario| scenario.driver.sim.lock().now;
+    let healthy_at = now(&untroubled);
     for seed in 0..20 {
         let mut scenario = world(seed);
         scenario.driver.sim.lock().faults = usual_faults(seed);
@@ -105,9 +108,19 @@ fn whatever_fails_a_preview_ends_with_the_same_numbers() {
             job = preview(&mut scenario, &list);
         }
         assert_eq!(counts(&job), counts(&healthy), "seed {seed}");
-        for field in ["already_there", "already_there_asked", "to_add", "calls", "not_asked"] {
+        for field in ["already_there", "already_there_asked", "to_add", "not_asked"] {
             assert_eq!(job[field], healthy[field], "seed {seed}: {field}");
         }
+        // Marketo is asked again about the anonymous cookie an hour after it was (`TokenRecord::due`): where the failures took so
+        // long, one look-up more may be ahead.
+        let due_again = now(&scenario) > healthy_at + 3_000_000;
+        let (calls, expected) = (&job["calls"], &healthy["calls"]);
+        let more = calls["look_ups"].as_u64().zip(expected["look_ups"].as_u64()).map(|(now, then)| now - then);
+        assert!(more == Some(0) || (due_again && more == Some(1)), "seed {seed}: {calls}");
+        for kind in ["membership", "additions"] {
+            assert_eq!(calls[kind], expected[kind], "seed {seed}: {kind}");
+        }
+        assert_eq!(calls["total"].as_u64(), expected["total"].as_u64().zip(more).map(|(then, more)| then + more));
         scenario.driver.sim.lock().faults = Faults::NONE;
         scenario.settle().expect("settled");
     }
