@@ -176,13 +176,7 @@ impl Census {
     /// Counts members as far as their edges are at hand; both ascend, none twice. What was counted is taken off both. When it
     /// returns, one of them is at its end, or may go on where it ends: more is to be brought. `are_all`: no more edges come.
     /// `resting`: is told of each member with a token that nobody asks about.
-    pub fn join(
-        &mut self,
-        members: &mut &[u128],
-        edges: &mut &[Edge],
-        are_all: bool,
-        mut resting: impl FnMut(u128),
-    ) {
+    pub fn join(&mut self, members: &mut &[u128], edges: &mut &[Edge], are_all: bool, mut resting: impl FnMut(u128)) {
         let mut left = *edges;
         while let Some((member, rest)) = members.split_first() {
             while left.first().is_some_and(|edge| edge.row < *member) {

@@ -158,8 +158,10 @@ impl Noted {
         Self { needless: true, sources: HashSet::new() }
     }
 
-    pub(crate) fn covers(&self, source: impl FnOnce() -> Source) -> bool {
-        self.needless || self.sources.contains(&source())
+    /// Whether a write of this one is noted.
+    #[must_use]
+    pub fn covers(&self, source: Source) -> bool {
+        self.needless || self.sources.contains(&source)
     }
 }
 

@@ -181,7 +181,7 @@ pub async fn save_token(
     rev: Option<u64>,
     noted: &Noted,
 ) -> Step<bool> {
-    debug_assert!(noted.covers(|| source_of(&record.token)), "a token is written without a note");
+    debug_assert!(noted.covers(source_of(&record.token)), "a token is written without a note");
     let item = token_item(deps, munchkin, record, rev)?;
     let expect = match rev {
         _ if !holds(Guard::TokenRevision) => Expect::Anything,
@@ -199,7 +199,7 @@ pub async fn save_lead(
     rev: Option<u64>,
     noted: &Noted,
 ) -> Step<bool> {
-    debug_assert!(noted.covers(|| Source::lead(record.lead)), "a lead is written without a note");
+    debug_assert!(noted.covers(Source::lead(record.lead)), "a lead is written without a note");
     let due = record.unpropagated.then(|| Due { pk: tell_pk(munchkin), at: deps.now() });
     doc::save(deps, Table::Identity, lead_key(munchkin, record.lead), record, rev, due).await
 }
