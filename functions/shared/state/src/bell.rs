@@ -196,6 +196,12 @@ impl Bell {
         self.causes.len() > before
     }
 
+    /// Whether it is rung, or at work.
+    #[must_use]
+    pub const fn is_busy(&self) -> bool {
+        self.dirty_since.is_some() || self.done < self.version || self.taken_at.is_some()
+    }
+
     fn soil(&mut self, now: u64) {
         self.v = 1;
         if self.dirty_since.is_none() {
