@@ -364,28 +364,45 @@ async fn adopt(asking: Asking<'_>, open: &mut OpenList, no_ecids: bool) -> Resul
     Ok(true)
 }
 
-/// Those of the leads who are known and tied to an ECID, by Marketo's own word or by a token that we have seen. Only if we
-/// know of each tie as Marketo does and have told the audiences: till then nobody can say that no audience wants them.
-async fn tied(deps: &Deps, munchkin: &MunchkinId, rows: &[LeadRow]) -> Step<LeadSet> {
+/// Leads who are known and tied to an ECID.
+#[derive(Default)]
+struct Tied {
+    /// By Marketo's own word or by a token that we have seen, and the audiences have been told of each of these ties.
+    known: LeadSet,
+    /// Nobody can say yet that no audience wants them: Marketo is still to be asked about a token of theirs, or the audiences to
+    /// be told.
+    to_learn: LeadSet,
+}
+
+/// Those of the leads who are known and tied to an ECID. Ties of which Marketo tells, and we know otherwise, are none until we
+/// know of them.
+async fn tied(deps: &Deps, munchkin: &MunchkinId, rows: &[LeadRow]) -> Step<Tied> {
     let seen = identity::tokens(deps, munchkin, rows.iter().flat_map(|row| &row.cookies)).await?;
     let seen: BTreeMap<Token, TokenRecord> =
         seen.into_iter().map(|token| (token.value.token.clone(), token.value)).collect();
     let told = rows.iter().filter(|row| !row.ecids.is_empty()).map(|row| row.id);
     let told: BTreeMap<LeadId, LeadRecord> =
         identity::leads(deps, munchkin, told).await?.into_iter().map(|lead| (lead.value.lead, lead.value)).collect();
-    let is_tied = |row: &&LeadRow| {
-        let tokens = || row.cookies.iter().filter_map(|token| seen.get(token)).filter(|token| !token.ecids.is_empty());
+    let mut tied = Tied::default();
+    for row in rows.iter().filter(|row| row.known) {
+        let tokens: Vec<&TokenRecord> =
+            row.cookies.iter().filter_map(|token| seen.get(token)).filter(|token| !token.ecids.is_empty()).collect();
+        let lead = told.get(&row.id);
+        let is_to_learn =
+            |token: &&TokenRecord| token.unpropagated || token.hinted || (token.asked_at.is_none() && !token.parked);
+        if tokens.iter().any(is_to_learn) || lead.is_some_and(|lead| lead.unpropagated) {
+            tied.to_learn.insert(row.id);
+            continue;
+        }
         // One that is in no audience that is followed is not asked about.
-        let is_learned =
-            |token: &TokenRecord| !token.unpropagated && (token.parked || (token.lead == Some(row.id) && token.known));
-        let by_marketo = told.get(&row.id).filter(|lead| lead.known && !lead.unpropagated);
-        let by_marketo = by_marketo.is_some_and(|lead| row.ecids.is_subset(&lead.ecids));
-        row.known
-            && (!row.ecids.is_empty() || tokens().next().is_some())
-            && tokens().all(is_learned)
-            && (row.ecids.is_empty() || by_marketo)
-    };
-    Ok(rows.iter().filter(is_tied).map(|row| row.id).collect())
+        let is_theirs = |token: &&TokenRecord| token.parked || (token.lead == Some(row.id) && token.known);
+        let is_told = lead.is_some_and(|lead| lead.known && row.ecids.is_subset(&lead.ecids));
+        let any = !tokens.is_empty() || !row.ecids.is_empty();
+        if any && tokens.iter().all(is_theirs) && (row.ecids.is_empty() || is_told) {
+            tied.known.insert(row.id);
+        }
+    }
+    Ok(tied)
 }
 
 /// What the syncs of a list wish, and the *want* rows they were read from, in the order of `syncs`.
