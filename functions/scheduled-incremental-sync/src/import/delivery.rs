@@ -58,7 +58,7 @@ enum Turn {
 pub(crate) async fn due(deps: &Deps, deadline: u64) -> Step<()> {
     let mut failed = None;
     for item in deps.ports.tables.due(Table::Syncs, DELIVERIES_DUE, deps.now(), DUE).await? {
-        if deps.now() > deadline {
+        if deps.now() + deps.settings.scaled(RESERVE_MS) > deadline {
             break;
         }
         let delivery: Delivery = doc::read(item)?.value;
@@ -133,6 +133,10 @@ async fn go_on(deps: &Deps, key: &Key, deadline: u64) -> Step<()> {
             let look = deps.now().saturating_add(deps.settings.scaled(LOOK_MS));
             // Nobody has begun to take it in.
             return wait(deps, key, version, Some(look.min(*until)), Some(Turns::default())).await;
+        }
+        if delivery.turns.count == 0 {
+            // It was to wait, and waits no longer.
+            change(deps, key, version, |found| begin(deps, found, deadline)).await?;
         }
         // Of those who were killed nobody has said so.
         let outcome = match delivery.turns.in_vain > TURNS {
