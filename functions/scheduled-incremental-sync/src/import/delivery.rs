@@ -42,7 +42,7 @@ const TURNS: u32 = 3;
 /// An invocation with less time than this ahead, in ms, says nothing of what a delivery needs. Ours: half of what there is.
 const FAIR_MS: u64 = FUNCTION_MS / 2;
 /// Where counting takes longer than this, in ms, it is said when it has ended: taking takes longer still. Ours.
-const SAY_MS: u64 = 10_000;
+const SAY_MS: u64 = 3_000;
 
 /// How a delivery stands.
 enum Turn {
