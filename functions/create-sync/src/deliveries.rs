@@ -89,10 +89,17 @@ pub(crate) async fn of_files<'a>(
 /// All that are being taken in: those that began first come first.
 pub(crate) async fn under_way(deps: &Deps, munchkin: &MunchkinId) -> Step<Vec<UnderWay>> {
     let tables = &deps.ports.tables;
-    let page = tables.query(Table::Syncs, munchkin.as_str(), IMPORTS_BY_TIME, None, FILES, Read::Eventual).await?;
-    let mut keys = Vec::new();
-    for item in page.items {
-        keys.push(import_key(munchkin, &doc::read::<ImportLine>(item)?.value.id));
+    let (mut keys, mut after) = (Vec::new(), None::<String>);
+    while keys.len() < FILES {
+        let (pk, left) = (munchkin.as_str(), FILES - keys.len());
+        let page = tables.query(Table::Syncs, pk, IMPORTS_BY_TIME, after.as_deref(), left, Read::Eventual).await?;
+        for item in page.items {
+            keys.push(import_key(munchkin, &doc::read::<ImportLine>(item)?.value.id));
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
     }
     let mut imports: Vec<Import> = Vec::new();
     for item in tables.batch_get(Table::Syncs, &keys, Read::Eventual).await? {
