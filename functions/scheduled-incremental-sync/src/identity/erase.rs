@@ -11,6 +11,7 @@ use domain::{Ecid, LeadId, LeadSet, ListId, Token};
 use marketo::CallError;
 use ports::{Failure, Table};
 use state::audience::Members;
+use state::edges::{forget_notes, note, note_gone, want};
 use state::erase::{Job, Phase, Subject, answers, open_jobs, save_job};
 use state::identity::{erase_ecid, hints_of_ecid, hints_of_lead, leads, save_lead, save_token, tokens};
 use state::lists::{Want, heads, read_leads, want_key, write_leads};
@@ -102,6 +103,9 @@ impl Worker<'_> {
         job.value.tokens = job.value.tokens.max(ties.tokens.len() as u64);
         job.value.ecids = job.value.ecids.max(ties.ecids.len() as u64);
         self.save_job(job).await?;
+        if !matches!(subject, Subject::Ecid(_)) {
+            forget_notes(self.deps, self.munchkin, &ties.tokens).await?;
+        }
         for token in &ties.tokens {
             self.forget_token(token, &subject, at).await?;
         }
@@ -120,6 +124,8 @@ impl Worker<'_> {
                 }
             }
         }
+        // The edges that passes join tell of them, too.
+        want(self.deps, self.munchkin, None).await?;
         job.value.phase = Phase::Leaving;
         Ok(self.save_job(job).await?)
     }
@@ -237,7 +243,16 @@ impl Worker<'_> {
                 Subject::Ecid(ecid) => record.erase_ecid(*ecid, at),
                 Subject::Token(_) | Subject::Leads(_) => record.erase(at),
             };
-            if !news || save_token(self.deps, self.munchkin, &record, rev).await? {
+            if !news {
+                return Ok(());
+            }
+            // Whoever has come again since is a token like any other.
+            let noted = if record.ecids.is_empty() {
+                note_gone(self.deps, self.munchkin, token).await?
+            } else {
+                note(self.deps, self.munchkin, [token], []).await?
+            };
+            if save_token(self.deps, self.munchkin, &record, rev, &noted).await? {
                 return Ok(());
             }
         }
@@ -248,7 +263,11 @@ impl Worker<'_> {
             let found = leads(self.deps, self.munchkin, [lead]).await?.pop();
             let rev = found.as_ref().map(|found| found.rev);
             let mut record = found.map_or_else(|| LeadRecord::new(lead), |found| found.value);
-            if !forget(&mut record) || save_lead(self.deps, self.munchkin, &record, rev).await? {
+            if !forget(&mut record) {
+                return Ok(());
+            }
+            let noted = note(self.deps, self.munchkin, [], [lead]).await?;
+            if save_lead(self.deps, self.munchkin, &record, rev, &noted).await? {
                 return Ok(());
             }
         }
