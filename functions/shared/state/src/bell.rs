@@ -32,7 +32,9 @@ impl Kind {
     /// Every kind.
     pub const ALL: [Kind; 4] = [Kind::Identity, Kind::Edges, Kind::Audience, Kind::List];
 
-    const fn name(self) -> &'static str {
+    /// Its name, and that of the partition of its rows.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Kind::Identity => "identity",
             Kind::Edges => "edges",
