@@ -99,7 +99,7 @@ async fn find(deps: &Deps, seen: &Seen, once: &Once<'_>) -> Step<Progress> {
     if seen.held().is_some() {
         return Ok(Progress::new("held", "A mass change is held: nothing is written until somebody decides about it."));
     }
-    let Some(want) = &seen.want else { return Ok(counting(head, once).await?) };
+    let Some(want) = &seen.want else { return counting(head, once).await };
     let outlook = once.outlook().await?;
     let writing = if seen.sync.start == Start::Now { writing(deps, seen, want).await? } else { None };
     if let Some(asking) = asking(deps, seen, head, want, once).await? {
