@@ -1,11 +1,13 @@
 //! Files from `incoming/` to the audiences, of any size (`simulation::import`): what it uses of AWS, a processor's time and
 //! memory.
 
-use std::io::Write as _;
+use std::collections::BTreeMap;
+use std::io::Write;
 
 use anyhow::{Context as _, bail};
 use simulation::import::{ENTRIES_AT_ONCE, Measured, Plan, measure};
 
+use crate::flags::Flags;
 use crate::rig::prices;
 
 /// Without a size: those that are recorded in `import.jsonl`.
@@ -17,25 +19,15 @@ const CHURN_PERMILLE: u64 = 10;
 
 /// Runs `import [--size N] [--segments N] [--churn PERMILLE] [--json]`.
 pub fn run(words: &[&str]) -> anyhow::Result<()> {
-    let (mut sizes, mut segments, mut churn_permille) = (SIZES.to_vec(), SEGMENTS, CHURN_PERMILLE);
-    let mut json = false;
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let mut number =
-            || -> anyhow::Result<u64> { Ok(words.next().with_context(|| format!("{word} takes a number"))?.parse()?) };
-        match *word {
-            "--size" => sizes = vec![number()?],
-            "--segments" => segments = number()?,
-            "--churn" => churn_permille = number()?,
-            "--json" => json = true,
-            other => bail!("unknown flag {other}"),
-        }
-    }
+    let flags = Flags::read(words, &["--size", "--segments", "--churn"], &["--json"])?;
+    let sizes = flags.number("--size").map_or(SIZES.to_vec(), |size| vec![size]);
+    let segments = flags.number("--segments").unwrap_or(SEGMENTS);
+    let churn_permille = flags.number("--churn").unwrap_or(CHURN_PERMILLE);
     let prices = prices()?;
     let mut out = std::io::stdout().lock();
     for ecids in sizes {
         for measured in measure(Plan { ecids, segments, churn_permille, at_once: ENTRIES_AT_ONCE }) {
-            if json {
+            if flags.has("--json") {
                 writeln!(out, "{}", serde_json::to_string(&measured.counts)?)?;
             } else {
                 show(&mut out, &measured, &prices)?;
@@ -49,11 +41,7 @@ pub fn run(words: &[&str]) -> anyhow::Result<()> {
 }
 
 #[expect(clippy::cast_precision_loss)]
-fn show(
-    out: &mut impl std::io::Write,
-    measured: &Measured,
-    prices: &std::collections::BTreeMap<String, f64>,
-) -> anyhow::Result<()> {
+fn show(out: &mut impl Write, measured: &Measured, prices: &BTreeMap<String, f64>) -> anyhow::Result<()> {
     let counts = measured.counts;
     let price = |name: &str| prices.get(name).copied().with_context(|| format!("prices.json has no {name}"));
     let used = counts.usage;

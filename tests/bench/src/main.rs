@@ -39,6 +39,7 @@
 mod beacons;
 mod codecs;
 mod events;
+mod flags;
 mod import;
 mod promise;
 mod rig;
@@ -56,6 +57,8 @@ use serde_json::{Value, json};
 use simulation::download;
 use world::reference;
 use world::sample::{self, Size};
+
+use crate::flags::Flags;
 
 /// Issue 2: two minutes.
 const BAR: Duration = Duration::from_secs(120);
@@ -155,22 +158,13 @@ fn show_beacons(measured: &[beacons::Measured], json: bool) -> anyhow::Result<()
 
 /// Measures and prints a download.
 fn show_download(words: &[&str]) -> anyhow::Result<()> {
-    let (mut people, mut refused, mut json) = (download::PEOPLE, download::REFUSED_PERCENT, false);
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let mut number =
-            || -> anyhow::Result<u64> { Ok(words.next().with_context(|| format!("{word} takes a number"))?.parse()?) };
-        match *word {
-            "--people" => people = number()?,
-            "--refused" => refused = number()?,
-            "--json" => json = true,
-            other => bail!("unknown flag {other}"),
-        }
-    }
+    let flags = Flags::read(words, &["--people", "--refused"], &["--json"])?;
+    let people = flags.number("--people").unwrap_or(download::PEOPLE);
+    let refused = flags.number("--refused").unwrap_or(download::REFUSED_PERCENT);
     let measured = download::measure(people, refused);
     let mut out = std::io::stdout().lock();
     let counts = measured.counts;
-    if json {
+    if flags.has("--json") {
         writeln!(out, "{}", serde_json::to_string(&counts)?)?;
     } else {
         let seconds = |seconds: Option<f64>| match seconds {
