@@ -6,24 +6,21 @@
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
-use domain::{AudienceId, MunchkinId, OrgId};
-use doubles::adobe::{self, Adobe};
-use doubles::marketo::{self, Marketo};
+use domain::{AudienceId, MunchkinId};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ports::{Expect, Table};
+use ports::Table;
 use scheduled_incremental_sync::{Arrival, arrived};
 use serde::{Deserialize, Serialize};
 use state::audience::{Head, head_key};
 use state::feeds::{DEFAULT_FEED, Feed, Import, ImportStatus, Kind, feed_key};
-use state::syncs::{Subscription, subscription_key};
-use state::{Deps, Settings, doc, load};
-use world::types::{Library, MarketoData, Segment};
+use state::{Deps, Settings, load};
 
-use crate::counted::{Counted, Usage, forget_peak, peak_bytes, processor_seconds};
+use crate::counted::{Counted, Usage, forget_peak, peak_bytes, processor_seconds, world};
 use crate::driver;
 use crate::fakes::{Sim, run};
-use crate::scenario::{BEGIN, MUNCHKIN, ORG};
+use crate::promise::put;
+use crate::scenario::{BEGIN, MUNCHKIN};
 
 /// Any seed would do; this one is always the same.
 const SEED: u64 = 7;
@@ -95,54 +92,19 @@ impl Measured {
 pub fn measure(plan: Plan) -> Vec<Measured> {
     let folder = std::env::temp_dir().join(format!("import-{}-{}", std::process::id(), plan.ecids * plan.at_once));
     std::fs::create_dir_all(&folder).expect("a folder for the bucket");
-    let sim = world(plan.segments);
+    let sim = world(SEED, 1..=plan.segments);
+    let feed = Feed { snapshots: true, ..Feed::new(DEFAULT_FEED, Kind::AamFiles) };
+    put(&sim, Table::Syncs, feed_key(&munchkin(), DEFAULT_FEED), &feed);
     let bucket = Counted::new(sim.clone(), folder.clone());
     let settings = Settings { entries_at_once: plan.at_once, slice_records: 400_000, ..driver::settings() };
     let deps = Deps::new(bucket.ports(), settings);
-    run(declare(&deps));
     let measured = (0..2).map(|day| file(&deps, &bucket, &sim, plan, day)).collect();
     std::fs::remove_dir_all(&folder).expect("the folder goes");
     measured
 }
 
-fn world(segments: u64) -> Sim {
-    let data = MarketoData {
-        munchkin_id: MUNCHKIN.into(),
-        org_id: None,
-        hipaa_ready: false,
-        cookie_sync: true,
-        leads: Vec::new(),
-        lists: Vec::new(),
-    };
-    let segment = |sid| Segment { sid, folder_id: 1, name: format!("Segment {sid}") };
-    let library = Library { segments: (1..=segments).map(segment).collect(), ..Library::default() };
-    let marketo = Marketo::new(marketo::Settings::default(), data, BEGIN);
-    Sim::new(SEED, BEGIN, marketo, Adobe::new(adobe::Settings::default(), library, BEGIN))
-}
-
 fn munchkin() -> MunchkinId {
     MunchkinId::parse(MUNCHKIN).expect("a Munchkin id")
-}
-
-async fn declare(deps: &Deps) {
-    let subscription = Subscription {
-        v: 1,
-        munchkin_id: munchkin(),
-        org_id: OrgId::parse(ORG),
-        hipaa_ready: false,
-        cookie_sync: true,
-        extract_since: None,
-        bulk_import_above: None,
-        origins: Vec::new(),
-        new_pairs_per_day: 1_000,
-        quota_share_percent: None,
-    };
-    let feed = Feed { snapshots: true, ..Feed::new(DEFAULT_FEED, Kind::AamFiles) };
-    let subscription = doc::item(subscription_key(&munchkin()), &subscription, None, None).expect("JSON");
-    let feed = doc::item(feed_key(&munchkin(), DEFAULT_FEED), &feed, None, None).expect("JSON");
-    for item in [subscription, feed] {
-        assert!(deps.ports.tables.put(Table::Syncs, item, Expect::Absent).await.expect("written"));
-    }
 }
 
 fn file(deps: &Deps, bucket: &Counted, sim: &Sim, plan: Plan, day: u64) -> Measured {
