@@ -30,9 +30,10 @@
 //! and memory. An error if S3 would not take the parts, or if half of the function's time or memory were not enough. The
 //! counts are kept in `download.jsonl`, and a test of the simulation compares them.
 //!
-//! `cargo run --release -p bench -- import [--size N] [--segments N] [--churn PERMILLE] [--json]`: a full file of so many ECIDs,
-//! each in so many segments, and the one of the day after ([`import`]). An error if it takes more than 16 bytes of memory a
-//! membership beside a constant. The counts are kept in `import.jsonl`, and a test of the simulation compares them.
+//! `cargo run --release -p bench -- import [--all] [--size N] [--segments N] [--churn PERCENT] [--changes N] [--json]`: a full
+//! file of so many ECIDs, each in so many segments, the one of the day after, and one of what changed ([`import`]). An error if
+//! one takes more than 16 bytes of memory a membership beside a constant. Without any flag but `--json` the counts are those of
+//! `import.jsonl`, which a test of the simulation compares; `--all` goes up to ten million ECIDs.
 //!
 //! `cargo run --release -p bench -- codecs [--size N] [--json]`: its kernels, each by itself ([`codecs`]).
 
@@ -67,7 +68,7 @@ const SEED: u64 = 1;
 const USAGE: &str = "usage: cargo run [--release] -p bench -- settle [--json] | writer [SCENARIO] [--json] | \
                      beacons [--json] | spike [--json] | events [--json] | freshness [--json] | \
                      download [--people N] [--refused PERCENT] [--json] | \
-                     import [--size N] [--segments N] [--churn PERMILLE] [--json] | codecs [--size N] [--json] | \
+                     import [--all | --size N --segments N --churn PERCENT --changes N] [--json] | codecs [--size N] [--json] | \
                      first-sync [--tokens N] [--people N] [--json]";
 
 fn main() -> ExitCode {

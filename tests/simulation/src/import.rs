@@ -1,25 +1,27 @@
 //! Files of any size from `incoming/` to the audiences: the real handler, over ports that count.
 //!
-//! Audience Manager's full files, compressed, with so many ECIDs that are each in all segments. The first one is taken by
-//! audiences that nobody has delivered before, the others find the one before them.
+//! Audience Manager's files, compressed, with so many ECIDs that are each in all segments: a full one of audiences that nobody
+//! has delivered before, the full one of the day after, and then one of what changed.
 
+use std::collections::BTreeSet;
 use std::io::{BufWriter, Write as _};
+use std::ops::Range;
 use std::path::Path;
 
-use domain::{AudienceId, MunchkinId};
+use domain::{AudienceId, Ecid, MunchkinId};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use ports::Table;
 use scheduled_incremental_sync::{Arrival, arrived};
 use serde::{Deserialize, Serialize};
-use state::audience::{Head, head_key};
+use state::audience::{Head, Members, head_key};
 use state::feeds::{DEFAULT_FEED, Feed, Import, ImportStatus, Kind, feed_key};
 use state::{Deps, Settings, load};
 
+use crate::cloud::settings;
 use crate::counted::{Counted, Usage, forget_peak, peak_bytes, processor_seconds, world};
-use crate::driver;
 use crate::fakes::{Sim, run};
-use crate::promise::put;
+use crate::promise::{QUOTA, put};
 use crate::scenario::{BEGIN, MUNCHKIN};
 
 /// Any seed would do; this one is always the same.
@@ -39,10 +41,29 @@ pub struct Plan {
     pub ecids: u64,
     /// Segments that each of them is in.
     pub segments: u64,
-    /// Of a thousand ECIDs so many are others than in the file before.
-    pub churn_permille: u64,
+    /// Of a hundred ECIDs so many are others than in the full file before.
+    pub churn_percent: u64,
+    /// ECIDs of the file of what changed: half of them have left, the others have come.
+    pub changes: u64,
     /// Entries of a delivery that stand in memory at once.
     pub at_once: u64,
+}
+
+/// A file of the world, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// A full file of audiences that nobody has delivered before.
+    First,
+    /// The full file of the day after.
+    Again,
+    /// What changed since, a day later.
+    Changes,
+}
+
+impl Delivery {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::First, Self::Again, Self::Changes];
 }
 
 /// What was counted of one file.
@@ -51,8 +72,8 @@ pub struct Counts {
     /// What was imported.
     #[serde(flatten)]
     pub plan: Plan,
-    /// Whether audiences held the file before.
-    pub again: bool,
+    /// Which file.
+    pub delivery: Delivery,
     /// Bytes of the file.
     pub file_bytes: u64,
     /// Memberships that it holds.
@@ -84,21 +105,25 @@ impl Measured {
     }
 }
 
-/// Takes in a file, and then another one.
+/// Takes in the files, one after the other.
 ///
 /// # Panics
 /// If a file is not taken in whole, or its audiences then have other members.
 #[must_use]
 pub fn measure(plan: Plan) -> Vec<Measured> {
-    let folder = std::env::temp_dir().join(format!("import-{}-{}", std::process::id(), plan.ecids * plan.at_once));
+    let folder = std::env::temp_dir().join(format!(
+        "import-{}-{}",
+        std::process::id(),
+        plan.ecids * plan.segments * plan.at_once
+    ));
     std::fs::create_dir_all(&folder).expect("a folder for the bucket");
     let sim = world(SEED, 1..=plan.segments);
     let feed = Feed { snapshots: true, ..Feed::new(DEFAULT_FEED, Kind::AamFiles) };
     put(&sim, Table::Syncs, feed_key(&munchkin(), DEFAULT_FEED), &feed);
     let bucket = Counted::new(sim.clone(), folder.clone());
-    let settings = Settings { entries_at_once: plan.at_once, slice_records: 400_000, ..driver::settings() };
+    let settings = Settings { entries_at_once: plan.at_once, ..settings(QUOTA) };
     let deps = Deps::new(bucket.ports(), settings);
-    let measured = (0..2).map(|day| file(&deps, &bucket, &sim, plan, day)).collect();
+    let measured = Delivery::ALL.map(|delivery| file(&deps, &bucket, &sim, plan, delivery)).to_vec();
     std::fs::remove_dir_all(&folder).expect("the folder goes");
     measured
 }
@@ -107,11 +132,12 @@ fn munchkin() -> MunchkinId {
     MunchkinId::parse(MUNCHKIN).expect("a Munchkin id")
 }
 
-fn file(deps: &Deps, bucket: &Counted, sim: &Sim, plan: Plan, day: u64) -> Measured {
-    sim.lock().now = BEGIN + day * DAY_MS;
-    let changed = plan.ecids * plan.churn_permille / 1_000;
-    let key = format!("incoming/S3_1_2_full_{}.sync.gz", BEGIN + day * DAY_MS);
-    let file_bytes = write(&bucket.path(&key), plan, day * changed);
+fn file(deps: &Deps, bucket: &Counted, sim: &Sim, plan: Plan, delivery: Delivery) -> Measured {
+    let time = BEGIN + DAY_MS * delivery as u64;
+    sim.lock().now = time;
+    let mode = if delivery == Delivery::Changes { "iter" } else { "full" };
+    let key = format!("incoming/S3_1_2_{mode}_{time}.sync.gz");
+    let file_bytes = write(&bucket.path(&key), plan, delivery);
     let arrival = Arrival { key, etag: Counted::tag(file_bytes) };
     let before = forget_peak();
     let (began, used) = (processor_seconds(), bucket.usage());
@@ -129,15 +155,26 @@ fn file(deps: &Deps, bucket: &Counted, sim: &Sim, plan: Plan, day: u64) -> Measu
     let seconds = processor_seconds().zip(began).map(|(ended, began)| ended - began);
     let bytes = peak_bytes().zip(before).map(|(peak, before)| peak.saturating_sub(before));
     assert_eq!((record.status, record.rejected), (ImportStatus::Done, 0), "{:?}", record.why);
-    for sid in 1..=plan.segments {
-        let head: Head = run(load(deps, Table::Audiences, &head_key(&munchkin(), &AudienceId::aam(sid))))
-            .expect("read")
-            .expect("a head")
-            .value;
-        assert_eq!(head.base.map(|base| base.count), Some(plan.ecids), "members of segment {sid}");
-    }
+    (1..=plan.segments).for_each(|sid| run(look(deps, plan, delivery, sid)));
     let memberships = record.taken.values().sum();
-    Measured { counts: Counts { plan, again: day > 0, file_bytes, memberships, slices, usage }, seconds, bytes }
+    Measured { counts: Counts { plan, delivery, file_bytes, memberships, slices, usage }, seconds, bytes }
+}
+
+/// Whether a segment has the members that it should have.
+async fn look(deps: &Deps, plan: Plan, delivery: Delivery, sid: u64) {
+    let (munchkin, audience) = (munchkin(), AudienceId::aam(sid));
+    let head = load::<Head>(deps, Table::Audiences, &head_key(&munchkin, &audience)).await.expect("read");
+    let base = head.expect("a head").value.base.expect("a base");
+    assert_eq!(base.count, plan.ecids, "members of segment {sid}");
+    if delivery == Delivery::Changes {
+        let members = Members::open(deps, &munchkin, &audience).await.expect("read").expect("an audience");
+        let of =
+            |numbers: Range<u64>| numbers.map(|number| Ecid::from_number(ecid(number)).expect("an ECID")).collect();
+        let (left, come) = plan.changed();
+        let (left, come): (BTreeSet<Ecid>, BTreeSet<Ecid>) = (of(left), of(come));
+        let inside = members.which(&left.union(&come).copied().collect()).await.expect("read");
+        assert_eq!(inside, come.into_iter().collect(), "who came to segment {sid} and who left it");
+    }
 }
 
 /// The latest record of a file.
@@ -148,13 +185,35 @@ fn record(sim: &Sim) -> Import {
     all.max_by_key(|import| import.started_at).expect("a record")
 }
 
-/// A full file: its ECIDs are those from a number on. Returns its bytes.
-fn write(path: &Path, plan: Plan, first: u64) -> u64 {
+impl Plan {
+    /// The ECIDs of a full file, by number.
+    const fn full(self, delivery: Delivery) -> Range<u64> {
+        let first = if matches!(delivery, Delivery::First) { 0 } else { self.ecids * self.churn_percent / 100 };
+        first..first + self.ecids
+    }
+
+    /// Those who have left since the last full file, and those who have come.
+    const fn changed(self) -> (Range<u64>, Range<u64>) {
+        let Range { start, end } = self.full(Delivery::Again);
+        let left = if self.changes / 2 < self.ecids { self.changes / 2 } else { self.ecids };
+        (start..start + left, end..end + self.changes - left)
+    }
+}
+
+/// Writes a file. Returns its bytes.
+fn write(path: &Path, plan: Plan, delivery: Delivery) -> u64 {
     let out = std::fs::File::create(path).expect("the file");
     let mut out = GzEncoder::new(BufWriter::new(out), Compression::fast());
     let segments: Vec<String> = (1..=plan.segments).map(|sid| sid.to_string()).collect();
     let segments = segments.join(",");
-    for number in first..first + plan.ecids {
+    let (left, come) = match delivery {
+        Delivery::Changes => plan.changed(),
+        Delivery::First | Delivery::Again => (0..0, plan.full(delivery)),
+    };
+    for number in left {
+        writeln!(out, "{:038}\t\t{segments}", ecid(number)).expect("written");
+    }
+    for number in come {
         writeln!(out, "{:038}\t{segments}\t", ecid(number)).expect("written");
     }
     out.finish().and_then(|mut out| out.flush()).expect("written");
