@@ -86,21 +86,17 @@ pub struct BaseRef {
     pub as_of: u64,
 }
 
-/// A pass under way: how far it is, and where its parts are.
+/// A pass under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pass {
     /// Its number.
     pub number: u64,
-    /// When it began, in ms: the report's `as_of`.
-    pub as_of: u64,
-    /// The members it counts.
-    pub members: BaseRef,
-    /// Object key of what was found so far; absent before the first slice.
-    pub found_key: Option<String>,
-    /// The partition that is read.
-    pub shard: u32,
-    /// The sort key after which to read on.
-    pub after: Option<String>,
+    /// When it began, in ms.
+    pub began: u64,
+    /// The edges that it waits for ([`crate::edges`]); absent: it has not asked for them.
+    pub edges: Option<u64>,
+    /// Tokens that rest are woken up to this ECID, in the order of rows.
+    pub woken: Option<Ecid>,
 }
 
 impl Head {
@@ -427,7 +423,7 @@ impl<'a> Members<'a> {
 enum Pieces<'a> {
     None,
     Whole(Arc<Base>),
-    Read(Reader<'a>),
+    Read(Reader<'a, u128>),
 }
 
 /// The members of an audience, ascending by [`mix`], piece by piece: of the snapshot one piece stands in memory, and what was
