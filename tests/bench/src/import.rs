@@ -14,11 +14,11 @@ use crate::rig::prices;
 /// Sizes of the table.
 const SIZES: [u64; 3] = [10_000, 1_000_000, 10_000_000];
 /// Segments of the world of the bars (design, P2).
-const SEGMENTS: u64 = 3;
+pub const SEGMENTS: u64 = 3;
 /// One in a hundred is new from file to file (design, P4 and P5).
 const CHURN_PERCENT: u64 = 1;
 /// ECIDs that change (design, P4).
-const CHANGES: u64 = 100;
+pub const CHANGES: u64 = 100;
 /// Churn of the table, in percent.
 const CHURNS: [u64; 4] = [0, 1, 10, 100];
 /// Segments of the table.
@@ -28,14 +28,15 @@ const TABLE_MOST: u64 = 100_000_000;
 /// Memberships of a file that are recorded. Ours: a test compares them with the profile of the tests.
 const RECORDED_MOST: u64 = 3_000_000;
 
-/// The plan of a size, with everything else as it is in the bars.
-fn plan(ecids: u64) -> Plan {
-    Plan { ecids, segments: SEGMENTS, churn_percent: CHURN_PERCENT, changes: CHANGES, at_once: ENTRIES_AT_ONCE }
+/// The plan of a size and so many segments, with everything else as it is in the bars.
+pub const fn plan_of(ecids: u64, segments: u64) -> Plan {
+    Plan { ecids, segments, churn_percent: CHURN_PERCENT, changes: CHANGES, at_once: ENTRIES_AT_ONCE }
 }
 
 /// Each size with each churn, and with each number of segments.
 fn table() -> impl Iterator<Item = Plan> {
-    SIZES.into_iter().map(plan).flat_map(|plan| {
+    SIZES.into_iter().flat_map(|ecids| {
+        let plan = plan_of(ecids, SEGMENTS);
         let churns = CHURNS.into_iter().map(move |churn_percent| Plan { churn_percent, ..plan });
         churns.chain(MANY_SEGMENTS.into_iter().map(move |segments| Plan { segments, ..plan }))
     })
@@ -50,7 +51,7 @@ fn plans(flags: &Flags) -> Vec<Plan> {
     if one("--size").or(one("--segments")).or(one("--churn")).or(one("--changes")).is_none() {
         return table().filter(|plan| plan.ecids * plan.segments <= RECORDED_MOST).collect();
     }
-    let usual = plan(one("--size").unwrap_or(SIZES[1]));
+    let usual = plan_of(one("--size").unwrap_or(SIZES[1]), SEGMENTS);
     vec![Plan {
         segments: one("--segments").unwrap_or(usual.segments),
         churn_percent: one("--churn").unwrap_or(usual.churn_percent),

@@ -36,15 +36,23 @@
 //! `import.jsonl`, which a test of the simulation compares; `--all` goes up to ten million ECIDs.
 //!
 //! `cargo run --release -p bench -- codecs [--size N] [--json]`: its kernels, each by itself ([`codecs`]).
+//!
+//! `cargo run --release -p bench -- versus-duckdb [--size N] [--json]`: the same file parsed, compared and joined by us and by
+//! DuckDB ([`versus`]). An error if they find anything different. Needs python3, and puts DuckDB into `.tools/`.
+//!
+//! `cargo run --release -p bench -- growth [--size N] [--json]`: cost and time of a first load and of a hundred changes, up to
+//! ten million ECIDs ([`growth`]); draws `infra/docs/growth.svg`.
 
 mod beacons;
 mod codecs;
 mod events;
 mod flags;
+mod growth;
 mod import;
 mod promise;
 mod rig;
 mod spike;
+mod versus;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,6 +77,7 @@ const USAGE: &str = "usage: cargo run [--release] -p bench -- settle [--json] | 
                      beacons [--json] | spike [--json] | events [--json] | freshness [--json] | \
                      download [--people N] [--refused PERCENT] [--json] | \
                      import [--all | --size N --segments N --churn PERCENT --changes N] [--json] | codecs [--size N] [--json] | \
+                     versus-duckdb [--size N] [--json] | growth [--size N] [--json] | \
                      first-sync [--tokens N] [--people N] [--json]";
 
 fn main() -> ExitCode {
@@ -87,6 +96,9 @@ fn main() -> ExitCode {
         ["download", words @ ..] => show_download(words),
         ["import", words @ ..] => import::run(words),
         ["codecs", words @ ..] => codecs::run(words),
+        ["growth", words @ ..] => growth::run(words),
+        ["versus-duckdb", words @ ..] => versus::run(words),
+        [versus::OURS, folder] => versus::ours(Path::new(folder)),
         ["freshness"] => promise::freshness(false),
         ["freshness", "--json"] => promise::freshness(true),
         ["first-sync", words @ ..] => promise::first_sync(words),

@@ -213,7 +213,7 @@ pub fn build() -> anyhow::Result<PathBuf> {
 }
 
 /// The workspace's folder.
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 

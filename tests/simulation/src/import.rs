@@ -220,8 +220,9 @@ fn write(path: &Path, plan: Plan, delivery: Delivery) -> u64 {
     std::fs::metadata(path).expect("the file").len()
 }
 
-/// ECIDs look like chance.
-fn ecid(number: u64) -> u128 {
+/// The ECID of a number. ECIDs look like chance.
+#[must_use]
+pub fn ecid(number: u64) -> u128 {
     let mut state = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let mut next = || {
         state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
