@@ -284,6 +284,8 @@ impl Tables for Counted {
 /// Processor time of this thread so far, in seconds; `None`: the system does not tell (it is not Linux).
 #[must_use]
 pub fn processor_seconds() -> Option<f64> {
+    // The system adds up at its ticks, and whenever a thread gives way.
+    std::thread::yield_now();
     let line = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     let nanoseconds: f64 = line.split(' ').next()?.parse().ok()?;
     Some(nanoseconds / 1e9)

@@ -19,7 +19,7 @@ use state::feeds::{DEFAULT_FEED, Feed, Import, ImportStatus, Kind, feed_key};
 use state::{Deps, Settings, load};
 
 use crate::cloud::settings;
-use crate::counted::{Counted, Usage, forget_peak, peak_bytes, processor_seconds, world};
+use crate::counted::{self, Counted, Usage, forget_peak, peak_bytes, processor_seconds};
 use crate::fakes::{Sim, run};
 use crate::promise::{QUOTA, put};
 use crate::scenario::{BEGIN, MUNCHKIN};
@@ -117,9 +117,7 @@ pub fn measure(plan: Plan) -> Vec<Measured> {
         plan.ecids * plan.segments * plan.at_once
     ));
     std::fs::create_dir_all(&folder).expect("a folder for the bucket");
-    let sim = world(SEED, 1..=plan.segments);
-    let feed = Feed { snapshots: true, ..Feed::new(DEFAULT_FEED, Kind::AamFiles) };
-    put(&sim, Table::Syncs, feed_key(&munchkin(), DEFAULT_FEED), &feed);
+    let sim = world(plan.segments);
     let bucket = Counted::new(sim.clone(), folder.clone());
     let settings = Settings { entries_at_once: plan.at_once, ..settings(QUOTA) };
     let deps = Deps::new(bucket.ports(), settings);
@@ -128,7 +126,21 @@ pub fn measure(plan: Plan) -> Vec<Measured> {
     measured
 }
 
-fn munchkin() -> MunchkinId {
+/// A world with so many segments, and a subscription with the feed of its files.
+#[must_use]
+pub fn world(segments: u64) -> Sim {
+    let sim = counted::world(SEED, 1..=segments);
+    let feed = Feed { snapshots: true, ..Feed::new(DEFAULT_FEED, Kind::AamFiles) };
+    put(&sim, Table::Syncs, feed_key(&munchkin(), DEFAULT_FEED), &feed);
+    sim
+}
+
+/// The subscription.
+///
+/// # Panics
+/// Never: the id is one.
+#[must_use]
+pub fn munchkin() -> MunchkinId {
     MunchkinId::parse(MUNCHKIN).expect("a Munchkin id")
 }
 
@@ -137,7 +149,13 @@ fn file(deps: &Deps, bucket: &Counted, sim: &Sim, plan: Plan, delivery: Delivery
     sim.lock().now = time;
     let mode = if delivery == Delivery::Changes { "iter" } else { "full" };
     let key = format!("incoming/S3_1_2_{mode}_{time}.sync.gz");
-    let file_bytes = write(&bucket.path(&key), plan, delivery);
+    let path = bucket.path(&key);
+    let (left, come) = plan.changed();
+    let file_bytes = match delivery {
+        Delivery::First => write(&path, plan, 0),
+        Delivery::Again => write(&path, plan, plan.churned()),
+        Delivery::Changes => write_lines(&path, plan, left, come),
+    };
     let arrival = Arrival { key, etag: Counted::tag(file_bytes) };
     let before = forget_peak();
     let (began, used) = (processor_seconds(), bucket.usage());
@@ -186,34 +204,38 @@ fn record(sim: &Sim) -> Import {
 }
 
 impl Plan {
-    /// The ECIDs of a full file, by number.
-    const fn full(self, delivery: Delivery) -> Range<u64> {
-        let first = if matches!(delivery, Delivery::First) { 0 } else { self.ecids * self.churn_percent / 100 };
-        first..first + self.ecids
+    /// The first ECID of the second full file, by number.
+    const fn churned(self) -> u64 {
+        self.ecids * self.churn_percent / 100
     }
 
-    /// Those who have left since the last full file, and those who have come.
+    /// Those who have left since that file, and those who have come.
     const fn changed(self) -> (Range<u64>, Range<u64>) {
-        let Range { start, end } = self.full(Delivery::Again);
+        let (first, end) = (self.churned(), self.churned() + self.ecids);
         let left = if self.changes / 2 < self.ecids { self.changes / 2 } else { self.ecids };
-        (start..start + left, end..end + self.changes - left)
+        (first..first + left, end..end + self.changes - left)
     }
 }
 
-/// Writes a file. Returns its bytes.
-fn write(path: &Path, plan: Plan, delivery: Delivery) -> u64 {
+/// Writes a full file, whose ECIDs are those from a number on. Returns its bytes.
+///
+/// # Panics
+/// If it cannot be written.
+#[must_use]
+pub fn write(path: &Path, plan: Plan, first: u64) -> u64 {
+    write_lines(path, plan, 0..0, first..first + plan.ecids)
+}
+
+/// Writes who has left all segments, and then who is in all of them.
+fn write_lines(path: &Path, plan: Plan, left: Range<u64>, inside: Range<u64>) -> u64 {
     let out = std::fs::File::create(path).expect("the file");
     let mut out = GzEncoder::new(BufWriter::new(out), Compression::fast());
     let segments: Vec<String> = (1..=plan.segments).map(|sid| sid.to_string()).collect();
     let segments = segments.join(",");
-    let (left, come) = match delivery {
-        Delivery::Changes => plan.changed(),
-        Delivery::First | Delivery::Again => (0..0, plan.full(delivery)),
-    };
     for number in left {
         writeln!(out, "{:038}\t\t{segments}", ecid(number)).expect("written");
     }
-    for number in come {
+    for number in inside {
         writeln!(out, "{:038}\t{segments}\t", ecid(number)).expect("written");
     }
     out.finish().and_then(|mut out| out.flush()).expect("written");
