@@ -342,8 +342,11 @@ fn a_preview_leaves_a_pass_under_way_and_what_it_publishes_alone() {
     let world = world();
     assert_eq!(world.post("/syncs", &json!({"audience_id": "aam:102", "list": {"id": 1001}})).0, 201);
     let ring = || {
-        let sent = std::mem::take(&mut *world.outside.sent.lock().expect("unlocked"));
-        let (_, message) = sent.into_iter().find(|(queue, _)| *queue == Queue::AudienceWork).expect("a ring");
+        let message = {
+            let mut sent = world.outside.sent.lock().expect("unlocked");
+            let first = sent.iter().position(|(queue, _)| *queue == Queue::AudienceWork).expect("a ring");
+            sent.remove(first).1
+        };
         let ring: Ring = serde_json::from_str(&message.body).expect("a ring");
         block_on(scheduled_incremental_sync::handle(&world.deps, &ring, world.deps.now() + 120_000)).expect("handled");
     };

@@ -11,7 +11,7 @@ use domain::{Ecid, LeadId, LeadSet, ListId, Token};
 use marketo::CallError;
 use ports::{Failure, Table};
 use state::audience::Members;
-use state::edges::note;
+use state::edges::{note, want};
 use state::erase::{Job, Phase, Subject, answers, open_jobs, save_job};
 use state::identity::{erase_ecid, hints_of_ecid, hints_of_lead, leads, save_lead, save_token, tokens};
 use state::lists::{Want, heads, read_leads, want_key, write_leads};
@@ -121,6 +121,8 @@ impl Worker<'_> {
                 }
             }
         }
+        // The edges that passes join tell of them, too.
+        want(self.deps, self.munchkin, None).await?;
         job.value.phase = Phase::Leaving;
         Ok(self.save_job(job).await?)
     }

@@ -273,7 +273,7 @@ mod tests {
             }
             assert_eq!(encoder.end(&mut bytes), 2_000);
             assert_eq!(bytes, base.encode());
-            let mut decoder = Decoder::new(2_000);
+            let mut decoder = Decoder::<u128>::new(2_000);
             let mut rows = Vec::new();
             for piece in bytes[HEADER as usize..][..2_000 * ROW as usize].chunks(size * ROW as usize) {
                 decoder.rows(piece, &mut rows);

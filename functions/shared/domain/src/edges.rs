@@ -264,3 +264,173 @@ impl Census {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rows::{Encoder, decode};
+    use crate::{Ecid, Token};
+
+    fn ecid(n: u8) -> Ecid {
+        Ecid::from_number(u128::from(n)).unwrap()
+    }
+
+    fn source(n: usize) -> Source {
+        Source::token(u128::MAX - n as u128)
+    }
+
+    /// A token seen beside some ECIDs; asked about, resting, and owned as the numbers say.
+    fn token(n: usize, ecids: &BTreeSet<u8>, state: u8, lead: u64) -> TokenRecord {
+        let text = format!("_mch-example.com-{}-{n}", 1_700_000_000_000_u64 + n as u64);
+        let mut token = TokenRecord::new(Token::parse(&text).unwrap());
+        for n in ecids {
+            token.sight(ecid(*n), 1);
+        }
+        token.asked_at = (state & 1 == 0).then_some(5);
+        token.parked = state & 2 != 0;
+        token.lead = (lead > 0).then_some(lead);
+        token.known = state & 4 == 0 && lead > 0;
+        token
+    }
+
+    fn lead(id: u64, ecids: &BTreeSet<u8>, known: bool) -> LeadRecord {
+        let mut lead = LeadRecord::new(id);
+        lead.told(known, ecids.iter().map(|n| ecid(*n)).collect(), 1);
+        lead
+    }
+
+    fn edges(tokens: &[TokenRecord], leads: &[LeadRecord]) -> Vec<Edge> {
+        let mut edges = Vec::new();
+        for (n, record) in tokens.iter().enumerate() {
+            of_token(record, source(n), if record.asked_at.is_none() { 0 } else { 100 }, &mut edges);
+        }
+        for record in leads {
+            of_lead(record, &mut edges);
+        }
+        edges.sort_unstable();
+        edges
+    }
+
+    /// The same by looking at every record for every member.
+    fn counted(members: &BTreeSet<u8>, tokens: &[TokenRecord], leads: &[LeadRecord]) -> (Found, BTreeSet<u8>) {
+        let (mut found, mut people, mut resting) = (Found::default(), BTreeSet::new(), BTreeSet::new());
+        for n in members {
+            let own: Vec<&TokenRecord> = tokens.iter().filter(|token| token.ecids.contains_key(&ecid(*n))).collect();
+            let counting: Vec<&&TokenRecord> = own.iter().filter(|token| !token.set_aside()).collect();
+            let told: Vec<&LeadRecord> =
+                leads.iter().filter(|lead| lead.counted().is_some_and(|ecids| ecids.contains(&ecid(*n)))).collect();
+            let mut owners: BTreeSet<u64> = counting.iter().filter_map(|token| token.person()).collect();
+            owners.extend(told.iter().filter(|lead| lead.known).map(|lead| lead.lead));
+            if own.iter().any(|token| token.parked) {
+                resting.insert(*n);
+            }
+            found.counts.audience += 1;
+            let over = own.len() > TOKENS_PER_ECID;
+            *(if over {
+                &mut found.counts.set_aside
+            } else if !owners.is_empty() {
+                people.append(&mut owners);
+                &mut found.counts.known
+            } else if !counting.is_empty() || !told.is_empty() {
+                found.not_asked += u64::from(counting.iter().any(|token| token.asked_at.is_none()));
+                &mut found.counts.anonymous
+            } else if !own.is_empty() {
+                &mut found.counts.set_aside
+            } else {
+                &mut found.counts.no_match
+            }) += 1;
+        }
+        let inside = tokens.iter().filter(|token| members.iter().any(|n| token.ecids.contains_key(&ecid(*n))));
+        for token in inside {
+            found.inside += 1;
+            found.to_look_up += u64::from(token.asked_at.is_none());
+        }
+        found.people = people.into_iter().collect();
+        found.counts.people = found.people.len();
+        (found, resting)
+    }
+
+    fn joined(members: &[u128], edges: &[Edge], size: usize) -> (Found, BTreeSet<u128>) {
+        let (mut census, mut resting) = (Census::new(50), BTreeSet::new());
+        let (mut left, mut taken) = (Vec::new(), 0);
+        for piece in members.chunks(size) {
+            let mut piece = piece;
+            while !piece.is_empty() {
+                let mut some = &left[..];
+                census.join(&mut piece, &mut some, taken == edges.len(), |row| assert!(resting.insert(row)));
+                left = some.to_vec();
+                let more = edges.len().min(taken + size);
+                left.extend_from_slice(&edges[taken..more]);
+                taken = more;
+            }
+        }
+        (census.end(), resting)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_joined_by_pieces_is_what_is_found_record_by_record(
+            members in proptest::collection::btree_set(0..30_u8, 0..30),
+            tokens in proptest::collection::vec(
+                (proptest::collection::btree_set(0..60_u8, 0..9), 0..8_u8, 0..6_u64, proptest::bool::weighted(0.1)), 0..40,
+            ),
+            leads in proptest::collection::btree_map(
+                1..9_u64, (proptest::collection::btree_set(0..40_u8, 0..5), proptest::bool::ANY), 0..6,
+            ),
+            size in 1..40_usize,
+        ) {
+            let all: BTreeSet<u8> = (0..60).collect();
+            let tokens: Vec<TokenRecord> = tokens
+                .iter()
+                .enumerate()
+                .map(|(n, (ecids, state, lead, aside))| token(n, if *aside { &all } else { ecids }, *state, *lead))
+                .collect();
+            let leads: Vec<LeadRecord> = leads.iter().map(|(id, (ecids, known))| lead(*id, ecids, *known)).collect();
+            let mut rows: Vec<u128> = members.iter().map(|n| mix(ecid(*n))).collect();
+            rows.sort_unstable();
+            let (found, resting) = joined(&rows, &edges(&tokens, &leads), size);
+            let (expected, rest) = counted(&members, &tokens, &leads);
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(resting, rest.iter().map(|n| mix(ecid(*n))).collect::<BTreeSet<_>>());
+        }
+
+        #[test]
+        fn edges_of_changed_records_are_replaced_and_no_others(
+            before in proptest::collection::btree_map(0..20_usize, proptest::collection::btree_set(0..60_u8, 0..5), 0..15),
+            after in proptest::collection::btree_map(0..20_usize, proptest::collection::btree_set(0..60_u8, 0..5), 0..15),
+            size in 1..20_usize,
+        ) {
+            let of = |records: &BTreeMap<usize, BTreeSet<u8>>| {
+                let mut edges = Vec::new();
+                for (n, ecids) in records {
+                    of_token(&token(*n, ecids, 0, 0), source(*n), 0, &mut edges);
+                }
+                edges.sort_unstable();
+                edges
+            };
+            let (old, new) = (of(&before), of(&after));
+            let gone: HashSet<Source> = after.keys().map(|n| source(*n)).collect();
+            let (mut left, mut out) = (&new[..], Vec::new());
+            for piece in old.chunks(size) {
+                replace(piece, &gone, &mut left, false, &mut out);
+            }
+            replace(&[], &gone, &mut left, true, &mut out);
+            prop_assert!(left.is_empty());
+            let mut merged = before;
+            merged.extend(after);
+            prop_assert_eq!(&out, &of(&merged));
+
+            let mut bytes = Vec::new();
+            let mut encoder = Encoder::begin(9, &mut bytes);
+            for piece in out.chunks(size) {
+                encoder.rows(piece, &mut bytes);
+            }
+            prop_assert_eq!(encoder.end(&mut bytes), out.len() as u64);
+            prop_assert_eq!(decode::<Edge>(&bytes), Some((out, 9)));
+        }
+    }
+}
