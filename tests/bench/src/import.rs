@@ -1,15 +1,14 @@
 //! Files from `incoming/` to the audiences, of any size (`simulation::import`): what it uses of AWS, a processor's time and
 //! memory.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use simulation::counted::Usage;
 use simulation::import::{Delivery, ENTRIES_AT_ONCE, Measured, Plan, measure};
 
 use crate::flags::Flags;
-use crate::rig::prices;
+use crate::rig::{Prices, price, prices};
 
 /// Sizes of the table.
 const SIZES: [u64; 3] = [10_000, 1_000_000, 10_000_000];
@@ -83,8 +82,8 @@ pub fn run(words: &[&str]) -> anyhow::Result<()> {
 
 /// Dollars by the prices file, without the function's time.
 #[expect(clippy::cast_precision_loss)]
-pub fn dollars(used: Usage, prices: &BTreeMap<String, f64>) -> anyhow::Result<f64> {
-    let price = |name: &str| prices.get(name).copied().with_context(|| format!("prices.json has no {name}"));
+pub fn dollars(used: Usage, prices: &Prices) -> anyhow::Result<f64> {
+    let price = |name| price(prices, name);
     Ok(used.object_reads as f64 * price("s3_get")?
         + used.object_writes as f64 * price("s3_put")?
         + used.half_read_units as f64 / 2.0 * price("dynamodb_read_unit")?
@@ -92,7 +91,7 @@ pub fn dollars(used: Usage, prices: &BTreeMap<String, f64>) -> anyhow::Result<f6
 }
 
 #[expect(clippy::cast_precision_loss)]
-fn show(out: &mut impl Write, measured: &Measured, prices: &BTreeMap<String, f64>) -> anyhow::Result<()> {
+fn show(out: &mut impl Write, measured: &Measured, prices: &Prices) -> anyhow::Result<()> {
     let counts = measured.counts;
     let used = counts.usage;
     let dollars = dollars(used, prices)?;
@@ -125,4 +124,27 @@ fn show(out: &mut impl Write, measured: &Measured, prices: &BTreeMap<String, f64
         used.write_units,
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use simulation::import::Counts;
+
+    use super::*;
+
+    #[test]
+    fn what_is_recorded_is_what_the_command_measures() {
+        let recorded: Vec<Counts> =
+            include_str!("../import.jsonl").lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
+        let measured = |words: &[&str]| {
+            let flags = Flags::read(words, &["--size"], &["--all", "--json"]).expect("flags");
+            let each = |plan| Delivery::ALL.map(|delivery| (plan, delivery));
+            plans(&flags).into_iter().flat_map(each).collect::<Vec<_>>()
+        };
+        let recorded: Vec<(Plan, Delivery)> = recorded.iter().map(|counts| (counts.plan, counts.delivery)).collect();
+        assert_eq!(measured(&["--json"]), recorded);
+        let all = measured(&["--all"]);
+        assert!(recorded.iter().all(|one| all.contains(one)) && all.len() > recorded.len());
+        assert_eq!(measured(&["--size", "500"])[0].0, plan_of(500, SEGMENTS));
+    }
 }

@@ -33,7 +33,7 @@ use tokio::time::Instant;
 
 use crate::flags::Flags;
 use crate::import;
-use crate::rig::{prices, root};
+use crate::rig::{price, prices, root};
 
 /// ECIDs without `--size`.
 const SIZE: u64 = 1_000_000;
@@ -422,7 +422,7 @@ struct Plain {
 #[expect(clippy::cast_precision_loss)]
 fn plain(size: u64) -> anyhow::Result<Plain> {
     let prices = prices()?;
-    let price = |name: &str| prices.get(name).copied().with_context(|| format!("prices.json has no {name}"));
+    let price = |name| price(&prices, name);
     let ours = simulation::import::measure(import::plan_of(size, 1));
     let cost = |delivery: Delivery| {
         let of = ours.iter().find(|measured| measured.counts.delivery == delivery).context("a file")?;
