@@ -10,7 +10,7 @@ use ports::{Expect, Failure, Item, Read, Table};
 use state::audience::{Members, Todo, pk, want_pass};
 use state::bell::{BellKey, Next};
 use state::doc;
-use state::edges::note;
+use state::edges::{Noted, note};
 use state::identity::{hints_of_ecid, hints_of_lead, leads, save_token, tokens};
 use state::lists::{AudienceReport, Want, read_leads, want_key, write_leads};
 use state::syncs::Start;
@@ -115,20 +115,27 @@ async fn concerns(
     for token in tokens(deps, munchkin, &hints.tokens).await? {
         if token.value.ecids.contains_key(&ecid) {
             concerned.extend(token.value.lead);
-            woken |= inside && wake(deps, munchkin, token).await?;
+            if inside && rests(&token.value) {
+                let noted = note(deps, munchkin, [&token.value.token], []).await?;
+                woken |= wake(deps, munchkin, token, &noted).await?;
+            }
         }
     }
     Ok((concerned, woken))
 }
 
+/// Whether a token is in no audience that is followed, or is about to be found in none.
+pub(crate) const fn rests(token: &TokenRecord) -> bool {
+    token.parked || token.doubted
+}
+
 /// A token of an audience that is followed is asked about: takes it out of its rest. Returns whether it rested.
-pub(crate) async fn wake(deps: &Deps, munchkin: &MunchkinId, mut token: Doc<TokenRecord>) -> Step<bool> {
+pub(crate) async fn wake(deps: &Deps, munchkin: &MunchkinId, mut token: Doc<TokenRecord>, noted: &Noted) -> Step<bool> {
     loop {
         if !token.value.is_wanted() {
             return Ok(false);
         }
-        let noted = note(deps, munchkin, [&token.value.token], []).await?;
-        if save_token(deps, munchkin, &token.value, Some(token.rev), &noted).await? {
+        if save_token(deps, munchkin, &token.value, Some(token.rev), noted).await? {
             return Ok(true);
         }
         match tokens(deps, munchkin, [&token.value.token]).await?.pop() {

@@ -35,6 +35,9 @@
 //! one takes more than 16 bytes of memory a membership beside a constant. Without any flag but `--json` the counts are those of
 //! `import.jsonl`, which a test of the simulation compares; `--all` goes up to ten million ECIDs.
 //!
+//! `cargo run --release -p bench -- whole [--size N] [--churn PERCENT] [--days N] [--json]`: files from `incoming/` to *want*, with
+//! half as many tokens as ECIDs ([`whole`]). An error if a *want* is not what it should be.
+//!
 //! `cargo run --release -p bench -- codecs [--size N] [--json]`: its kernels, each by itself ([`codecs`]).
 //!
 //! `cargo run --release -p bench -- versus-duckdb [--size N] [--json]`: the same file parsed, compared and joined by us and by
@@ -53,6 +56,7 @@ mod promise;
 mod rig;
 mod spike;
 mod versus;
+mod whole;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +81,7 @@ const USAGE: &str = "usage: cargo run [--release] -p bench -- settle [--json] | 
                      beacons [--json] | spike [--json] | events [--json] | freshness [--json] | \
                      download [--people N] [--refused PERCENT] [--json] | \
                      import [--all | --size N --segments N --churn PERCENT --changes N] [--json] | codecs [--size N] [--json] | \
+                     whole [--size N] [--churn PERCENT] [--days N] [--json] | \
                      versus-duckdb [--size N] [--json] | growth [--size N] [--json] | \
                      first-sync [--tokens N] [--people N] [--json]";
 
@@ -99,6 +104,7 @@ fn main() -> ExitCode {
         ["growth", words @ ..] => growth::run(words),
         ["versus-duckdb", words @ ..] => versus::run(words),
         [versus::OURS, folder] => versus::ours(Path::new(folder)),
+        ["whole", words @ ..] => whole::run(words),
         ["freshness"] => promise::freshness(false),
         ["freshness", "--json"] => promise::freshness(true),
         ["first-sync", words @ ..] => promise::first_sync(words),
