@@ -10,6 +10,7 @@ mod verify;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 use domain::identity::{LeadRecord, TokenRecord};
 use domain::limits::{HOUR_MS, LATE_EFFECT_MS};
@@ -101,6 +102,7 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
         import_above,
         deadline,
         recorder: &recorder,
+        look_again: OnceLock::new(),
     };
     let outcome = async {
         verify::doubts(deps, marketo, &mut open, &wishes).await?;
@@ -171,7 +173,8 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
                 Some(next) => return Ok(next),
                 None => None,
             };
-            Next::Done([wake_at, plan.next_at, doubts, sample, read_at].into_iter().flatten().min())
+            let waits = writer.look_again.get().copied();
+            Next::Done([wake_at, plan.next_at, doubts, sample, read_at, waits].into_iter().flatten().min())
         }
         other => other,
     })
@@ -388,17 +391,18 @@ async fn tied(deps: &Deps, munchkin: &MunchkinId, rows: &[LeadRow]) -> Step<Tied
         let tokens: Vec<&TokenRecord> =
             row.cookies.iter().filter_map(|token| seen.get(token)).filter(|token| !token.ecids.is_empty()).collect();
         let lead = told.get(&row.id);
-        let is_to_learn =
-            |token: &&TokenRecord| token.unpropagated || token.hinted || (token.asked_at.is_none() && !token.parked);
-        if tokens.iter().any(is_to_learn) || lead.is_some_and(|lead| lead.unpropagated) {
-            tied.to_learn.insert(row.id);
-            continue;
-        }
+        // What was erased ties nobody.
+        let is_erased = |ecid| lead.is_some_and(|lead| lead.erased_at.is_some() || lead.erased_ecids.contains(ecid));
+        let mut ecids = row.ecids.iter().filter(|ecid| !is_erased(ecid)).peekable();
+        let any = !tokens.is_empty() || ecids.peek().is_some();
+        let is_told = |ecid| lead.is_some_and(|lead| lead.known && !lead.unpropagated && lead.ecids.contains(ecid));
         // One that is in no audience that is followed is not asked about.
+        let is_to_learn =
+            |token: &&TokenRecord| token.unpropagated || (!token.parked && (token.hinted || token.asked_at.is_none()));
         let is_theirs = |token: &&TokenRecord| token.parked || (token.lead == Some(row.id) && token.known);
-        let is_told = lead.is_some_and(|lead| lead.known && row.ecids.is_subset(&lead.ecids));
-        let any = !tokens.is_empty() || !row.ecids.is_empty();
-        if any && tokens.iter().all(is_theirs) && (row.ecids.is_empty() || is_told) {
+        if tokens.iter().any(is_to_learn) || !ecids.all(is_told) {
+            tied.to_learn.insert(row.id);
+        } else if any && tokens.iter().all(is_theirs) {
             tied.known.insert(row.id);
         }
     }

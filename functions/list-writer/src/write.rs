@@ -1,6 +1,7 @@
 //! The calls that change a list: in waves of as many as may be in flight, each intent stored before its call.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use domain::limits::{LATE_EFFECT_MS, MARKETO_BATCH};
 use domain::list::{Answer, Plan, Refusal, Wishes};
@@ -24,9 +25,11 @@ const CALLS_PER_TURN: usize = 40;
 const NO_ANSWER: &str = "none";
 /// After a wave of which no call was answered Marketo is left alone for this time, in ms. Ours.
 const SILENCE_MS: u64 = 30_000;
-/// People of an adopted list who were there before us wait so long for audiences that are being worked out, and for look-ups,
-/// in ms, should nobody ring. Ours.
+/// People of an adopted list who were there before us wait so long for audiences that are being worked out, in ms, should
+/// nobody ring. Ours.
 const WORKED_OUT_MS: u64 = 60_000;
+/// The same for what is to be learnt of their ties, in ms: each look is a call.
+const LEARNT_MS: u64 = 10 * 60_000;
 
 pub(crate) struct Writer<'a> {
     pub(crate) deps: &'a Deps,
@@ -45,6 +48,8 @@ pub(crate) struct Writer<'a> {
     pub(crate) deadline: u64,
     /// What is done is noted there.
     pub(crate) recorder: &'a Recorder,
+    /// When people of an adopted list who wait are looked at again, in ms.
+    pub(crate) look_again: OnceLock<u64>,
 }
 
 /// A call to be made: its people, and for an addition those who were not in *may* before.
@@ -123,8 +128,11 @@ impl Writer<'_> {
             plan.remove.remove_all(if postponed { &adopted } else { &to_learn });
             if plan.is_empty() {
                 open.head.booked = None;
-                let waits = postponed || !to_learn.is_empty();
-                return Ok(waits.then(|| Next::Rest(now + self.deps.settings.scaled(WORKED_OUT_MS))));
+                if postponed || !to_learn.is_empty() {
+                    let wait = if postponed { WORKED_OUT_MS } else { LEARNT_MS };
+                    self.look_again.get_or_init(|| now + self.deps.settings.scaled(wait));
+                }
+                return Ok(None);
             }
             let full = |leads: &LeadSet| leads.len() >= MARKETO_BATCH as u64;
             let bulk = !erasing && !bulk_waits && (full(&plan.add) || full(&plan.remove));
