@@ -26,9 +26,13 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &Audience
     }
     let Some(members) = Members::open(deps, munchkin, audience).await? else { return Ok(Next::Done(None)) };
     let next = if followed { follow(deps, munchkin, audience, &members, deadline).await? } else { Next::Done(None) };
+    // Behind what the lists wait for.
     if next == Next::Done(None) && !members.head().previews.is_empty() {
-        // Behind what the lists wait for.
         return preview::slice(deps, munchkin, audience, &members, deadline).await;
+    }
+    if next == Next::Done(None) && members.head().is_to_fold(deps) {
+        members.fold(deadline).await?;
+        return Ok(Next::Again);
     }
     Ok(next)
 }
