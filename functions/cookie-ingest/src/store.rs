@@ -11,6 +11,7 @@ use futures::future::{join_all, try_join_all};
 use lambda::Counts;
 use ports::{Failure, Key, Table};
 use state::bell::BellKey;
+use state::edges::{Noted, note, source_of};
 use state::identity::{
     Intake, ecid_to_token, hints_of_ecid, intake_key, put_hints, save_forgetting, save_token, token_key, tokens,
     want_look,
@@ -127,8 +128,12 @@ async fn store_matches(deps: &Deps, subscription: &Subscription, batch: Batch<'_
     let mut tally = Tally::default();
     let mut groups = groups.into_iter().peekable();
     while groups.peek().is_some() {
-        let some = groups.by_ref().take(AT_ONCE);
-        let stored = some.map(|(token, sights, found)| store_token(deps, munchkin, token, sights, found));
+        let some: Vec<_> = groups.by_ref().take(AT_ONCE).collect();
+        // One note of all those whose edges change, as far as that is known by now.
+        let changing = some.iter().filter(|(_, sights, found)| changes(found.as_ref(), sights));
+        let noted = &note(deps, munchkin, changing.map(|(token, ..)| *token), []).await?;
+        let some = some.into_iter();
+        let stored = some.map(|(token, sights, found)| store_token(deps, munchkin, token, sights, found, noted));
         for stored in join_all(stored).await {
             tally += stored?;
         }
@@ -263,13 +268,23 @@ enum Verdict {
     OverCap,
 }
 
+/// Whether any of the sights changes what a token was seen beside.
+fn changes(found: Option<&Doc<TokenRecord>>, sights: &BTreeMap<Ecid, Sights>) -> bool {
+    let changes = |ecid: Ecid, at: u64| {
+        found.is_none_or(|found| !matches!(found.value.look(ecid, at), Sight::Repeat | Sight::SetAside))
+    };
+    sights.iter().any(|(ecid, sights)| sights.times.iter().any(|at| changes(*ecid, *at)))
+}
+
 async fn store_token(
     deps: &Deps,
     munchkin: &MunchkinId,
     token: &Token,
     sights: BTreeMap<Ecid, Sights>,
     mut found: Option<Doc<TokenRecord>>,
+    noted: &Noted,
 ) -> Step<Tally> {
+    let source = source_of(token);
     // ECIDs whose hints were put, in this attempt or in one that lost.
     let mut put = BTreeSet::new();
     for attempt in 0..ATTEMPTS {
@@ -301,7 +316,15 @@ async fn store_token(
         }
         // The record is written even if only a hint is to be forgotten: whoever stores the same pair at this moment
         // loses against that write, and puts its hint anew.
-        let save = save_token(deps, munchkin, &record, rev);
+        let own;
+        let noted = if noted.covers(source) {
+            noted
+        } else {
+            // Somebody has changed it meanwhile.
+            own = note(deps, munchkin, [token], []).await?;
+            &own
+        };
+        let save = save_token(deps, munchkin, &record, rev, noted);
         if save_forgetting(deps, &without_edge, save).await? || !holds(Guard::TokenRevision) {
             return Ok(tally);
         }
@@ -390,7 +413,8 @@ async fn hint_token(deps: &Deps, munchkin: &MunchkinId, token: &Token, counts: &
             return Ok(());
         }
         record.hinted = true;
-        if save_token(deps, munchkin, &record, Some(rev)).await? {
+        // It is asked about within seconds.
+        if save_token(deps, munchkin, &record, Some(rev), &Noted::needless()).await? {
             counts.add("hints_taken", 1);
             return Ok(());
         }

@@ -9,7 +9,7 @@ use state::budget::{Outlook, outlook};
 use state::feeds::{Feed, feed_state, feeds};
 use state::identity::tell_pk;
 use state::syncs::{IdentityHead, followed, identity_key};
-use state::{Deps, Doc, Step, load};
+use state::{Deps, Doc, Step, edges, load};
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::freshness::last_match;
@@ -22,6 +22,7 @@ pub(crate) struct Once<'a> {
     outlook: OnceCell<Outlook>,
     waiting: OnceCell<Vec<(AudienceId, Waiting)>>,
     untold: OnceCell<bool>,
+    edges: OnceCell<Option<edges::Head>>,
     last_match: OnceCell<Option<u64>>,
     feeds: OnceCell<Vec<Feed>>,
     /// By feed.
@@ -37,6 +38,7 @@ impl<'a> Once<'a> {
             outlook: OnceCell::new(),
             waiting: OnceCell::new(),
             untold: OnceCell::new(),
+            edges: OnceCell::new(),
             last_match: OnceCell::new(),
             feeds: OnceCell::new(),
             heard_at: Mutex::default(),
@@ -68,6 +70,12 @@ impl<'a> Once<'a> {
             Ok(waiting)
         };
         self.waiting.get_or_try_init(read).await.map(Vec::as_slice)
+    }
+
+    /// How far the edges are that passes wait for.
+    pub(crate) async fn edges(&self) -> Step<Option<&edges::Head>> {
+        let read = async || Ok(edges::head(self.deps, self.munchkin).await?.map(|edges| edges.value));
+        self.edges.get_or_try_init(read).await.map(Option::as_ref)
     }
 
     /// Whether something was learned of tokens or people that no audience has been told yet: it may wait for an hour while

@@ -79,7 +79,7 @@ fn new(deps: &Deps, sync: Sync) -> Preview {
         requested_at: deps.now(),
         status: Status::Counting,
         why: None,
-        pass: None,
+        edges: None,
         failures: 0,
         counted: None,
         there: None,

@@ -12,7 +12,7 @@ use domain::list::State;
 use domain::{AudienceId, LeadSet, ListId, MunchkinId};
 use ports::{Failure, Read, Table};
 use serde_json::{Value, json};
-use state::audience::{Head, Pass, Waiting};
+use state::audience::{Head, Waiting};
 use state::bell::{Bell, BellKey};
 use state::budget::Outlook;
 use state::identity::{SHARDS, ask_pk, tell_pk, token_shard};
@@ -101,7 +101,7 @@ async fn find(deps: &Deps, seen: &Seen, once: &Once<'_>) -> Step<Progress> {
     if seen.held().is_some() {
         return Ok(Progress::new("held", "A mass change is held: nothing is written until somebody decides about it."));
     }
-    let Some(want) = &seen.want else { return Ok(counting(head)) };
+    let Some(want) = &seen.want else { return Ok(counting(head, once).await?) };
     let outlook = once.outlook().await?;
     let writing = if seen.sync.start == Start::Now { writing(deps, seen, want).await? } else { None };
     if let Some(asking) = asking(deps, seen, head, want, once).await? {
@@ -140,7 +140,7 @@ async fn under_way(deps: &Deps, seen: &Seen, head: &Head, want: &Want, once: &On
             Some(waiting) => behind_the_last(deps, seen, head, waiting, want, once).await?,
             None => None,
         };
-        return Ok(Some(Progress { seconds, ..counting(head) }));
+        return Ok(Some(Progress { seconds, ..counting(head, once).await? }));
     }
     if waiting.is_some()
         && let (Start::Now, Some(list)) = (seen.sync.start, seen.sync.list.id)
@@ -168,15 +168,19 @@ async fn behind_the_last(
     if is_over {
         return Ok(None);
     }
-    waiting.took_ms = (waiting.took_ms as f64 * (1.0 - part_read(head))) as u64;
+    waiting.took_ms = (waiting.took_ms as f64 * (1.0 - part_read(head, once).await?)) as u64;
     let asking = Asking::new(deps, seen, waiting, 0, want, once).await?;
     Ok(asking.seconds(None, once.outlook().await?))
 }
 
-/// The part of the records that the pass under way has read.
-fn part_read(head: &Head) -> f64 {
-    let read = head.pass.as_ref().map_or(0, |Pass { shard, .. }| (*shard).min(2 * SHARDS));
-    f64::from(read) / f64::from(2 * SHARDS)
+/// The part of the records that were read for the pass under way, where all of them are.
+async fn part_read(head: &Head, once: &Once<'_>) -> Step<f64> {
+    if head.pass.is_none() {
+        return Ok(0.0);
+    }
+    let job = once.edges().await?.and_then(|edges| edges.job.as_ref());
+    let read = job.and_then(|job| job.reading.as_ref()).map_or(0, |reading| reading.shard);
+    Ok(f64::from(read) / f64::from(2 * SHARDS))
 }
 
 const fn is_to_be_counted(head: &Head) -> bool {
@@ -187,12 +191,13 @@ const fn is_to_be_counted(head: &Head) -> bool {
 /// is not known meanwhile, but behind the last look-up: what takes the time is the look-ups, and of how many cookies is what
 /// is being counted.
 #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
-fn counting(head: &Head) -> Progress {
+async fn counting(head: &Head, once: &Once<'_>) -> Step<Progress> {
     let of = head.base.as_ref().map(|base| base.count).filter(|_| is_to_be_counted(head));
-    Progress {
-        part: of.map(|of| ((of as f64 * part_read(head)) as u64, of, "browsers")),
+    let part = part_read(head, once).await?;
+    Ok(Progress {
+        part: of.map(|of| ((of as f64 * part) as u64, of, "browsers")),
         ..Progress::new("counting", "Who of the audience is a known person is being worked out.")
-    }
+    })
 }
 
 fn is_busy(bell: &Bell) -> bool {

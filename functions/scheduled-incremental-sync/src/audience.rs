@@ -10,6 +10,7 @@ use ports::{Expect, Failure, Item, Read, Table};
 use state::audience::{Members, Todo, pk, want_pass};
 use state::bell::{BellKey, Next};
 use state::doc;
+use state::edges::note;
 use state::identity::{hints_of_ecid, hints_of_lead, leads, save_token, tokens};
 use state::lists::{AudienceReport, Want, read_leads, want_key, write_leads};
 use state::syncs::Start;
@@ -28,7 +29,7 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &Audience
     let next = if followed { follow(deps, munchkin, audience, &members, deadline).await? } else { Next::Done(None) };
     // Behind what the lists wait for.
     if next == Next::Done(None) && !members.head().previews.is_empty() {
-        return preview::slice(deps, munchkin, audience, &members, deadline).await;
+        return preview::work(deps, munchkin, audience, &members).await;
     }
     if next == Next::Done(None) && members.head().is_to_fold(deps) {
         members.fold(deadline).await?;
@@ -130,7 +131,8 @@ pub(crate) async fn wake(deps: &Deps, munchkin: &MunchkinId, mut token: Doc<Toke
         if !token.value.is_wanted() {
             return Ok(false);
         }
-        if save_token(deps, munchkin, &token.value, Some(token.rev)).await? {
+        let noted = note(deps, munchkin, [&token.value.token], []).await?;
+        if save_token(deps, munchkin, &token.value, Some(token.rev), &noted).await? {
             return Ok(true);
         }
         match tokens(deps, munchkin, [&token.value.token]).await?.pop() {

@@ -16,6 +16,7 @@ use marketo::{CallError, DELETE, ExtractStatus, LeadRow, MARGIN_MS, MERGE, Marke
 use ports::{Expect, Failure, Item, Table};
 use state::bell::{BellKey, Next};
 use state::budget::{self, Purpose};
+use state::edges::{Noted, note};
 use state::identity::{
     ask_pk, ecid_to_lead, erased_ecids, forget_hints, hints_of_lead, lead_to_token, leads, put_hints, save_lead,
     save_token, tell_pk, tokens, wanted_looks,
@@ -300,7 +301,8 @@ impl Worker<'_> {
                     // One bad cookie, too many leads behind the values, or too large a request: in halves.
                     Err(error) if error.class() == Some(Class::Split) => {
                         if let [token] = part.as_slice() {
-                            self.answered(token.clone(), None).await?;
+                            let noted = note(self.deps, self.munchkin, [&token.value.token], []).await?;
+                            self.answered(token.clone(), None, &noted).await?;
                         } else {
                             let (left, right) = part.split_at(part.len() / 2);
                             parts.extend([left.to_vec(), right.to_vec()]);
@@ -324,7 +326,9 @@ impl Worker<'_> {
     /// Writes records; whoever was faster has written another one.
     async fn save_tokens(&self, tokens: &[Doc<TokenRecord>]) -> Step<()> {
         let (deps, munchkin) = (self.deps, self.munchkin);
-        many(tokens.iter().map(|token| save_token(deps, munchkin, &token.value, Some(token.rev)).boxed())).await?;
+        let noted = &note(deps, munchkin, tokens.iter().map(|token| &token.value.token), []).await?;
+        many(tokens.iter().map(|token| save_token(deps, munchkin, &token.value, Some(token.rev), noted).boxed()))
+            .await?;
         Ok(())
     }
 
@@ -359,7 +363,8 @@ impl Worker<'_> {
             _ => None,
         };
         let this = &*self;
-        many(batch.iter().map(|token| this.answered(token.clone(), owner(token)).boxed())).await?;
+        let noted = &note(self.deps, self.munchkin, names, []).await?;
+        many(batch.iter().map(|token| this.answered(token.clone(), owner(token), noted).boxed())).await?;
         // No row dissolves nothing; but the owner that we hold it for can be asked what it shows.
         let lost: BTreeSet<LeadId> = batch
             .iter()
@@ -374,7 +379,7 @@ impl Worker<'_> {
     }
 
     /// Marketo answered about a token; `None`: no row, which by itself dissolves nothing.
-    async fn answered(&self, mut token: Doc<TokenRecord>, owner: Option<(LeadId, bool)>) -> Step<()> {
+    async fn answered(&self, mut token: Doc<TokenRecord>, owner: Option<(LeadId, bool)>, noted: &Noted) -> Step<()> {
         if !holds(Guard::AnswerRevision)
             && let Some(now) = tokens(self.deps, self.munchkin, [&token.value.token]).await?.pop()
         {
@@ -389,7 +394,7 @@ impl Worker<'_> {
         }
         token.value.was_asked(self.deps.now());
         // Changed since the call: the answer is old, and Marketo is asked again.
-        save_token(self.deps, self.munchkin, &token.value, Some(token.rev)).await?;
+        save_token(self.deps, self.munchkin, &token.value, Some(token.rev), noted).await?;
         Ok(())
     }
 
@@ -559,18 +564,23 @@ impl Worker<'_> {
                 let hints = mine.iter().map(|token| lead_to_token(self.munchkin, winner, &token.value.token));
                 put_hints(self.deps, hints).await?;
             }
+            let noted = note(self.deps, self.munchkin, mine.iter().map(|token| &token.value.token), []).await?;
             for mut token in mine {
                 let known = token.value.known;
                 token.value.owned_by(winner, known);
                 token.value.hinted = true;
-                save_token(self.deps, self.munchkin, &token.value, Some(token.rev)).await?;
+                save_token(self.deps, self.munchkin, &token.value, Some(token.rev), &noted).await?;
             }
         }
         loop {
             let record = leads(self.deps, self.munchkin, [lead]).await?.pop();
             let rev = record.as_ref().map(|record| record.rev);
             let mut record = record.map_or_else(|| LeadRecord::new(lead), |record| record.value);
-            if !record.left(winner) || save_lead(self.deps, self.munchkin, &record, rev).await? {
+            if !record.left(winner) {
+                return Ok(());
+            }
+            let noted = note(self.deps, self.munchkin, [], [lead]).await?;
+            if save_lead(self.deps, self.munchkin, &record, rev, &noted).await? {
                 return Ok(());
             }
         }
@@ -608,22 +618,21 @@ impl Worker<'_> {
     /// Marketo showed a lead's cookies. `before`: the tokens that we held for its own just before the call.
     async fn heard(&self, row: &LeadRow, before: Vec<Doc<TokenRecord>>) -> Step<()> {
         let ours: BTreeSet<Token> = before.iter().map(|token| token.value.token.clone()).collect();
-        for mut token in before {
-            let changed = if row.cookies.contains(&token.value.token) {
+        let mut changed = before;
+        changed.retain_mut(|token| {
+            if row.cookies.contains(&token.value.token) {
                 token.value.owned_by(Some(row.id), row.known)
             } else {
                 // The lead's own row does not show it any more: nobody's, until Marketo names another.
                 token.value.owned_by(None, false)
-            };
-            if changed {
-                save_token(self.deps, self.munchkin, &token.value, Some(token.rev)).await?;
             }
-        }
+        });
+        self.save_tokens(&changed).await?;
         let new: Vec<&Token> = row.cookies.iter().filter(|token| !ours.contains(*token)).collect();
         for mut token in tokens(self.deps, self.munchkin, new).await? {
-            // Heard, and not yet asked: the look-up by cookie decides.
+            // Heard, and not yet asked: the look-up by cookie decides, within seconds.
             token.value.hinted = true;
-            save_token(self.deps, self.munchkin, &token.value, Some(token.rev)).await?;
+            save_token(self.deps, self.munchkin, &token.value, Some(token.rev), &Noted::needless()).await?;
         }
         Ok(())
     }
@@ -660,7 +669,9 @@ impl Worker<'_> {
                 }
             }
             let (deps, munchkin) = (self.deps, self.munchkin);
-            let saved = many(changed.iter().map(|(record, rev)| save_lead(deps, munchkin, record, *rev).boxed()));
+            let noted = &note(deps, munchkin, [], changed.iter().map(|(record, _)| record.lead)).await?;
+            let saved =
+                many(changed.iter().map(|(record, rev)| save_lead(deps, munchkin, record, *rev, noted).boxed()));
             if saved.await?.contains(&false) {
                 return Err(Failure::retry("a lead's record was changed by somebody else"));
             }

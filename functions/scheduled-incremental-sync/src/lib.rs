@@ -3,6 +3,7 @@
 
 mod alerts;
 mod audience;
+mod edges;
 mod identity;
 mod import;
 mod library;
@@ -34,7 +35,7 @@ pub const USES: lambda::Uses = lambda::Uses {
     alerts: true,
 };
 
-/// Handles one ring of identity work or of an audience. Replay is harmless: the work is recomputed from state.
+/// Handles one ring of identity work, of a subscription's edges or of an audience. Replay is harmless: the work is recomputed from state.
 pub async fn handle(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
     let munchkin = &ring.key.munchkin;
     match ring.key.kind {
@@ -44,6 +45,10 @@ pub async fn handle(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
                 let why = if deps.why().is_empty() { Causes::from([Cause::Schedule]) } else { deps.why().clone() };
                 identity::work(&deps.because(why), munchkin, deadline).await
             };
+            bell::handle_knowing(deps, ring, work).await
+        }
+        Kind::Edges => {
+            let work = |deps: Deps| async move { edges::work(&deps, munchkin, deadline).await };
             bell::handle_knowing(deps, ring, work).await
         }
         Kind::Audience => {

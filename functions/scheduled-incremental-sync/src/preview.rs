@@ -1,30 +1,30 @@
-//! Counts an audience for previews: reads as a pass does, in slices, and publishes nothing.
+//! Counts an audience for previews: joins as a pass does, and publishes nothing.
 //!
-//! All previews that wait for one audience share one reading: of the first of them, by whose row it goes on. Dying
-//! anywhere is harmless: the row says how far it came, and rows that are counted are only struck from the head again.
+//! All previews that wait for one audience share one counting: of that which was asked for first. Dying anywhere is harmless:
+//! it counts again, and rows that are counted are only struck from the head again.
 
 use bytes::Bytes;
+use domain::edges::Found;
 use domain::sayings::NOT_COUNTED;
 use domain::{AudienceId, MunchkinId};
 use ports::Failure;
 use state::audience::Members;
 use state::bell::Next;
 use state::previews::{Counted, Preview, Status, change_preview, preview, strike};
-use state::{Deps, Step};
+use state::{Deps, Step, edges};
 
-use crate::pass::{begin, put_by, read_on, take_up};
+use crate::pass::{LOOK_AGAIN_MS, count};
 
 /// Attempts to count before a preview is given up. Ours: the key of the audience is set aside after as many, and must not
 /// be because of a preview.
 const ATTEMPTS: u32 = 2;
 
-/// Does one slice of the counting.
-pub(crate) async fn slice(
+/// Counts, as soon as the edges are there.
+pub(crate) async fn work(
     deps: &Deps,
     munchkin: &MunchkinId,
     audience: &AudienceId,
     members: &Members<'_>,
-    deadline: u64,
 ) -> Step<Next> {
     let mut waiting = Vec::new();
     for id in &members.head().previews {
@@ -33,22 +33,20 @@ pub(crate) async fn slice(
             None => strike(deps, munchkin, audience, id).await?,
         }
     }
-    // The one that is being read already, or else that which was asked for first.
-    waiting.sort_by_key(|preview| (preview.pass.is_none(), preview.requested_at));
+    // That which was asked for first.
+    waiting.sort_by_key(|preview| preview.requested_at);
     let Some(first) = waiting.first().cloned() else { return Ok(Next::Done(None)) };
-    match count(deps, munchkin, members, &first, deadline).await {
-        Ok(Some((counted, garbage))) => {
+    match count_for(deps, munchkin, members, &first).await {
+        Ok(Some(counted)) => {
             for preview in waiting {
                 let tell = |row: &mut Preview| tell(row, &counted);
                 change_preview(deps, munchkin, &preview, tell).await?;
                 strike(deps, munchkin, audience, &preview.id).await?;
             }
-            for key in garbage {
-                deps.ports.objects.delete(&key).await?;
-            }
+            Ok(Next::Again)
         }
-        Ok(None) => {}
-        Err(failure @ Failure::Outage { .. }) => return Err(failure),
+        Ok(None) => Ok(Next::Done(Some(deps.now() + deps.settings.scaled(LOOK_AGAIN_MS)))),
+        Err(failure @ Failure::Outage { .. }) => Err(failure),
         Err(failure) => {
             let given_up = change_preview(deps, munchkin, &first, fail).await?;
             if given_up.is_some_and(|preview| preview.status == Status::Counting) {
@@ -56,51 +54,41 @@ pub(crate) async fn slice(
             }
             tracing::warn!(audience.id = %audience, preview.id = %first.id, reason = %failure, "a preview cannot be counted");
             strike(deps, munchkin, audience, &first.id).await?;
+            Ok(Next::Again)
         }
     }
-    Ok(Next::Again)
 }
 
-/// Reads on for a preview. Returns what was counted, and objects that are garbage then; `None`: there is more to read.
-async fn count(
+/// Counts for a preview; `None`: the edges are not there yet.
+async fn count_for(
     deps: &Deps,
     munchkin: &MunchkinId,
     members: &Members<'_>,
     preview: &Preview,
-    deadline: u64,
-) -> Step<Option<(Counted, Vec<String>)>> {
-    let mut pass = match preview.pass.clone() {
-        Some(pass) => pass,
-        None => begin(deps, members, 0).await?,
-    };
-    let (members, mut found) = take_up(deps, &mut pass).await?;
-    let slice = read_on(deps, munchkin, &mut pass, &members, &mut found, false, deadline).await?;
-    if !slice.whole {
-        let replaced = put_by(deps, &mut pass, &found).await?;
-        let mine = |row: &mut Preview| {
-            let mine = row.pass == preview.pass && row.status == Status::Counting;
-            if mine {
-                row.pass = Some(pass.clone());
-                row.failures = 0;
-            }
-            mine
-        };
-        let row = change_preview(deps, munchkin, preview, mine).await?;
-        // Somebody else reads, too: a message that came twice. What replaced nothing expires.
-        if row.is_some_and(|row| row.pass.as_ref() == Some(&pass))
-            && let Some(replaced) = replaced
-        {
-            deps.ports.objects.delete(&replaced).await?;
+) -> Step<Option<Counted>> {
+    let audience = &members.head().audience;
+    let number = match preview.edges {
+        Some(number) => number,
+        None => {
+            let number = edges::want(deps, munchkin, Some(audience)).await?;
+            let note = |row: &mut Preview| {
+                let first = row.edges.is_none() && row.status == Status::Counting;
+                if first {
+                    row.edges = Some(number);
+                }
+                first
+            };
+            change_preview(deps, munchkin, preview, note).await?;
+            number
         }
-        return Ok(None);
-    }
-    let (counts, people) = found.count();
+    };
+    let Some(edges) = edges::ready(deps, munchkin, audience, number).await? else { return Ok(None) };
+    let Some(found) = count(deps, members, &edges, None).await? else { return Ok(None) };
     // Where objects expire: nobody deletes those of a preview, for others may share them.
     let people_key = format!("runs/preview/{}", deps.fresh_id());
-    deps.ports.objects.put(&people_key, Bytes::from(people.to_bytes())).await?;
-    let (not_asked, to_look_up) = (found.not_asked(), found.to_look_up());
-    let counted = Counted { as_of: pass.as_of, counts, not_asked, to_look_up, people_key };
-    Ok(Some((counted, [Some(pass.members.key), pass.found_key].into_iter().flatten().collect())))
+    deps.ports.objects.put(&people_key, Bytes::from(found.people.to_bytes())).await?;
+    let Found { counts, not_asked, to_look_up, .. } = found;
+    Ok(Some(Counted { as_of: edges.as_of, counts, not_asked, to_look_up, people_key }))
 }
 
 /// Writes down what was counted. Who dies before counts again.
@@ -114,8 +102,8 @@ fn tell(row: &mut Preview, counted: &Counted) -> bool {
 
 fn fail(row: &mut Preview) -> bool {
     row.failures += 1;
-    // From the beginning: an object of the reading may be gone.
-    row.pass = None;
+    // From the beginning: an object may be gone.
+    row.edges = None;
     if row.failures > ATTEMPTS && row.status == Status::Counting {
         row.status = Status::Failed;
         row.why = Some(NOT_COUNTED.plain());

@@ -9,6 +9,7 @@ use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use ports::Key;
 use state::audience::{Members, add_todo, want_pass};
 use state::bell::BellKey;
+use state::edges::Noted;
 use state::identity::{ecid_to_lead, ecid_to_token, lead_to_token, save_forgetting, save_lead, save_token};
 use state::{Deps, Doc, Step, bell, syncs};
 
@@ -85,6 +86,7 @@ pub(crate) async fn propagate(
 
 /// The audiences have been told of a token: forgets the hints to what it had, and then that there was something to tell.
 async fn token_told(deps: &Deps, munchkin: &MunchkinId, mut token: Doc<TokenRecord>) -> Step<()> {
+    let noted = &Noted::needless();
     let record = &token.value;
     let ecids = record.former_ecids.iter().filter(|ecid| !record.ecids.contains_key(ecid));
     let leads = record.former.iter().filter(|lead| Some(**lead) != record.lead);
@@ -93,30 +95,31 @@ async fn token_told(deps: &Deps, munchkin: &MunchkinId, mut token: Doc<TokenReco
         .chain(leads.map(|lead| lead_to_token(munchkin, *lead, &record.token)))
         .collect();
     if !lost.is_empty() {
-        let save = save_token(deps, munchkin, &token.value, Some(token.rev));
+        let save = save_token(deps, munchkin, &token.value, Some(token.rev), noted);
         if !save_forgetting(deps, &lost, save).await? {
             return Ok(());
         }
         token.rev += 1;
     }
     token.value.was_propagated();
-    save_token(deps, munchkin, &token.value, Some(token.rev)).await?;
+    save_token(deps, munchkin, &token.value, Some(token.rev), noted).await?;
     Ok(())
 }
 
 /// The same of a lead.
 async fn lead_told(deps: &Deps, munchkin: &MunchkinId, mut lead: Doc<LeadRecord>) -> Step<()> {
+    let noted = &Noted::needless();
     let record = &lead.value;
     let ecids = record.former.iter().filter(|ecid| !record.ecids.contains(ecid));
     let lost: Vec<Key> = ecids.map(|ecid| ecid_to_lead(munchkin, *ecid, record.lead)).collect();
     if !lost.is_empty() {
-        let save = save_lead(deps, munchkin, &lead.value, Some(lead.rev));
+        let save = save_lead(deps, munchkin, &lead.value, Some(lead.rev), noted);
         if !save_forgetting(deps, &lost, save).await? {
             return Ok(());
         }
         lead.rev += 1;
     }
     lead.value.was_propagated();
-    save_lead(deps, munchkin, &lead.value, Some(lead.rev)).await?;
+    save_lead(deps, munchkin, &lead.value, Some(lead.rev), noted).await?;
     Ok(())
 }

@@ -18,6 +18,7 @@ use rand::rngs::SmallRng;
 use serde_json::{Value, json};
 use simulation::fakes::run;
 use simulation::scenario::{FileOf, LIST, MUNCHKIN, ORG, PAGE, Scenario, beacon, ecid, instance, token};
+use state::edges::Noted;
 use state::identity::{Intake, ask_pk, hints_of_ecid, intake_key, save_token, token_key, tokens, wanted_looks};
 use state::{Deps, Doc, load};
 use world::types::Lead;
@@ -296,7 +297,7 @@ fn an_erased_visitor_who_returns_is_seen_within_a_quarter_of_an_hour() {
     assert_eq!(ask(&ingest, &page(1, 1)).1, ["beacon_known"]);
     let Doc { mut value, rev } = record(&deps, 1).expect("stored");
     assert!(value.erase(deps.now()));
-    assert!(run(save_token(&deps, &munchkin(), &value, Some(rev))).expect("a table"));
+    assert!(run(save_token(&deps, &munchkin(), &value, Some(rev), &Noted::needless())).expect("a table"));
     let now = deps.now();
     scenario.driver.sim.lock().advance(now + 15 * 60_000);
     assert_eq!(ask(&ingest, &page(1, 1)).1, ["beacon_new"]);
@@ -888,7 +889,7 @@ fn whoever_is_new_or_hinted_at_is_asked_about_before_a_backlog() {
     let mut all: Vec<TokenRecord> = (1..=1_000).map(|n| record(n, now - 7 * DAY_MS - n)).collect();
     all.extend([record(3_000, now - 1_000), hinted]);
     for record in &all {
-        assert!(run(save_token(&deps, &munchkin, record, None)).expect("a table"));
+        assert!(run(save_token(&deps, &munchkin, record, None, &Noted::needless())).expect("a table"));
     }
     let due = run(deps.ports.tables.due(Table::Identity, &ask_pk(&munchkin), now, 2)).expect("a table");
     let first: BTreeSet<String> = due.into_iter().map(|item| item.key.sk).collect();

@@ -209,6 +209,54 @@ fn j_a_mark_between_reading_and_clearing() {
     with_and_without(Guard::ClearBeforeRead, || usize::from((0..400).any(|seed| run(seed).is_err())));
 }
 
+/// A known person whose cookie is seen beside an ECID of the audience: the match is stored as far as `stop` awaits while a
+/// pass brings the edges up to date, and another pass comes after it. Returns whether the person is in the list, and whether
+/// the match was stored before the first pass.
+fn a_match_beside_a_pass(stop: usize) -> (bool, bool) {
+    let mut scenario = world(vec![known(1, &[1])]);
+    deliver(&mut scenario, true, &[1, 5], &[]);
+    scenario.create(101, &json!({"id": LIST})).expect("a sync");
+    scenario.see(5, 1);
+    scenario.driver.settle(3_600_000).expect("rest");
+    deliver(&mut scenario, true, &[1], &[]);
+    scenario.driver.settle(3_600_000).expect("rest");
+    let now = scenario.driver.sim.lock().now;
+    let deps = scenario.driver.deps();
+    let found = json!({"v": 1, "munchkin_id": MUNCHKIN, "ecid": ecid(1), "token": token(1), "seen_at": now});
+    let found = serde_json::from_value(found).expect("a match");
+    let mut store = Task::new(async move { cookie_ingest::store(&deps, &[found], &Counts::default()).await });
+    let at_once = store.poll(stop).is_some();
+    deliver(&mut scenario, true, &[1, 2], &[]);
+    scenario.driver.run_for(60_000);
+    if !at_once {
+        store.poll(WHOLE).expect("an end").expect("stored");
+    }
+    scenario.note_match(1, 1, now);
+    scenario.driver.settle(3_600_000).expect("rest");
+    assert_eq!(members(&scenario, LIST), [1], "by the work that the match rang for");
+    deliver(&mut scenario, true, &[1, 3], &[]);
+    scenario.driver.settle(3_600_000).expect("rest");
+    (members(&scenario, LIST) == [1], at_once)
+}
+
+/// What changes an edge is written without having been noted: the next pass does not know of it.
+#[test]
+fn q_a_change_that_nobody_noted() {
+    with_and_without(Guard::NoteBeforeWrite, || usize::from(!a_match_beside_a_pass(WHOLE).0));
+}
+
+/// A note is read, and the write that it announces comes only then.
+#[test]
+fn r_a_note_is_read_before_the_write_that_it_announces() {
+    with_and_without(Guard::NotesOverlap, || {
+        (0..200)
+            .map(a_match_beside_a_pass)
+            .take_while(|(_, at_once)| !at_once)
+            .filter(|(is_there, _)| !is_there)
+            .count()
+    });
+}
+
 /// A list is made at Marketo, the maker dies at any await, and the client comes again with the same key.
 #[test]
 fn l_a_list_is_made_and_its_maker_dies() {

@@ -13,6 +13,7 @@ use futures::executor::block_on;
 use serde_json::{Value, json};
 use state::audience::{Said, replace_base, take_said};
 use state::bell::{self, BellKey};
+use state::edges::Noted;
 use state::identity::{ecid_to_token, hints_of_leads, lead_to_token, put_hints, save_lead, save_token};
 use state::lists::OpenList;
 use state::notes::Note;
@@ -45,13 +46,13 @@ fn owns(world: &World, lead: LeadId, known: bool, ecids: impl IntoIterator<Item 
     }
     record.owned_by(Some(lead), known);
     block_on(put_hints(&world.deps, hints)).expect("written");
-    assert!(block_on(save_token(&world.deps, &munchkin(), &record, None)).expect("written"));
+    assert!(block_on(save_token(&world.deps, &munchkin(), &record, None, &Noted::needless())).expect("written"));
 }
 
 fn left(world: &World, lead: LeadId, into: Option<LeadId>) {
     let mut record = LeadRecord::new(lead);
     record.left(into);
-    assert!(block_on(save_lead(&world.deps, &munchkin(), &record, None)).expect("written"));
+    assert!(block_on(save_lead(&world.deps, &munchkin(), &record, None, &Noted::needless())).expect("written"));
 }
 
 fn start(world: &World, id: &str) -> String {

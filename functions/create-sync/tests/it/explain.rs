@@ -10,6 +10,7 @@ use domain::{AudienceId, Ecid, LeadId, LeadSet, Token};
 use futures::executor::block_on;
 use serde_json::{Value, json};
 use state::audience::replace_base;
+use state::edges::Noted;
 use state::identity::{ecid_to_lead, ecid_to_token, lead_to_token, put_hints, save_lead, save_token, tokens};
 use state::lists::OpenList;
 
@@ -52,7 +53,7 @@ fn see(world: &World, e: u64, t: u64, at: u64, told: impl Fn(&mut TokenRecord)) 
     let mut hints = vec![ecid_to_token(&munchkin(), ecid(e), &token(t))];
     hints.extend(record.lead.map(|lead| lead_to_token(&munchkin(), lead, &token(t))));
     block_on(put_hints(&world.deps, hints)).expect("written");
-    assert!(block_on(save_token(&world.deps, &munchkin(), &record, rev)).expect("written"));
+    assert!(block_on(save_token(&world.deps, &munchkin(), &record, rev, &Noted::needless())).expect("written"));
 }
 
 fn owned(lead: LeadId, known: bool) -> impl Fn(&mut TokenRecord) {
@@ -67,7 +68,7 @@ fn lead(world: &World, id: LeadId, told: impl Fn(&mut LeadRecord)) {
     told(&mut record);
     let hints = record.ecids.iter().map(|ecid| ecid_to_lead(&munchkin(), *ecid, id)).collect::<Vec<_>>();
     block_on(put_hints(&world.deps, hints)).expect("written");
-    assert!(block_on(save_lead(&world.deps, &munchkin(), &record, None)).expect("written"));
+    assert!(block_on(save_lead(&world.deps, &munchkin(), &record, None, &Noted::needless())).expect("written"));
 }
 
 fn list(world: &World, change: impl Fn(&mut State)) {

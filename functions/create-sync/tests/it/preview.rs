@@ -15,6 +15,7 @@ use state::Settings;
 use state::audience::{head_key, replace_base};
 use state::bell::{self, Ring};
 use state::budget::{Pushback, push_back};
+use state::edges::Noted;
 use state::identity::{save_lead, save_token};
 use state::lists::{OpenList, Want, want_key};
 use state::previews::{Counted, Preview, Status, put_preview};
@@ -50,11 +51,11 @@ fn world() -> World {
         if n <= 8 {
             (record.lead, record.known, record.asked_at) = (Some(n), n <= 6, Some(START));
         }
-        assert!(block_on(save_token(deps, &munchkin(), &record, None)).expect("saved"));
+        assert!(block_on(save_token(deps, &munchkin(), &record, None, &Noted::needless())).expect("saved"));
     }
     let mut record = LeadRecord::new(20);
     (record.known, record.ecids) = (true, BTreeSet::from([ecid(13)]));
-    assert!(block_on(save_lead(deps, &munchkin(), &record, None)).expect("saved"));
+    assert!(block_on(save_lead(deps, &munchkin(), &record, None, &Noted::needless())).expect("saved"));
     {
         let mut marketo = world.marketo();
         for id in [6, 20] {
@@ -137,7 +138,7 @@ fn a_new_list_is_counted_and_asks_nobody_and_writes_nothing_but_the_job() {
     );
     assert_eq!(marketo.lists().len(), 2);
     drop(marketo);
-    // Beside the job: the budget, the doorbell, and a head whose queue is empty again.
+    // Beside the job: the edges that it is counted by, the budget, doorbells, and a head whose queue is empty again.
     let after = world.tables();
     let changed: BTreeSet<(Table, &str)> = after
         .iter()
@@ -146,7 +147,10 @@ fn a_new_list_is_counted_and_asks_nobody_and_writes_nothing_but_the_job() {
         .collect();
     let row = format!("preview/{id}");
     let bell = format!("{MUNCHKIN}/aam:102");
+    let edges = format!("{MUNCHKIN}/");
     let allowed = [
+        (Table::Identity, "head"),
+        (Table::Doorbells, edges.as_str()),
         (Table::Syncs, "budget"),
         (Table::Syncs, row.as_str()),
         (Table::Doorbells, bell.as_str()),
@@ -338,8 +342,11 @@ fn a_preview_leaves_a_pass_under_way_and_what_it_publishes_alone() {
     let world = world();
     assert_eq!(world.post("/syncs", &json!({"audience_id": "aam:102", "list": {"id": 1001}})).0, 201);
     let ring = || {
-        let sent = std::mem::take(&mut *world.outside.sent.lock().expect("unlocked"));
-        let (_, message) = sent.into_iter().find(|(queue, _)| *queue == Queue::AudienceWork).expect("a ring");
+        let message = {
+            let mut sent = world.outside.sent.lock().expect("unlocked");
+            let first = sent.iter().position(|(queue, _)| *queue == Queue::AudienceWork).expect("a ring");
+            sent.remove(first).1
+        };
         let ring: Ring = serde_json::from_str(&message.body).expect("a ring");
         block_on(scheduled_incremental_sync::handle(&world.deps, &ring, world.deps.now() + 120_000)).expect("handled");
     };

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use state::audience::{Head, Waiting, head_key};
 use state::bell::{self, BellKey};
 use state::budget::{Permit, Purpose, Pushback, permit, push_back};
+use state::edges::Noted;
 use state::identity::save_token;
 use state::lists::OpenList;
 use state::syncs::{IdentityHead, identity_key};
@@ -151,7 +152,7 @@ fn cookies_that_wait_for_a_look_up_are_a_step_while_they_wait() {
     head(waiting(3_000));
     assert_eq!(step(&world, &id), "in_step", "nobody waits any more");
     for n in 0..300 {
-        assert!(block_on(save_token(&world.deps, &munchkin(), &cookie(n), None)).expect("saved"));
+        assert!(block_on(save_token(&world.deps, &munchkin(), &cookie(n), None, &Noted::needless())).expect("saved"));
     }
     let crowd = IdentityHead { v: 1, told_at: START + 1, ..IdentityHead::default() };
     world.store(Table::Syncs, identity_key(&munchkin()), &crowd);
@@ -189,13 +190,13 @@ fn a_sync_is_not_in_step_before_what_the_last_look_up_found_is_in_its_list() {
     let mut cookie = cookie(1);
     cookie.owned_by(Some(7), true);
     cookie.was_asked(START + 5_000);
-    assert!(block_on(save_token(&world.deps, &munchkin(), &cookie, None)).expect("saved"));
+    assert!(block_on(save_token(&world.deps, &munchkin(), &cookie, None, &Noted::needless())).expect("saved"));
     world.wait(6_000);
     // The pass, two calls that add, and the rings.
     let shown = progress(&world, &id);
     assert_eq!((&shown["step"], &shown["estimate_seconds"]), (&json!("counting"), &json!(7)), "{shown}");
     cookie.was_propagated();
-    assert!(block_on(save_token(&world.deps, &munchkin(), &cookie, Some(1))).expect("saved"));
+    assert!(block_on(save_token(&world.deps, &munchkin(), &cookie, Some(1), &Noted::needless())).expect("saved"));
     let shown = progress(&world, &id);
     assert_eq!(shown["step"], "in_step", "nobody was rung for it: it is in no audience");
 
@@ -219,9 +220,9 @@ fn a_sync_is_not_in_step_before_what_the_last_look_up_found_is_in_its_list() {
     let mut cookie = self::cookie(2);
     cookie.owned_by(Some(8), true);
     cookie.was_asked(START + 6_000);
-    assert!(block_on(save_token(&world.deps, &munchkin(), &cookie, None)).expect("saved"));
+    assert!(block_on(save_token(&world.deps, &munchkin(), &cookie, None, &Noted::needless())).expect("saved"));
     assert_eq!(step(&world, &id), "news_waiting");
     cookie.was_propagated();
-    assert!(block_on(save_token(&world.deps, &munchkin(), &cookie, Some(1))).expect("saved"));
+    assert!(block_on(save_token(&world.deps, &munchkin(), &cookie, Some(1), &Noted::needless())).expect("saved"));
     assert_eq!(step(&world, &id), "in_step");
 }

@@ -11,6 +11,7 @@ use domain::{Ecid, LeadId, LeadSet, ListId, Token};
 use marketo::CallError;
 use ports::{Failure, Table};
 use state::audience::Members;
+use state::edges::{note, want};
 use state::erase::{Job, Phase, Subject, answers, open_jobs, save_job};
 use state::identity::{erase_ecid, hints_of_ecid, hints_of_lead, leads, save_lead, save_token, tokens};
 use state::lists::{Want, heads, read_leads, want_key, write_leads};
@@ -120,6 +121,8 @@ impl Worker<'_> {
                 }
             }
         }
+        // The edges that passes join tell of them, too.
+        want(self.deps, self.munchkin, None).await?;
         job.value.phase = Phase::Leaving;
         Ok(self.save_job(job).await?)
     }
@@ -237,7 +240,11 @@ impl Worker<'_> {
                 Subject::Ecid(ecid) => record.erase_ecid(*ecid, at),
                 Subject::Token(_) | Subject::Leads(_) => record.erase(at),
             };
-            if !news || save_token(self.deps, self.munchkin, &record, rev).await? {
+            if !news {
+                return Ok(());
+            }
+            let noted = note(self.deps, self.munchkin, [token], []).await?;
+            if save_token(self.deps, self.munchkin, &record, rev, &noted).await? {
                 return Ok(());
             }
         }
@@ -248,7 +255,11 @@ impl Worker<'_> {
             let found = leads(self.deps, self.munchkin, [lead]).await?.pop();
             let rev = found.as_ref().map(|found| found.rev);
             let mut record = found.map_or_else(|| LeadRecord::new(lead), |found| found.value);
-            if !forget(&mut record) || save_lead(self.deps, self.munchkin, &record, rev).await? {
+            if !forget(&mut record) {
+                return Ok(());
+            }
+            let noted = note(self.deps, self.munchkin, [], [lead]).await?;
+            if save_lead(self.deps, self.munchkin, &record, rev, &noted).await? {
                 return Ok(());
             }
         }

@@ -77,7 +77,7 @@ impl<'a> Before<'a> {
 
 /// A snapshot that is being written.
 pub(super) struct Snapshot<'a> {
-    writer: Writer<'a>,
+    writer: Writer<'a, u128>,
     before: Before<'a>,
     absent: u64,
 }

@@ -1,26 +1,29 @@
 //! A big set of ECIDs as one immutable object: 16 bytes a member, ordered by a hash that can be undone, with a
 //! fence every 256 rows, so that one member is found by one ranged read of 4 KB.
-//!
-//! Layout, big-endian: header (magic `ASB2`, four zeros, as-of u64), rows, fences, trailer (count u64, CRC-32 of the rows,
-//! magic `2BSA`). What all rows decide stands last, so that a set of any size is written while it is merged: what is held
-//! of it is one piece, and 16 bytes for each 256 members.
-
-use crc32fast::Hasher;
 
 use crate::Ecid;
+use crate::rows::{self, Encoder, Row};
+pub use crate::rows::{FENCE_ROWS, HEADER};
 
-/// Rows between two fences: 256 × 16 bytes = 4 KB, one ranged read.
-pub const FENCE_ROWS: u64 = 256;
-/// Bytes before the first row.
-pub const HEADER: u64 = 16;
 /// Bytes of a row.
 pub const ROW: u64 = 16;
-/// Bytes after the last fence.
-pub const TRAILER: usize = 16;
 const FACTOR: u128 = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
-const MAGIC: &[u8; 4] = b"ASB2";
-/// Without it, a set that is cut after a row of zeros would end as an empty one does.
-const END: &[u8; 4] = b"2BSA";
+
+/// A member's row: what [`mix`] makes of its ECID.
+impl Row for u128 {
+    const SIZE: u64 = ROW;
+    const MAGIC: [u8; 4] = *b"ASB2";
+    const END: [u8; 4] = *b"2BSA";
+    const FENCED: bool = true;
+
+    fn put(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.to_be_bytes());
+    }
+
+    fn take(bytes: &[u8]) -> Option<Self> {
+        bytes.first_chunk().copied().map(u128::from_be_bytes)
+    }
+}
 
 /// Spreads ECIDs evenly over all `u128`; one to one. (An odd factor and a shift can both be undone; the factor
 /// is 2^128 divided by the golden ratio.)
@@ -119,109 +122,7 @@ impl Base {
     /// Reads what [`Base::encode`] wrote; `None` if the bytes are cut, altered or something else.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (rest, trailer) = bytes.split_last_chunk::<TRAILER>()?;
-        let count = u64::from_be_bytes(trailer[..8].try_into().ok()?);
-        let (header, rest) = rest.split_at_checked(usize::try_from(HEADER).ok()?)?;
-        let as_of = as_of(header)?;
-        let (from, length) = fences_at(count)?;
-        if u64::try_from(rest.len()).ok()? != from.checked_add(length)?.checked_sub(HEADER)? {
-            return None;
-        }
-        let mut decoder = Decoder::new(count);
-        let mut rows = Vec::with_capacity(usize::try_from(count).ok()?);
-        decoder.rows(rest.get(..usize::try_from(count * ROW).ok()?)?, &mut rows);
-        decoder.is_whole(trailer).then_some(Self { rows, as_of })
-    }
-}
-
-/// When a set was so, in ms, by its header; `None`: these bytes begin no set.
-fn as_of(header: &[u8]) -> Option<u64> {
-    (header.get(..8)? == [&MAGIC[..], &[0; 4]].concat()).then_some(())?;
-    Some(u64::from_be_bytes(header.get(8..16)?.try_into().ok()?))
-}
-
-/// Writes a set piece by piece.
-#[derive(Debug)]
-pub struct Encoder {
-    crc: Hasher,
-    count: u64,
-    fences: Vec<u8>,
-}
-
-impl Encoder {
-    /// Begins a set that was so at a time, in ms.
-    #[must_use]
-    pub fn begin(as_of: u64, out: &mut Vec<u8>) -> Self {
-        out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&as_of.to_be_bytes());
-        Self { crc: Hasher::new(), count: 0, fences: Vec::new() }
-    }
-
-    /// Adds rows: ascending, none twice, and all of them after those before.
-    pub fn rows(&mut self, rows: &[u128], out: &mut Vec<u8>) {
-        let begin = out.len();
-        out.reserve(rows.len() * 16);
-        for row in rows {
-            let bytes = row.to_be_bytes();
-            if self.count.is_multiple_of(FENCE_ROWS) {
-                self.fences.extend_from_slice(&bytes);
-            }
-            self.count += 1;
-            out.extend_from_slice(&bytes);
-        }
-        self.crc.update(&out[begin..]);
-    }
-
-    /// Ends it. Returns how many members it has.
-    pub fn end(self, out: &mut Vec<u8>) -> u64 {
-        out.extend_from_slice(&self.fences);
-        out.extend_from_slice(&self.count.to_be_bytes());
-        out.extend_from_slice(&self.crc.finalize().to_be_bytes());
-        out.extend_from_slice(END);
-        self.count
-    }
-}
-
-/// Reads the rows of a set piece by piece.
-#[derive(Debug)]
-pub struct Decoder {
-    crc: Hasher,
-    count: u64,
-    read: u64,
-}
-
-impl Decoder {
-    /// Of a set of so many members.
-    #[must_use]
-    pub fn new(count: u64) -> Self {
-        Self { crc: Hasher::new(), count, read: 0 }
-    }
-
-    /// Reads a piece: the bytes of whole rows, as they follow each other from [`HEADER`] on.
-    pub fn rows(&mut self, bytes: &[u8], out: &mut Vec<u128>) {
-        self.crc.update(bytes);
-        let before = out.len();
-        out.extend(bytes.as_chunks().0.iter().map(|row| u128::from_be_bytes(*row)));
-        self.read += (out.len() - before) as u64;
-    }
-
-    /// Whether all rows were read, and as they were written; by the last 16 bytes of the object.
-    #[must_use]
-    pub fn is_whole(&self, trailer: &[u8]) -> bool {
-        let mut expected = self.count.to_be_bytes().to_vec();
-        expected.extend_from_slice(&self.crc.clone().finalize().to_be_bytes());
-        expected.extend_from_slice(END);
-        self.read == self.count && trailer == expected
-    }
-}
-
-/// Where the last bytes of a set of so many members stand: offset and length in bytes. `None`: no object is so long.
-#[must_use]
-pub const fn trailer_at(count: u64) -> Option<(u64, u64)> {
-    match fences_at(count) {
-        Some((from, length)) => Some((from + length, TRAILER as u64)),
-        None => None,
+        rows::decode(bytes).map(|(rows, as_of)| Self { rows, as_of })
     }
 }
 
@@ -277,8 +178,7 @@ fn read_rows(bytes: &[u8]) -> Vec<u128> {
 /// Where the fences of a set of so many members stand: offset and length in bytes. `None`: no object is so long.
 #[must_use]
 pub const fn fences_at(count: u64) -> Option<(u64, u64)> {
-    // 2^56 rows are 2^60 bytes.
-    if count >> 56 != 0 { None } else { Some((HEADER + count * ROW, count.div_ceil(FENCE_ROWS) * ROW)) }
+    rows::fences_at::<u128>(count)
 }
 
 /// The fences of a set: enough to find the block that would hold a member.
@@ -310,6 +210,7 @@ pub fn block_holds(block: &[u8], ecid: Ecid) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rows::{Decoder, trailer_at};
 
     fn ecid(n: u128) -> Ecid {
         Ecid::from_number(n).unwrap()
@@ -372,12 +273,12 @@ mod tests {
             }
             assert_eq!(encoder.end(&mut bytes), 2_000);
             assert_eq!(bytes, base.encode());
-            let mut decoder = Decoder::new(2_000);
+            let mut decoder = Decoder::<u128>::new(2_000);
             let mut rows = Vec::new();
             for piece in bytes[HEADER as usize..][..2_000 * ROW as usize].chunks(size * ROW as usize) {
                 decoder.rows(piece, &mut rows);
             }
-            let (from, length) = trailer_at(2_000).unwrap();
+            let (from, length) = trailer_at::<u128>(2_000).unwrap();
             assert_eq!(from + length, bytes.len() as u64);
             assert!(decoder.is_whole(&bytes[from as usize..]));
             assert_eq!(rows, base.rows());

@@ -274,7 +274,16 @@ impl TokenRecord {
         if self.unpropagated {
             return Some(now);
         }
-        if self.parked || self.ecids.is_empty() {
+        if self.parked {
+            return None;
+        }
+        self.due_to_ask(now)
+    }
+
+    /// When Marketo is to be asked about it, in ms, if an audience with it is followed; `None`: there is nothing to ask.
+    #[must_use]
+    pub fn due_to_ask(&self, now: u64) -> Option<u64> {
+        if self.ecids.is_empty() {
             return None;
         }
         if self.hinted {

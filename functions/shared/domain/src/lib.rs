@@ -4,6 +4,7 @@
 
 pub mod base;
 pub mod cookie;
+pub mod edges;
 pub mod fact;
 pub mod feed;
 pub mod identity;
@@ -13,6 +14,7 @@ pub mod list;
 pub mod origin;
 pub mod planted;
 pub mod report;
+pub mod rows;
 pub mod said;
 pub mod sayings;
 mod set;

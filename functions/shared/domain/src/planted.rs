@@ -34,6 +34,10 @@ pub enum Guard {
     ErasedStaysErased,
     /// p: a list is told of an erasure only once Marketo's merges of before it have been read.
     MergesBeforeErasing,
+    /// q: what changes an edge is noted before it is written.
+    NoteBeforeWrite,
+    /// r: a note is passed over only when whoever wrote it cannot live any more.
+    NotesOverlap,
     /// l: a sync's row is written before its list is made, and the list bears its id.
     RowBeforeList,
 }

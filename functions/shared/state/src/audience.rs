@@ -96,21 +96,17 @@ pub struct BaseRef {
     pub as_of: u64,
 }
 
-/// A pass under way: how far it is, and where its parts are.
+/// A pass under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pass {
     /// Its number.
     pub number: u64,
-    /// When it began, in ms: the report's `as_of`.
-    pub as_of: u64,
-    /// The members it counts.
-    pub members: BaseRef,
-    /// Object key of what was found so far; absent before the first slice.
-    pub found_key: Option<String>,
-    /// The partition that is read.
-    pub shard: u32,
-    /// The sort key after which to read on.
-    pub after: Option<String>,
+    /// When it began, in ms.
+    pub began: u64,
+    /// The edges that it waits for ([`crate::edges`]); absent: it has not asked for them.
+    pub edges: Option<u64>,
+    /// Tokens that rest are woken up to this ECID, in the order of rows.
+    pub woken: Option<Ecid>,
 }
 
 impl Head {
@@ -276,11 +272,12 @@ impl Source {
         }
     }
 
-    fn rows<'a>(&self, deps: &'a Deps) -> Ascending<'a> {
+    /// Its rows; `many`: of so many sets that are read side by side.
+    fn rows<'a>(&self, deps: &'a Deps, many: u64) -> Ascending<'a> {
         match self {
             Self::None => Ascending::none(),
             Self::Whole(base) => Ascending::of(base.clone()),
-            Self::Blocks { set, .. } => Ascending::read(Reader::new(deps, set.clone())),
+            Self::Blocks { set, .. } => Ascending::read(Reader::one_of(deps, set.clone(), many)),
         }
     }
 }
@@ -474,10 +471,11 @@ impl<'a> Members<'a> {
 
     /// The members at a time (ms), by what rows said until then.
     pub(crate) fn rows_of(&self, until: u64, said: Vec<(u128, Fact)>) -> Rows<'a> {
+        let many = 1 + self.head.runs.len() as u64;
         let sets = self.sets().filter(|(fact, _)| fact.time <= until);
-        let sets = sets.map(|(fact, set)| (fact, set.rows(self.deps))).collect();
+        let sets = sets.map(|(fact, set)| (fact, set.rows(self.deps, many))).collect();
         let as_of = self.head.base.as_ref().map(|base| base.as_of);
-        Rows::new(self.base.rows(self.deps), as_of, sets, said)
+        Rows::new(self.base.rows(self.deps, 1), as_of, sets, said)
     }
 
     /// Everything that rows say, by the ECID's row of a set; without what is older than the snapshot.
@@ -507,8 +505,8 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Puts a snapshot in the place of the one before, and asks for a pass. Runs of facts that are older say nothing any more. `by`: the feed that delivered it, and when. `false`:
-/// a newer one stands there.
+/// Puts a snapshot in the place of the one before, and asks for a pass; runs of facts that are older say nothing any more.
+/// `by`: the feed that delivered it, and when. `false`: a newer one stands there.
 pub async fn replace_base(
     deps: &Deps,
     munchkin: &MunchkinId,

@@ -1,30 +1,34 @@
-//! Sets of ECIDs ([`domain::base`]) as objects of the bucket, written and read by pieces: of a set of any size no more than
-//! a piece stands in memory.
+//! Sets of ECIDs ([`domain::base`]) and edges ([`domain::edges`]) as objects of the bucket, written and read by pieces: of a
+//! set of any size no more than a piece stands in memory.
 
 use bytes::Bytes;
-use domain::base::{Decoder, Encoder, HEADER, ROW, TRAILER, trailer_at};
+use domain::rows::{Decoder, Encoder, HEADER, Row, TRAILER, trailer_at};
 use ports::Failure;
 
 use crate::audience::BaseRef;
 use crate::{Deps, Step};
 
-/// Rows of a piece: 8 MiB, above S3's least size of a part (5 MiB). Ours: a request costs as much as 17 MB-months, and one
-/// piece stands in memory.
-pub const PIECE_ROWS: usize = 1 << 19;
-const PIECE_BYTES: usize = PIECE_ROWS * 16;
+/// Bytes of a piece, at most, and more than half as many: 8 MiB, above S3's least size of a part (5 MiB). Ours: a request
+/// costs as much as 17 MB-months, and one piece stands in memory.
+const PIECE_BYTES: u64 = 8 << 20;
+
+/// Rows of a piece.
+const fn piece_rows<R: Row>() -> u64 {
+    PIECE_BYTES / R::SIZE
+}
 
 /// Writes a set under a fresh key. One that is never ended leaves nothing but an upload that expires.
-pub struct Writer<'a> {
+pub struct Writer<'a, R> {
     deps: &'a Deps,
     key: String,
     as_of: u64,
-    encoder: Encoder,
+    encoder: Encoder<R>,
     bytes: Vec<u8>,
     /// The upload and the tags of its parts, once there is more than one piece.
     upload: Option<(String, Vec<String>)>,
 }
 
-impl<'a> Writer<'a> {
+impl<'a, R: Row> Writer<'a, R> {
     /// Begins a set below a prefix that was so at a time, in ms.
     #[must_use]
     pub fn begin(deps: &'a Deps, prefix: &str, as_of: u64) -> Self {
@@ -34,10 +38,10 @@ impl<'a> Writer<'a> {
     }
 
     /// Adds rows: ascending, none twice, and all of them after those before.
-    pub async fn rows(&mut self, rows: &[u128]) -> Step<()> {
-        for piece in rows.chunks(PIECE_ROWS) {
+    pub async fn rows(&mut self, rows: &[R]) -> Step<()> {
+        for piece in rows.chunks(usize::try_from(piece_rows::<R>()).unwrap_or(usize::MAX)) {
             self.encoder.rows(piece, &mut self.bytes);
-            if self.bytes.len() >= PIECE_BYTES {
+            if self.bytes.len() as u64 >= piece_rows::<R>() * R::SIZE {
                 self.put_part().await?;
             }
         }
@@ -73,39 +77,47 @@ impl<'a> Writer<'a> {
 }
 
 /// Reads a set's rows, ascending, piece by piece.
-pub struct Reader<'a> {
+pub struct Reader<'a, R> {
     deps: &'a Deps,
     base: BaseRef,
-    decoder: Decoder,
+    decoder: Decoder<R>,
     read: u64,
+    /// Rows of a piece.
+    piece: u64,
 }
 
-impl<'a> Reader<'a> {
+impl<'a, R: Row> Reader<'a, R> {
     /// From its first row on.
     #[must_use]
     pub fn new(deps: &'a Deps, base: BaseRef) -> Self {
+        Self::one_of(deps, base, 1)
+    }
+
+    /// The same where so many are read side by side: all of their pieces together are no larger than the only one's.
+    #[must_use]
+    pub fn one_of(deps: &'a Deps, base: BaseRef, many: u64) -> Self {
         let decoder = Decoder::new(base.count);
-        Self { deps, base, decoder, read: 0 }
+        Self { deps, base, decoder, read: 0, piece: (piece_rows::<R>() / many.max(1)).max(1) }
     }
 
     /// The next rows; `None`: that were all. The last ones are given only if all are as they were written.
-    pub async fn next(&mut self) -> Step<Option<Vec<u128>>> {
-        let damaged = || Failure::fail("a base object is damaged");
+    pub async fn next(&mut self) -> Step<Option<Vec<R>>> {
+        let damaged = || Failure::fail("a set is damaged");
         let left = self.base.count - self.read;
         if left == 0 {
             return Ok(None);
         }
-        let count = left.min(PIECE_ROWS as u64);
-        let from = HEADER + self.read * ROW;
+        let count = left.min(self.piece);
+        let from = HEADER + self.read * R::SIZE;
         // The last piece brings what stands behind the rows: one request less.
-        let (trailer, length) = trailer_at(self.base.count).ok_or_else(damaged)?;
-        let end = if count == left { trailer + length } else { from + count * ROW };
+        let (trailer, length) = trailer_at::<R>(self.base.count).ok_or_else(damaged)?;
+        let end = if count == left { trailer + length } else { from + count * R::SIZE };
         let bytes = self.deps.ports.objects.get_range(&self.base.key, from, end - from).await?;
-        let bytes = bytes.ok_or_else(|| Failure::retry("a base is gone: it was replaced"))?;
+        let bytes = bytes.ok_or_else(|| Failure::retry("a set is gone: it was replaced"))?;
         if bytes.len() as u64 != end - from {
             return Err(damaged());
         }
-        let (piece, rest) = bytes.split_at(usize::try_from(count * ROW).unwrap_or_default());
+        let (piece, rest) = bytes.split_at(usize::try_from(count * R::SIZE).unwrap_or_default());
         let mut rows = Vec::with_capacity(usize::try_from(count).unwrap_or_default());
         self.decoder.rows(piece, &mut rows);
         self.read += count;

@@ -20,6 +20,8 @@ use crate::{Cause, Causes, Deps, Step, V1, doc, update};
 pub enum Kind {
     /// Look-ups, activities and extracts of one subscription.
     Identity,
+    /// The edges of one subscription ([`crate::edges`]).
+    Edges,
     /// One audience of one subscription.
     Audience,
     /// One static list of one subscription.
@@ -28,11 +30,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 3] = [Kind::Identity, Kind::Audience, Kind::List];
+    pub const ALL: [Kind; 4] = [Kind::Identity, Kind::Edges, Kind::Audience, Kind::List];
 
     const fn name(self) -> &'static str {
         match self {
             Kind::Identity => "identity",
+            Kind::Edges => "edges",
             Kind::Audience => "audience",
             Kind::List => "list",
         }
@@ -41,7 +44,8 @@ impl Kind {
     const fn queue(self) -> Queue {
         match self {
             Kind::Identity => Queue::IdentityWork,
-            Kind::Audience => Queue::AudienceWork,
+            // An id that no audience has makes a group of its own.
+            Kind::Edges | Kind::Audience => Queue::AudienceWork,
             Kind::List => Queue::ListWrites,
         }
     }
@@ -54,7 +58,7 @@ pub struct BellKey {
     pub kind: Kind,
     /// The subscription.
     pub munchkin: MunchkinId,
-    /// The audience's or the list's id; empty for identity work.
+    /// The audience's or the list's id; empty for what there is once a subscription.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
 }
@@ -64,6 +68,12 @@ impl BellKey {
     #[must_use]
     pub fn identity(munchkin: &MunchkinId) -> Self {
         Self { kind: Kind::Identity, munchkin: munchkin.clone(), id: String::new() }
+    }
+
+    /// The edges of a subscription.
+    #[must_use]
+    pub fn edges(munchkin: &MunchkinId) -> Self {
+        Self { kind: Kind::Edges, munchkin: munchkin.clone(), id: String::new() }
     }
 
     /// An audience.
@@ -85,6 +95,7 @@ impl BellKey {
     fn group(&self) -> String {
         match self.kind {
             Kind::Audience => format!("{}/{}", self.munchkin, self.id),
+            Kind::Edges => format!("{}/edges", self.munchkin),
             Kind::Identity | Kind::List => self.munchkin.to_string(),
         }
     }

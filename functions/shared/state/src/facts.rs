@@ -18,7 +18,7 @@ use crate::bases::Writer;
 use crate::{Deps, Step, load, update};
 
 /// Runs of an audience, at most; what comes beyond is written as rows. Ours: whoever asks for anybody opens the two sets of
-/// each, and a pass has a piece of each in memory (8 MiB).
+/// each.
 pub const RUNS_KEPT: usize = 16;
 /// Where their sets stand.
 const SETS_OF_FACTS: &str = "sets/facts";

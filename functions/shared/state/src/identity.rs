@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::edges::Source;
 use domain::identity::{LeadRecord, TokenRecord};
 use domain::limits::{DAY_MS, HOUR_MS};
 use domain::planted::{Guard, holds};
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 use ports::{Due, Expect, Item, Key, Read, Table};
 use serde::{Deserialize, Serialize};
 
+use crate::edges::{Noted, source_of};
 use crate::{Deps, Doc, Step, doc};
 
 /// Partitions over which the tokens of a subscription are spread, and as many for its leads.
@@ -170,8 +172,16 @@ pub fn token_item(deps: &Deps, munchkin: &MunchkinId, record: &TokenRecord, rev:
     Ok(item)
 }
 
-/// Writes a token's record on condition of its revision. `false`: somebody was faster.
-pub async fn save_token(deps: &Deps, munchkin: &MunchkinId, record: &TokenRecord, rev: Option<u64>) -> Step<bool> {
+/// Writes a token's record on condition of its revision, which was noted ([`crate::edges::note`]). `false`: somebody was
+/// faster.
+pub async fn save_token(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    record: &TokenRecord,
+    rev: Option<u64>,
+    noted: &Noted,
+) -> Step<bool> {
+    debug_assert!(noted.covers(source_of(&record.token)), "a token is written without a note");
     let item = token_item(deps, munchkin, record, rev)?;
     let expect = match rev {
         _ if !holds(Guard::TokenRevision) => Expect::Anything,
@@ -181,8 +191,15 @@ pub async fn save_token(deps: &Deps, munchkin: &MunchkinId, record: &TokenRecord
     Ok(deps.ports.tables.put(Table::Identity, item, expect).await?)
 }
 
-/// Writes a lead's record on condition of its revision. `false`: somebody was faster.
-pub async fn save_lead(deps: &Deps, munchkin: &MunchkinId, record: &LeadRecord, rev: Option<u64>) -> Step<bool> {
+/// Writes a lead's record on condition of its revision, which was noted. `false`: somebody was faster.
+pub async fn save_lead(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    record: &LeadRecord,
+    rev: Option<u64>,
+    noted: &Noted,
+) -> Step<bool> {
+    debug_assert!(noted.covers(Source::lead(record.lead)), "a lead is written without a note");
     let due = record.unpropagated.then(|| Due { pk: tell_pk(munchkin), at: deps.now() });
     doc::save(deps, Table::Identity, lead_key(munchkin, record.lead), record, rev, due).await
 }

@@ -11,6 +11,7 @@ pub mod budget;
 mod cause;
 pub mod deps;
 pub mod doc;
+pub mod edges;
 pub mod erase;
 pub mod facts;
 pub mod feeds;

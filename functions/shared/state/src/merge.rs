@@ -16,7 +16,7 @@ pub(crate) struct Ascending<'a> {
     piece: Piece,
     /// Rows of the piece that were taken.
     taken: usize,
-    rest: Option<Reader<'a>>,
+    rest: Option<Reader<'a, u128>>,
 }
 
 enum Piece {
@@ -33,7 +33,7 @@ impl<'a> Ascending<'a> {
         Self { piece: Piece::Shared(set), taken: 0, rest: None }
     }
 
-    pub(crate) const fn read(reader: Reader<'a>) -> Self {
+    pub(crate) const fn read(reader: Reader<'a, u128>) -> Self {
         Self { piece: Piece::Own(Vec::new()), taken: 0, rest: Some(reader) }
     }
 

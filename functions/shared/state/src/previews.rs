@@ -8,7 +8,7 @@ use domain::{AudienceId, MunchkinId, Said};
 use ports::{Key, Table};
 use serde::{Deserialize, Serialize};
 
-use crate::audience::{Head, Pass, head_key};
+use crate::audience::{Head, head_key};
 use crate::doc::update_until;
 use crate::syncs::{Leaving, MembersBefore, Start, Target};
 use crate::{Deps, Step, load, update};
@@ -41,8 +41,8 @@ pub struct Preview {
     pub status: Status,
     /// Why it failed.
     pub why: Option<Said>,
-    /// The counting under way. Its number means nothing.
-    pub pass: Option<Pass>,
+    /// The edges that the counting waits for ([`crate::edges`]).
+    pub edges: Option<u64>,
     /// Attempts to count that failed.
     pub failures: u32,
     /// What was counted.
@@ -54,7 +54,7 @@ pub struct Preview {
 impl Preview {
     /// The audience is counted. Of a list that would be made nothing is to be asked, nor where there is nobody to ask about.
     pub fn counted_as(&mut self, counted: Counted) {
-        self.pass = None;
+        self.edges = None;
         let nobody_to_ask = self.list.id.is_none() || counted.counts.people == 0;
         if nobody_to_ask {
             self.there = Some(There::default());
