@@ -200,6 +200,9 @@ impl Members<'_> {
     /// on facts that are as old and come later say nothing. What the time is too short for is left for the next call.
     pub async fn fold(&self, deadline: u64) -> Step<()> {
         let Self { deps, munchkin, head, .. } = self;
+        if !head.is_to_fold(deps) {
+            return Ok(());
+        }
         let old = head.foldable(deps);
         let scanned = self.scan(old, deadline.saturating_sub(deps.settings.scaled(RESERVE_MS))).await?;
         if !scanned.whole && scanned.deleted {
