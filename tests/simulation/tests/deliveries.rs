@@ -537,7 +537,10 @@ fn beyond_the_room_for_runs_facts_are_rows_and_what_is_old_is_folded() {
     arrive(&mut scenario, &changes(now, &[5], &[]));
     assert_eq!(members(&mut scenario), [1, 2, 5]);
     let folded = head(&scenario);
-    assert_eq!((folded.runs.len(), folded.base.as_ref().map(|base| (base.as_of, base.count))), (0, Some((begin + 19, 2))));
+    assert_eq!(
+        (folded.runs.len(), folded.base.as_ref().map(|base| (base.as_of, base.count))),
+        (0, Some((begin + 19, 2)))
+    );
     // What is as old says nothing any more; what is not does, late as it is.
     arrive(&mut scenario, &changes(begin + 18, &[6], &[1]));
     arrive(&mut scenario, &changes(now - DAY_MS, &[4], &[2]));

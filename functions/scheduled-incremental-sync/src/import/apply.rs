@@ -147,7 +147,8 @@ pub(super) async fn facts(
     deadline: u64,
 ) -> Step<Option<u64>> {
     let deps = &deps.because([Cause::File]);
-    if taken.inside.len() + taken.outside.len() > deps.settings.run_above && run(deps, munchkin, origin, &taken).await? {
+    if taken.inside.len() + taken.outside.len() > deps.settings.run_above && run(deps, munchkin, origin, &taken).await?
+    {
         return Ok(None);
     }
     let deadline = deadline.saturating_sub(deps.settings.scaled(RESERVE_MS));

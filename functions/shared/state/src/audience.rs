@@ -14,6 +14,7 @@ use ports::{Failure, Key, Page, Read, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::bases::{Reader, Writer};
+use crate::doc::insert_or_update;
 use crate::facts::{FactRun, Folded};
 use crate::merge::Ascending;
 pub use crate::merge::Rows;
@@ -192,20 +193,14 @@ pub async fn add_todo(
     ecid: Ecid,
     leads: &BTreeSet<LeadId>,
 ) -> Step<()> {
-    update(
-        deps,
-        Table::Audiences,
-        &todo_key(munchkin, audience, ecid),
-        |found: Option<Todo>| {
-            let mut todo = found.unwrap_or_default();
-            todo.v = 1;
-            todo.leads.extend(leads);
-            // Written even where nothing is new: the revision tells the one who handles it now that it is not done.
-            Ok((Some(todo), ()))
-        },
-        |_| None,
-    )
-    .await
+    let change = |found: Option<Todo>| {
+        let mut todo = found.unwrap_or_default();
+        todo.v = 1;
+        todo.leads.extend(leads);
+        // Written even where nothing is new: the revision tells the one who handles it now that it is not done.
+        Ok((Some(todo), ()))
+    };
+    insert_or_update(deps, Table::Audiences, &todo_key(munchkin, audience, ecid), change).await
 }
 
 /// Asks for a pass over the audience, if it was ever delivered. Returns the number of the pass that will do.
@@ -642,22 +637,22 @@ pub async fn take_said(
     ecid: Ecid,
     said: Said,
 ) -> Step<(Option<Fact>, Option<Fact>)> {
-    update(
-        deps,
-        Table::Audiences,
-        &overlay_key(munchkin, audience, ecid),
-        |found: Option<Overlay>| {
-            let mut told = found.map_or_else(Told::default, Overlay::told);
-            let before = told.word();
-            let changed = match said {
-                Said::File(fact) => told.by_file(fact),
-                Said::Stream(streamed) => told.by_stream(streamed),
-            };
-            Ok((changed.then(|| Overlay::of(told)), (before, told.word())))
-        },
-        |_| None,
-    )
-    .await
+    let key = overlay_key(munchkin, audience, ecid);
+    let change = |found: Option<Overlay>| {
+        let mut told = found.map_or_else(Told::default, Overlay::told);
+        let before = told.word();
+        let changed = match said {
+            Said::File(fact) => told.by_file(fact),
+            Said::Stream(streamed) => told.by_stream(streamed),
+        };
+        Ok((changed.then(|| Overlay::of(told)), (before, told.word())))
+    };
+    match said {
+        // Of a large audience hardly anybody has a row already.
+        Said::File(_) => insert_or_update(deps, Table::Audiences, &key, change).await,
+        // A stream repeats much of what it said: then nothing is written.
+        Said::Stream(_) => update(deps, Table::Audiences, &key, change, |_| None).await,
+    }
 }
 
 #[cfg(test)]

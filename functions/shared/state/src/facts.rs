@@ -180,8 +180,7 @@ impl Head {
         let after = deps.settings.scaled(deps.settings.fold_after_ms);
         let since = deps.now().saturating_sub(self.folded.at);
         let old = self.foldable(deps);
-        since >= after / 8
-            && (self.runs.iter().any(|run| run.time <= old) || (self.has_overlay && since >= after))
+        since >= after / 8 && (self.runs.iter().any(|run| run.time <= old) || (self.has_overlay && since >= after))
     }
 }
 
@@ -241,7 +240,8 @@ impl Members<'_> {
                 if latest.is_some() {
                     garbage.extend(std::mem::replace(&mut found.base, base.clone()));
                     // Of those that came meanwhile, what is older than the base says nothing.
-                    let is_over = |run: &mut FactRun| run.time < folded.to || head.runs.contains(run) && run.time <= old;
+                    let is_over =
+                        |run: &mut FactRun| run.time < folded.to || head.runs.contains(run) && run.time <= old;
                     garbage.extend(found.runs.extract_if(.., is_over).flat_map(FactRun::into_sets));
                 }
                 Ok((Some(found), Some(garbage)))
