@@ -270,9 +270,8 @@ enum Verdict {
 
 /// Whether any of the sights changes what a token was seen beside.
 fn changes(found: Option<&Doc<TokenRecord>>, sights: &BTreeMap<Ecid, Sights>) -> bool {
-    let changes = |ecid: Ecid, at: u64| {
-        found.is_none_or(|found| !matches!(found.value.look(ecid, at), Sight::Repeat | Sight::SetAside))
-    };
+    let changes =
+        |ecid: Ecid, at: u64| found.is_none_or(|found| matches!(found.value.look(ecid, at), Sight::New | Sight::Later));
     sights.iter().any(|(ecid, sights)| sights.times.iter().any(|at| changes(*ecid, *at)))
 }
 

@@ -13,7 +13,7 @@ use domain::{AudienceId, LeadSet, ListId, MunchkinId};
 use ports::{Failure, Read, Table};
 use serde_json::{Value, json};
 use state::audience::{Head, Waiting};
-use state::bell::{Bell, BellKey};
+use state::bell::BellKey;
 use state::budget::Outlook;
 use state::identity::{SHARDS, ask_pk, tell_pk, token_shard};
 use state::lists::{Left, OpenList, Want, read_leads, want_key};
@@ -127,13 +127,13 @@ async fn find(deps: &Deps, seen: &Seen, once: &Once<'_>) -> Step<Progress> {
 async fn under_way(deps: &Deps, seen: &Seen, head: &Head, want: &Want, once: &Once<'_>) -> Step<Option<Progress>> {
     let munchkin = &seen.sync.munchkin;
     let mut list_bell = seen.list_bell.clone();
-    let mut is_counted = is_to_be_counted(head) || is_busy(&seen.audience_bell);
+    let mut is_counted = is_to_be_counted(head) || seen.audience_bell.is_busy();
     // Its last pass saw cookies of which nobody knew whose they are: what Marketo answered may be told to no audience yet.
     let waiting = head.waiting.clone().filter(|waiting| waiting.tokens > 0);
     if waiting.is_some() && !is_counted {
         let untold = deps.ports.tables.due(Table::Identity, &tell_pk(munchkin), deps.now(), 1).await?;
         let audience_bell = bell::look(deps, &BellKey::audience(munchkin, &seen.sync.audience)).await?;
-        is_counted = !untold.is_empty() || is_busy(&audience_bell);
+        is_counted = !untold.is_empty() || audience_bell.is_busy();
     }
     if is_counted {
         let seconds = match waiting {
@@ -148,7 +148,7 @@ async fn under_way(deps: &Deps, seen: &Seen, head: &Head, want: &Want, once: &On
         list_bell = bell::look(deps, &BellKey::list(munchkin, list)).await?;
     }
     let sentence = "The list is being compared with who is wanted in it.";
-    Ok(is_busy(&list_bell).then(|| Progress::new("writing", sentence)))
+    Ok(list_bell.is_busy().then(|| Progress::new("writing", sentence)))
 }
 
 /// Seconds until the list is as it should be, once the last of many cookies was asked about: the pass that its answer rang,
@@ -198,10 +198,6 @@ async fn counting(head: &Head, once: &Once<'_>) -> Step<Progress> {
         part: of.map(|of| ((of as f64 * part) as u64, of, "browsers")),
         ..Progress::new("counting", "Who of the audience is a known person is being worked out.")
     })
-}
-
-fn is_busy(bell: &Bell) -> bool {
-    bell.dirty_since.is_some() || bell.done < bell.version || bell.taken_at.is_some()
 }
 
 /// Marketo is asked about cookies of the audience.
@@ -376,7 +372,7 @@ struct Writing {
 async fn writing(deps: &Deps, seen: &Seen, want: &Want) -> Step<Option<Writing>> {
     let Some(list) = seen.sync.list.id else { return Ok(None) };
     let left = seen.list.as_ref().map_or_else(Left::default, |head| head.left.clone());
-    if seen.list.is_some() && !is_busy(&seen.list_bell) && left.add + left.remove + left.hold == 0 {
+    if seen.list.is_some() && !seen.list_bell.is_busy() && left.add + left.remove + left.hold == 0 {
         return Ok(None);
     }
     let Some((wanted, state)) = sets(deps, seen, want, list).await? else {

@@ -9,7 +9,7 @@ use marketo::Marketo;
 use ports::{Failure, Table};
 use serde_json::{Value, json};
 use state::audience::{Head, head_key};
-use state::bell::{Bell, BellKey};
+use state::bell::{Bell, BellKey, Kind};
 use state::erase;
 use state::feeds::{Feed, Import, ImportStatus};
 use state::identity::{Intake, ask_pk, intake_key, tell_pk};
@@ -353,7 +353,7 @@ async fn bells(deps: &Deps, munchkin: &MunchkinId) -> Answer<Bells> {
     let now = deps.now();
     let mut all = Bells::default();
     // The partitions of the doorbells, named after their kinds.
-    for kind in ["identity", "audience", "list"] {
+    for kind in Kind::ALL.map(Kind::name) {
         let found: Vec<Doc<Bell>> = doc::all(deps, Table::Doorbells, kind, &format!("{munchkin}/")).await?;
         let dirty = all.dirty.entry(kind).or_default();
         for Doc { value: bell, .. } in found {
@@ -456,6 +456,7 @@ pub(crate) async fn status(deps: &Deps, subscription: Option<&Subscription>) -> 
     let mut waits_for = Vec::new();
     for (number, what) in [
         (count("identity"), "identity work"),
+        (count("edges"), "edges to bring up to date"),
         (count("audience"), "audiences to work out"),
         (count("list"), "lists to handle"),
         (left, "people to add, to remove or on hold"),

@@ -9,12 +9,13 @@ mod runs;
 mod verify;
 mod write;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use domain::identity::{LeadRecord, TokenRecord};
 use domain::limits::{HOUR_MS, LATE_EFFECT_MS};
 use domain::list::{GuardSettings, MassChange, Mode, Plan, Wish, Wishes};
 use domain::sayings::{HELD_ADDITIONS, HELD_ADDITIONS_AFTER, HELD_REMOVALS, HELD_REMOVALS_AFTER, LIST_GONE};
-use domain::{LeadSet, ListId, MunchkinId, Said, Token};
+use domain::{LeadId, LeadSet, ListId, MunchkinId, Said, Token};
 use marketo::{CallError, LeadRow, Marketo};
 use ports::{Failure, Table};
 use reading::Asking;
@@ -88,8 +89,19 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     let pass = syncs.iter().zip(&wants).filter_map(due).max().unwrap_or(0);
     let import_above = subscription.bulk_import_above;
     let ours = ours && !open.state.others_forgotten;
-    let writer =
-        Writer { deps, marketo, ours, wishes: &wishes, pass, no_ecids, import_above, deadline, recorder: &recorder };
+    let audiences = syncs.iter().filter(|sync| sync.follows()).map(|sync| sync.audience.clone()).collect();
+    let writer = Writer {
+        deps,
+        marketo,
+        ours,
+        wishes: &wishes,
+        audiences: &audiences,
+        pass,
+        no_ecids,
+        import_above,
+        deadline,
+        recorder: &recorder,
+    };
     let outcome = async {
         verify::doubts(deps, marketo, &mut open, &wishes).await?;
         if let Some(next) = writer.turn(&mut open).await? {
@@ -352,13 +364,28 @@ async fn adopt(asking: Asking<'_>, open: &mut OpenList, no_ecids: bool) -> Resul
     Ok(true)
 }
 
-/// Those of the leads who are known and tied to an ECID, by Marketo's own word or by a token that we have seen.
+/// Those of the leads who are known and tied to an ECID, by Marketo's own word or by a token that we have seen. Only if we
+/// know of each tie as Marketo does and have told the audiences: till then nobody can say that no audience wants them.
 async fn tied(deps: &Deps, munchkin: &MunchkinId, rows: &[LeadRow]) -> Step<LeadSet> {
-    let records = identity::tokens(deps, munchkin, rows.iter().flat_map(|row| &row.cookies)).await?;
-    let seen: BTreeSet<Token> =
-        records.into_iter().filter(|token| !token.value.ecids.is_empty()).map(|token| token.value.token).collect();
-    let ties = |row: &LeadRow| !row.ecids.is_empty() || row.cookies.iter().any(|token| seen.contains(token));
-    Ok(rows.iter().filter(|row| row.known && ties(row)).map(|row| row.id).collect())
+    let seen = identity::tokens(deps, munchkin, rows.iter().flat_map(|row| &row.cookies)).await?;
+    let seen: BTreeMap<Token, TokenRecord> =
+        seen.into_iter().map(|token| (token.value.token.clone(), token.value)).collect();
+    let told = rows.iter().filter(|row| !row.ecids.is_empty()).map(|row| row.id);
+    let told: BTreeMap<LeadId, LeadRecord> =
+        identity::leads(deps, munchkin, told).await?.into_iter().map(|lead| (lead.value.lead, lead.value)).collect();
+    let is_tied = |row: &&LeadRow| {
+        let tokens = || row.cookies.iter().filter_map(|token| seen.get(token)).filter(|token| !token.ecids.is_empty());
+        // One that is in no audience that is followed is not asked about.
+        let is_learned =
+            |token: &TokenRecord| !token.unpropagated && (token.parked || (token.lead == Some(row.id) && token.known));
+        let by_marketo = told.get(&row.id).filter(|lead| lead.known && !lead.unpropagated);
+        let by_marketo = by_marketo.is_some_and(|lead| row.ecids.is_subset(&lead.ecids));
+        row.known
+            && (!row.ecids.is_empty() || tokens().next().is_some())
+            && tokens().all(is_learned)
+            && (row.ecids.is_empty() || by_marketo)
+    };
+    Ok(rows.iter().filter(is_tied).map(|row| row.id).collect())
 }
 
 /// What the syncs of a list wish, and the *want* rows they were read from, in the order of `syncs`.

@@ -1,16 +1,18 @@
 //! The calls that change a list: in waves of as many as may be in flight, each intent stored before its call.
 
+use std::collections::BTreeSet;
+
 use domain::limits::{LATE_EFFECT_MS, MARKETO_BATCH};
 use domain::list::{Answer, Plan, Refusal, Wishes};
 use domain::planted::{Guard, holds};
-use domain::{LeadId, LeadSet};
+use domain::{AudienceId, LeadId, LeadSet, MunchkinId};
 use futures::future::join_all;
 use marketo::class::Class;
 use marketo::{CallError, Marketo, RowAnswer, Slot};
-use state::Deps;
-use state::bell::Next;
+use state::bell::{BellKey, Next};
 use state::budget::{Purpose, book, writes_at_once};
 use state::lists::{Booked, OpenList};
+use state::{Deps, Step, bell};
 
 use crate::reading::Asking;
 use crate::runs::Recorder;
@@ -22,6 +24,9 @@ const CALLS_PER_TURN: usize = 40;
 const NO_ANSWER: &str = "none";
 /// After a wave of which no call was answered Marketo is left alone for this time, in ms. Ours.
 const SILENCE_MS: u64 = 30_000;
+/// People of an adopted list who were there before us wait so long for audiences that are being worked out, in ms, should
+/// nobody ring. Ours.
+const WORKED_OUT_MS: u64 = 60_000;
 
 pub(crate) struct Writer<'a> {
     pub(crate) deps: &'a Deps,
@@ -29,6 +34,8 @@ pub(crate) struct Writer<'a> {
     /// We made the list, so nobody was there before us.
     pub(crate) ours: bool,
     pub(crate) wishes: &'a Wishes,
+    /// Audiences of its active syncs.
+    pub(crate) audiences: &'a BTreeSet<AudienceId>,
     /// The latest pass of the audiences whose report is due; 0: none is.
     pub(crate) pass: u64,
     /// The instance lacks the field `ecids`.
@@ -109,9 +116,14 @@ impl Writer<'_> {
             if !erasing && look_again.is_some() && self.goes_by_import(&open.state, &plan, now) {
                 plan.add = LeadSet::new();
             }
+            let adopted = if erasing { LeadSet::new() } else { plan.remove.and(&open.state.theirs) };
+            let postponed = !adopted.is_empty() && self.is_being_worked_out(&open.munchkin).await?;
+            if postponed {
+                plan.remove.remove_all(&adopted);
+            }
             if plan.is_empty() {
                 open.head.booked = None;
-                return Ok(None);
+                return Ok(postponed.then(|| Next::Rest(now + self.deps.settings.scaled(WORKED_OUT_MS))));
             }
             let full = |leads: &LeadSet| leads.len() >= MARKETO_BATCH as u64;
             let bulk = !erasing && !bulk_waits && (full(&plan.add) || full(&plan.remove));
@@ -339,6 +351,20 @@ impl Writer<'_> {
             }
         }
         Ok(left)
+    }
+}
+
+impl Writer<'_> {
+    /// Whether an audience of the list is rung, at work, or waits for something: till it is done nobody knows that it does not
+    /// want people who were there before us.
+    async fn is_being_worked_out(&self, munchkin: &MunchkinId) -> Step<bool> {
+        for audience in self.audiences {
+            let bell = bell::look(self.deps, &BellKey::audience(munchkin, audience)).await?;
+            if bell.is_busy() || bell.wake_at.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

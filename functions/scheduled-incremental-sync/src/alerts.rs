@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use state::alerts::{
     Alerts, Checked, Form, Incident, IncidentKind, Webhook, alerts, checked_key, incidents, save_incident,
 };
-use state::bell::Bell;
+use state::bell::{Bell, Kind};
 use state::feeds::{IMPORTS_BY_TIME, Import, ImportLine, ImportStatus, feed_state, feeds, import_key};
 use state::lists::{ListHead, heads};
 use state::runs::{Run, Size, history_pk, hour_key, runs_pk};
@@ -47,8 +47,6 @@ const FILES: usize = 100;
 const PAGE: usize = 400;
 /// The day's calls are used up where lists have to wait for longer than this, in ms. Ours.
 const SPENT_MS: u64 = 10 * 60_000;
-/// Kinds of keys that may be stuck.
-const KEYS: [&str; 3] = ["identity", "audience", "list"];
 
 /// Looks at the subscriptions that were not looked at for a while. One that cannot be checked hinders no other.
 pub(crate) async fn check(deps: &Deps, deadline: u64) -> Step<()> {
@@ -152,7 +150,7 @@ async fn findings(
             );
         }
     }
-    for kind in KEYS {
+    for kind in Kind::ALL.map(Kind::name) {
         let bells: Vec<Doc<Bell>> = doc::all(deps, Table::Doorbells, kind, &format!("{munchkin}/")).await?;
         let stuck = bells.iter().filter(|bell| bell.value.stuck).count();
         if stuck > 0 {

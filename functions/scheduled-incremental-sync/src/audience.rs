@@ -9,7 +9,7 @@ use ports::{Expect, Failure, Item, Read, Table};
 use state::audience::{Members, Todo, pk, want_pass};
 use state::bell::{BellKey, Next};
 use state::doc;
-use state::edges::note;
+use state::edges::{Noted, note};
 use state::identity::{save_token, tokens};
 use state::lists::{AudienceReport, Want, read_leads, want_key, write_leads};
 use state::syncs::Start;
@@ -88,9 +88,13 @@ pub(crate) async fn apply(
     }
     let mut look = Look::new(deps, munchkin, members);
     let (mut concerned, inside) = look.concerned(&ecids).await?;
-    let woken = many(inside.into_iter().map(|token| wake(deps, munchkin, token).boxed())).await?;
-    if woken.contains(&true) {
-        bell::mark(deps, &BellKey::identity(munchkin)).await?;
+    let resting: Vec<_> = inside.into_iter().filter(|token| rests(&token.value)).collect();
+    if !resting.is_empty() {
+        let noted = &note(deps, munchkin, resting.iter().map(|token| &token.value.token), []).await?;
+        let woken = many(resting.into_iter().map(|token| wake(deps, munchkin, token, noted).boxed())).await?;
+        if woken.contains(&true) {
+            bell::mark(deps, &BellKey::identity(munchkin)).await?;
+        }
     }
     concerned.extend(former);
     let inside = look.wanted(&concerned).await?;
@@ -104,14 +108,18 @@ pub(crate) async fn apply(
     Ok(())
 }
 
+/// Whether a token is in no audience that is followed, or is about to be found in none.
+pub(crate) const fn rests(token: &TokenRecord) -> bool {
+    token.parked || token.doubted
+}
+
 /// A token of an audience that is followed is asked about: takes it out of its rest. Returns whether it rested.
-pub(crate) async fn wake(deps: &Deps, munchkin: &MunchkinId, mut token: Doc<TokenRecord>) -> Step<bool> {
+pub(crate) async fn wake(deps: &Deps, munchkin: &MunchkinId, mut token: Doc<TokenRecord>, noted: &Noted) -> Step<bool> {
     loop {
         if !token.value.is_wanted() {
             return Ok(false);
         }
-        let noted = note(deps, munchkin, [&token.value.token], []).await?;
-        if save_token(deps, munchkin, &token.value, Some(token.rev), &noted).await? {
+        if save_token(deps, munchkin, &token.value, Some(token.rev), noted).await? {
             return Ok(true);
         }
         match tokens(deps, munchkin, [&token.value.token]).await?.pop() {

@@ -197,6 +197,7 @@ fn token(deps: &Deps, record: &TokenRecord, now: u64, found: &mut Vec<Edge>) {
 async fn merge(deps: &Deps, munchkin: &MunchkinId, parts: &[BaseRef], changed: Changed, as_of: u64) -> Step<BaseRef> {
     let mut gone: HashSet<Source> = changed.tokens.iter().map(source_of).collect();
     gone.extend(changed.leads.iter().map(|lead| Source::lead(*lead)));
+    gone.extend(&changed.gone);
     let mut new = Vec::new();
     let now = deps.now();
     let (names, ids): (Vec<_>, Vec<_>) = (changed.tokens.into_iter().collect(), changed.leads.into_iter().collect());

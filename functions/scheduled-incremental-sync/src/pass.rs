@@ -1,21 +1,24 @@
 //! A pass over an audience: joins its members with the subscription's edges ([`state::edges`]), and counts what became of
 //! every ECID. What changes meanwhile stands in rows of work, which are applied before the pass publishes.
 
+use std::collections::BTreeSet;
+
 use domain::base::{mix, unmix};
 use domain::edges::{Census, Edge, Found};
 use domain::planted::{Guard, holds};
-use domain::{AudienceId, MunchkinId};
+use domain::{AudienceId, Ecid, MunchkinId, Token};
 use futures::FutureExt as _;
 use ports::{Failure, Item, Table};
 use state::audience::{Head, Members, Pass, Waiting, head_key};
 use state::bases::Reader;
 use state::bell::{BellKey, Next};
 use state::budget::outlook;
+use state::edges::note;
 use state::identity::{hints_of_ecid, tokens};
 use state::lists::{AudienceReport, Want, want_key, write_leads};
 use state::{Deps, Doc, Step, bell, edges, load, save, update};
 
-use crate::audience::{apply, forget, publish, ring_lists, todos, wake};
+use crate::audience::{apply, forget, publish, rests, ring_lists, todos, wake};
 use crate::edges::RESERVE_MS;
 use crate::propagate::many;
 use crate::sizes;
@@ -36,6 +39,8 @@ pub(crate) struct Waking<'a> {
     looked: usize,
     /// A token was woken that Marketo is to be asked about.
     woken: bool,
+    /// How long that took, in ms.
+    ms: u64,
 }
 
 impl Waking<'_> {
@@ -47,23 +52,25 @@ impl Waking<'_> {
             if self.looked >= self.deps.settings.slice_records || (late && self.looked > 0) {
                 return Ok(false);
             }
-            let waking = some.iter().map(|row| self.row(*row).boxed());
-            self.woken |= many(waking).await?.contains(&true);
+            let began = self.deps.now();
+            self.wake(some.iter().filter_map(|row| unmix(*row)).collect()).await?;
+            self.ms += self.deps.now().saturating_sub(began);
             self.looked += some.len();
             self.upto = some.last().copied();
         }
         Ok(true)
     }
 
-    async fn row(&self, row: u128) -> Step<bool> {
+    async fn wake(&mut self, ecids: BTreeSet<Ecid>) -> Step<()> {
         let (deps, munchkin) = (self.deps, self.munchkin);
-        let Some(ecid) = unmix(row) else { return Ok(false) };
-        let hints = hints_of_ecid(deps, munchkin, ecid).await?;
-        let mut woken = false;
-        for token in tokens(deps, munchkin, &hints.tokens).await? {
-            woken |= token.value.ecids.contains_key(&ecid) && wake(deps, munchkin, token).await?;
-        }
-        Ok(woken)
+        let hints = many(ecids.iter().map(|ecid| hints_of_ecid(deps, munchkin, *ecid).boxed())).await?;
+        let hinted: BTreeSet<&Token> = hints.iter().flat_map(|hints| &hints.tokens).collect();
+        let mut resting = tokens(deps, munchkin, hinted).await?;
+        resting.retain(|token| rests(&token.value) && token.value.ecids.keys().any(|ecid| ecids.contains(ecid)));
+        let noted = &note(deps, munchkin, resting.iter().map(|token| &token.value.token), []).await?;
+        let waking = resting.into_iter().map(|token| wake(deps, munchkin, token, noted).boxed());
+        self.woken |= many(waking).await?.contains(&true);
+        Ok(())
     }
 }
 
@@ -108,7 +115,7 @@ pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
         // Published before anything is read, so that whoever asks for a pass from here on gets another one, and rows of work
         // stay.
         let number = head.value.pass_wanted.max(head.value.pass_done + 1);
-        head.value.pass = Some(Pass { number, began: deps.now(), edges: None, woken: None });
+        head.value.pass = Some(Pass { number, began: deps.now(), edges: None, woken: None, waking_ms: 0 });
         if !save(deps, Table::Audiences, key.clone(), &head.value, Some(head.rev), None).await? {
             return Ok(Next::Again);
         }
@@ -131,13 +138,13 @@ pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
     };
     let Some(members) = Members::open(deps, munchkin, audience).await? else { return Ok(Next::Done(None)) };
     let upto = pass.woken.map(mix);
-    let mut waking = Waking { deps, munchkin, deadline, upto, looked: 0, woken: false };
+    let mut waking = Waking { deps, munchkin, deadline, upto, looked: 0, woken: false, ms: pass.waking_ms };
     let found = count(deps, &members, &edges, Some(&mut waking)).await?;
     if waking.woken {
         bell::mark(deps, &BellKey::identity(munchkin)).await?;
     }
     let Some(found) = found else {
-        pass.woken = waking.upto.and_then(unmix);
+        (pass.woken, pass.waking_ms) = (waking.upto.and_then(unmix), waking.ms);
         head.value.pass = Some(pass);
         checkpoint(deps, munchkin, audience, &mut head).await?;
         return Ok(Next::Again);
@@ -150,7 +157,8 @@ pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
         as_of: pass.began,
         tokens: found.to_look_up,
         of: found.inside,
-        took_ms: deps.now().saturating_sub(pass.began),
+        // The next one finds them awake.
+        took_ms: deps.now().saturating_sub(pass.began).saturating_sub(waking.ms),
         look_ups: calls.look_ups_today,
         calls: calls.calls_today,
     });

@@ -43,6 +43,7 @@ mod import;
 mod promise;
 mod rig;
 mod spike;
+mod whole;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         ["download", words @ ..] => show_download(words),
         ["import", words @ ..] => import::run(words),
         ["codecs", words @ ..] => codecs::run(words),
+        ["whole", words @ ..] => whole::run(words),
         ["freshness"] => promise::freshness(false),
         ["freshness", "--json"] => promise::freshness(true),
         ["first-sync", words @ ..] => promise::first_sync(words),

@@ -105,7 +105,9 @@ pub fn measure(plan: Plan) -> Vec<Measured> {
     measured
 }
 
-fn world(segments: u64) -> Sim {
+/// An empty Marketo and as many segments at Adobe.
+#[must_use]
+pub fn world(segments: u64) -> Sim {
     let data = MarketoData {
         munchkin_id: MUNCHKIN.into(),
         org_id: None,
@@ -120,11 +122,20 @@ fn world(segments: u64) -> Sim {
     Sim::new(SEED, BEGIN, marketo, Adobe::new(adobe::Settings::default(), library, BEGIN))
 }
 
-fn munchkin() -> MunchkinId {
+/// The subscription.
+///
+/// # Panics
+/// Never.
+#[must_use]
+pub fn munchkin() -> MunchkinId {
     MunchkinId::parse(MUNCHKIN).expect("a Munchkin id")
 }
 
-async fn declare(deps: &Deps) {
+/// Writes a subscription and its feed of full files.
+///
+/// # Panics
+/// If they are there already.
+pub async fn declare(deps: &Deps) {
     let subscription = Subscription {
         v: 1,
         munchkin_id: munchkin(),
@@ -187,7 +198,11 @@ fn record(sim: &Sim) -> Import {
 }
 
 /// A full file: its ECIDs are those from a number on. Returns its bytes.
-fn write(path: &Path, plan: Plan, first: u64) -> u64 {
+///
+/// # Panics
+/// If it cannot be written.
+#[must_use]
+pub fn write(path: &Path, plan: Plan, first: u64) -> u64 {
     let out = std::fs::File::create(path).expect("the file");
     let mut out = GzEncoder::new(BufWriter::new(out), Compression::fast());
     let segments: Vec<String> = (1..=plan.segments).map(|sid| sid.to_string()).collect();
@@ -200,7 +215,8 @@ fn write(path: &Path, plan: Plan, first: u64) -> u64 {
 }
 
 /// ECIDs look like chance.
-fn ecid(number: u64) -> u128 {
+#[must_use]
+pub fn ecid(number: u64) -> u128 {
     let mut state = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let mut next = || {
         state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

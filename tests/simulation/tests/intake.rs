@@ -392,8 +392,8 @@ fn a_batch_is_deduplicated_and_changes_nothing_when_it_comes_again() {
     let before = scenario.driver.sim.lock().writes;
     let counted = stored(&deps, &batch);
     assert_eq!(counted, BTreeMap::from([("pairs_new", 3)]));
-    // Three hints, two tokens, the day's numbers. The bell is dirty already.
-    assert_eq!(scenario.driver.sim.lock().writes - before, 6);
+    // Three hints, two tokens, a note of both, the day's numbers. The bell is dirty already.
+    assert_eq!(scenario.driver.sim.lock().writes - before, 7);
     let first = identity(&scenario);
     assert_eq!(stored(&deps, &batch), BTreeMap::new());
     batch.reverse();

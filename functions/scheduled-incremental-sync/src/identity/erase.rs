@@ -11,7 +11,7 @@ use domain::{Ecid, LeadId, LeadSet, ListId, Token};
 use marketo::CallError;
 use ports::{Failure, Table};
 use state::audience::Members;
-use state::edges::{note, want};
+use state::edges::{forget_notes, note, note_gone, want};
 use state::erase::{Job, Phase, Subject, answers, open_jobs, save_job};
 use state::identity::{erase_ecid, hints_of_ecid, hints_of_lead, leads, save_lead, save_token, tokens};
 use state::lists::{Want, heads, read_leads, want_key, write_leads};
@@ -103,6 +103,9 @@ impl Worker<'_> {
         job.value.tokens = job.value.tokens.max(ties.tokens.len() as u64);
         job.value.ecids = job.value.ecids.max(ties.ecids.len() as u64);
         self.save_job(job).await?;
+        if !matches!(subject, Subject::Ecid(_)) {
+            forget_notes(self.deps, self.munchkin, &ties.tokens).await?;
+        }
         for token in &ties.tokens {
             self.forget_token(token, &subject, at).await?;
         }
@@ -243,7 +246,12 @@ impl Worker<'_> {
             if !news {
                 return Ok(());
             }
-            let noted = note(self.deps, self.munchkin, [token], []).await?;
+            // Whoever has come again since is a token like any other.
+            let noted = if record.ecids.is_empty() {
+                note_gone(self.deps, self.munchkin, token).await?
+            } else {
+                note(self.deps, self.munchkin, [token], []).await?
+            };
             if save_token(self.deps, self.munchkin, &record, rev, &noted).await? {
                 return Ok(());
             }

@@ -41,6 +41,18 @@ impl Source {
         Self(LEAD | lead as u128)
     }
 
+    /// As text.
+    #[must_use]
+    pub fn text(self) -> String {
+        format!("{:032x}", self.0)
+    }
+
+    /// Reads what [`Source::text`] wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        u128::from_str_radix(text, 16).ok().map(Self)
+    }
+
     const fn is_lead(self) -> bool {
         self.0 & LEAD != 0
     }

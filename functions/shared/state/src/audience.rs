@@ -68,7 +68,7 @@ pub struct Waiting {
     pub tokens: u64,
     /// All tokens of the audience.
     pub of: u64,
-    /// How long the pass took, in ms.
+    /// How long the pass took, in ms, without waking tokens.
     pub took_ms: u64,
     /// Look-ups of the day when it ended.
     pub look_ups: u64,
@@ -108,6 +108,8 @@ pub struct Pass {
     pub edges: Option<u64>,
     /// Tokens that rest are woken up to this ECID, in the order of rows.
     pub woken: Option<Ecid>,
+    /// How long that has taken so far, in ms.
+    pub waking_ms: u64,
 }
 
 impl Head {

@@ -32,7 +32,9 @@ impl Kind {
     /// Every kind.
     pub const ALL: [Kind; 4] = [Kind::Identity, Kind::Edges, Kind::Audience, Kind::List];
 
-    const fn name(self) -> &'static str {
+    /// Its name, and that of the partition of its rows.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Kind::Identity => "identity",
             Kind::Edges => "edges",
@@ -194,6 +196,12 @@ impl Bell {
         let before = self.causes.len();
         self.causes.extend(why);
         self.causes.len() > before
+    }
+
+    /// Whether it is rung, or at work.
+    #[must_use]
+    pub const fn is_busy(&self) -> bool {
+        self.dirty_since.is_some() || self.done < self.version || self.taken_at.is_some()
     }
 
     fn soil(&mut self, now: u64) {

@@ -11,7 +11,7 @@ use domain::edges::Source;
 use domain::limits::{DAY_MS, FUNCTION_MS};
 use domain::planted::{Guard, holds};
 use domain::{AudienceId, LeadId, MunchkinId, Token};
-use ports::{Item, Key, Read, Table};
+use ports::{Expect, Key, Read, Table};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -166,13 +166,16 @@ impl Noted {
 }
 
 /// A note.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Note {
     v: u8,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     tokens: Vec<Token>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     leads: Vec<LeadId>,
+    /// Tokens of which nothing is left, by their digests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<String>,
 }
 
 fn notes_pk(munchkin: &MunchkinId) -> String {
@@ -200,9 +203,21 @@ pub async fn note<'a>(
         ..Note::default()
     });
     let of_leads = leads.chunks(PER_NOTE).map(|some| Note { v: 1, leads: some.to_vec(), ..Note::default() });
+    put_notes(deps, munchkin, of_tokens.chain(of_leads).collect()).await?;
+    Ok(noted)
+}
+
+/// Notes that everything of a token is about to be forgotten, without naming it.
+pub async fn note_gone(deps: &Deps, munchkin: &MunchkinId, token: &Token) -> Step<Noted> {
+    let source = source_of(token);
+    put_notes(deps, munchkin, vec![Note { v: 1, gone: vec![source.text()], ..Note::default() }]).await?;
+    Ok(Noted { needless: false, sources: HashSet::from([source]) })
+}
+
+async fn put_notes(deps: &Deps, munchkin: &MunchkinId, notes: Vec<Note>) -> Step<()> {
     let now = deps.now();
     let mut items = Vec::new();
-    for note in of_tokens.chain(of_leads) {
+    for note in notes {
         let key = Key::new(notes_pk(munchkin), format!("{now:020}/{}", deps.fresh_id()));
         let mut item = doc::item(key, &note, None, None)?;
         item.expires_at = Some((now + KEPT_MS) / 1_000);
@@ -211,7 +226,35 @@ pub async fn note<'a>(
     if !items.is_empty() {
         deps.ports.tables.put_all(Table::Identity, items).await?;
     }
-    Ok(noted)
+    Ok(())
+}
+
+/// Takes tokens out of all notes whose write cannot come any more: what is noted when they are forgotten stands for them.
+pub async fn forget_notes(deps: &Deps, munchkin: &MunchkinId, tokens: &BTreeSet<Token>) -> Step<()> {
+    let (pk, mut after) = (notes_pk(munchkin), None::<String>);
+    let upto = format!("{:020}", deps.now().saturating_sub(deps.settings.scaled(GRACE_MS)));
+    loop {
+        let page = deps.ports.tables.query(Table::Identity, &pk, "", after.as_deref(), 1_000, Read::Consistent).await?;
+        for item in page.items {
+            if item.key.sk > upto {
+                return Ok(());
+            }
+            let (key, expires_at) = (item.key.clone(), item.expires_at);
+            let Doc { value: mut note, rev } = doc::read::<Note>(item)?;
+            let before = note.tokens.len();
+            note.tokens.retain(|token| !tokens.contains(token));
+            if note.tokens.len() < before {
+                let mut item = doc::item(key, &note, Some(rev), None)?;
+                item.expires_at = expires_at;
+                // Nobody else changes a note; one that the table swept meanwhile stays away.
+                deps.ports.tables.put(Table::Identity, item, Expect::Rev(rev)).await?;
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 /// What was noted.
@@ -221,19 +264,21 @@ pub struct Changed {
     pub tokens: BTreeSet<Token>,
     /// Leads.
     pub leads: BTreeSet<LeadId>,
+    /// Tokens of which nothing was left, unless they are named, too.
+    pub gone: BTreeSet<Source>,
 }
 
 impl Changed {
     /// How many records.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.tokens.len() + self.leads.len()
+        self.tokens.len() + self.leads.len() + self.gone.len()
     }
 
     /// Whether nothing was noted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty() && self.leads.is_empty()
+        self.len() == 0
     }
 }
 
@@ -245,15 +290,12 @@ pub async fn noted_since(deps: &Deps, munchkin: &MunchkinId, since: u64, most: u
     while let Some(from) = after {
         let page = deps.ports.tables.query(Table::Identity, &pk, "", Some(&from), 1_000, Read::Consistent).await?;
         for item in page.items {
-            let note: Note = read_note(item)?;
+            let note = doc::read::<Note>(item)?.value;
             changed.tokens.extend(note.tokens);
             changed.leads.extend(note.leads);
+            changed.gone.extend(note.gone.iter().filter_map(|text| Source::parse(text)));
         }
         after = page.next.filter(|_| changed.len() <= most);
     }
     Ok(changed)
-}
-
-fn read_note(item: Item) -> Step<Note> {
-    Ok(doc::read::<Note>(item)?.value)
 }

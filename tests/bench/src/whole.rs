@@ -1,0 +1,390 @@
+//! A delivery from `incoming/` to *want* (design, P2): files, edges and passes by the real handlers. Objects stand in a folder.
+//! Tokens come through the real SDK, whose HTTP client answers with pages that are made up on the spot: what that costs is not
+//! counted.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, bail, ensure};
+use async_trait::async_trait;
+use aws::DynamoTables;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+use aws_smithy_http_client::test_util::infallible_client_fn;
+use aws_smithy_types::body::SdkBody;
+use domain::identity::{Seen, TokenRecord};
+use domain::{AudienceId, Ecid, LeadId, MunchkinId, Token};
+use ports::{Expect, Item, Key, Page, PortResult, Ports, Queue, Read, Table, Tables};
+use scheduled_incremental_sync::{Arrival, arrived, handle};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use simulation::counted::{Counted, Usage, forget_peak, peak_bytes, processor_seconds};
+use simulation::driver;
+use simulation::fakes::Sim;
+use simulation::import::{self, ENTRIES_AT_ONCE, Plan, declare, munchkin};
+use simulation::scenario::{BEGIN, active_sync};
+use state::bell::Ring;
+use state::identity::{SHARDS, token_key, token_shard};
+use state::lists::{Want, want_key};
+use state::syncs::sync_key;
+use state::{Deps, Settings, doc, load};
+
+use crate::rig::prices;
+
+/// Without a size: that which is recorded in `whole.jsonl`.
+const SIZES: [u64; 2] = [10_000, 1_000_000];
+/// Audiences, each of all ECIDs (design, P2).
+const AUDIENCES: u64 = 3;
+/// One in a hundred is new from day to day (design, P4).
+const CHURN_PERMILLE: u64 = 10;
+const DAY_MS: u64 = 86_400_000;
+const DEADLINE_MS: u64 = 120_000;
+
+/// What was used until every audience's *want* was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// ECIDs, each in all audiences.
+    pub ecids: u64,
+    /// Tokens, each seen beside one ECID of the first day.
+    pub tokens: u64,
+    /// Audiences.
+    pub audiences: u64,
+    /// 0: nobody has read the edges before; later: a full file, and nothing else is new.
+    pub day: u64,
+    /// Known people of each audience.
+    pub people: u64,
+    /// Invocations.
+    pub invocations: u64,
+    /// What was used of S3 and DynamoDB.
+    pub usage: Usage,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured {
+    /// What was counted.
+    pub counts: Counts,
+    /// Processor time, in seconds.
+    pub seconds: f64,
+    /// The most memory beyond what stood before, in bytes.
+    pub bytes: u64,
+}
+
+/// Runs `whole [--size N] [--churn PERMILLE] [--days N] [--json]`.
+pub fn run(words: &[&str]) -> anyhow::Result<()> {
+    let (mut sizes, mut churn_permille, mut days, mut json) = (SIZES.to_vec(), CHURN_PERMILLE, 2, false);
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let mut number =
+            || -> anyhow::Result<u64> { Ok(words.next().with_context(|| format!("{word} takes a number"))?.parse()?) };
+        match *word {
+            "--size" => sizes = vec![number()?],
+            "--churn" => churn_permille = number()?,
+            "--days" => days = number()?,
+            "--json" => json = true,
+            other => bail!("unknown flag {other}"),
+        }
+    }
+    let prices = prices()?;
+    let mut out = std::io::stdout().lock();
+    for ecids in sizes {
+        for measured in measure(ecids, churn_permille, days)? {
+            if json {
+                writeln!(out, "{}", serde_json::to_string(&measured.counts)?)?;
+            } else {
+                show(&mut out, &measured, &prices)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss)]
+fn show(out: &mut impl std::io::Write, measured: &Measured, prices: &BTreeMap<String, f64>) -> anyhow::Result<()> {
+    let Measured { counts, seconds, bytes } = measured;
+    let price = |name: &str| prices.get(name).copied().with_context(|| format!("prices.json has no {name}"));
+    let used = counts.usage;
+    let dollars = used.object_reads as f64 * price("s3_get")?
+        + used.object_writes as f64 * price("s3_put")?
+        + used.half_read_units as f64 / 2.0 * price("dynamodb_read_unit")?
+        + used.write_units as f64 * price("dynamodb_write_unit")?;
+    let when = if counts.day == 0 { "every edge is read" } else { "a full file, the edges stand" };
+    writeln!(
+        out,
+        "{} ECIDs in {} audiences, {} tokens, {} known people ({when}): {seconds:.1} s of a processor, {:.0} MB, ${dollars:.4}",
+        counts.ecids,
+        counts.audiences,
+        counts.tokens,
+        counts.people,
+        *bytes as f64 / f64::from(1 << 20),
+    )?;
+    writeln!(
+        out,
+        "  {} invocations; S3: {} reads, {} writes; DynamoDB: {:.1} read units, {} write units",
+        counts.invocations,
+        used.object_reads,
+        used.object_writes,
+        used.half_read_units as f64 / 2.0,
+        used.write_units,
+    )?;
+    Ok(())
+}
+
+/// Takes in a full file of so many ECIDs for each day.
+pub fn measure(ecids: u64, churn_permille: u64, days: u64) -> anyhow::Result<Vec<Measured>> {
+    let folder = tempfile::tempdir().context("a folder for the bucket")?;
+    let sim = import::world(AUDIENCES);
+    let bucket = Counted::new(sim.clone(), folder.path().to_owned());
+    let whole = Arc::new(Whole::new(bucket.clone(), ecids / 2));
+    let ports = Ports { tables: whole.clone(), ..bucket.ports() };
+    let settings = Settings {
+        entries_at_once: ENTRIES_AT_ONCE,
+        slice_records: 400_000,
+        pass_above: 100,
+        ..driver::settings()
+    };
+    let deps = Deps::new(ports, settings);
+    // The SDK wants a runtime.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("a runtime")?;
+    runtime.block_on(async {
+        declare(&deps).await;
+        for sid in 1..=AUDIENCES {
+            let sync = active_sync(&munchkin(), AudienceId::aam(sid), 1_000 + sid, false);
+            let item = doc::item(sync_key(&munchkin(), &sync.id), &sync, None, None)?;
+            ensure!(deps.ports.tables.put(Table::Syncs, item, Expect::Absent).await?, "a sync is there already");
+        }
+        let mut all = Vec::new();
+        for day in 0..days {
+            let plan = Plan { ecids, segments: AUDIENCES, churn_permille, at_once: ENTRIES_AT_ONCE };
+            all.push(one_day(&deps, &bucket, &whole, &sim, plan, day).await?);
+        }
+        Ok(all)
+    })
+}
+
+async fn one_day(
+    deps: &Deps,
+    bucket: &Counted,
+    whole: &Whole,
+    sim: &Sim,
+    plan: Plan,
+    day: u64,
+) -> anyhow::Result<Measured> {
+    sim.lock().now = BEGIN + day * DAY_MS;
+    sim.lock().messages.clear();
+    let changed = plan.ecids * plan.churn_permille / 1_000;
+    let key = format!("incoming/S3_1_2_full_{}.sync.gz", BEGIN + day * DAY_MS);
+    let length = import::write(&bucket.path(&key), plan, day * changed);
+    let arrival = Arrival { key, etag: Counted::tag(length) };
+    let before = forget_peak().unwrap_or_default();
+    let (began, used) = (processor_seconds().unwrap_or_default(), whole.usage());
+    let outside = whole.outside_seconds();
+    let mut invocations = 1;
+    arrived(deps, &arrival, deps.now() + DEADLINE_MS).await?;
+    while let Some(ring) = next_ring(sim) {
+        handle(deps, &ring?, deps.now() + DEADLINE_MS).await?;
+        invocations += 1;
+        ensure!(invocations < 10_000, "it never ends");
+    }
+    let seconds = processor_seconds().unwrap_or_default() - began - (whole.outside_seconds() - outside);
+    let bytes = peak_bytes().unwrap_or_default().saturating_sub(before);
+    let usage = whole.usage().since(used);
+    let first = day * changed;
+    let expected = (0..plan.ecids / 2).filter(|t| 2 * t >= first && owner(*t).is_some()).count() as u64;
+    for sid in 1..=AUDIENCES {
+        let want: Option<state::Doc<Want>> =
+            load(deps, Table::Lists, &want_key(&munchkin(), &AudienceId::aam(sid))).await?;
+        let want = want.context("no want was published")?.value;
+        let counts = &want.report.counts;
+        let matched = (plan.ecids - first).div_ceil(2);
+        ensure!(
+            (want.count, counts.audience, counts.known, counts.known + counts.anonymous)
+                == (expected, plan.ecids, expected, matched),
+            "audience {sid} has {} people, {expected} were expected, and {counts:?}",
+            want.count
+        );
+    }
+    let counts = Counts {
+        ecids: plan.ecids,
+        tokens: plan.ecids / 2,
+        audiences: AUDIENCES,
+        day,
+        people: expected,
+        invocations,
+        usage,
+    };
+    Ok(Measured { counts, seconds, bytes })
+}
+
+/// The next ring of an audience, or of the edges.
+fn next_ring(sim: &Sim) -> Option<anyhow::Result<Ring>> {
+    let mut store = sim.lock();
+    let place = store.messages.iter().position(|message| message.queue == Queue::AudienceWork)?;
+    Some(serde_json::from_str(&store.messages.remove(place).body).context("a ring"))
+}
+
+/// Two of five tokens are of somebody known.
+const fn owner(number: u64) -> Option<LeadId> {
+    if number % 5 < 2 { Some(number + 1) } else { None }
+}
+
+/// Tables in memory, but for tokens: these are made up as they are asked for.
+struct Whole {
+    rest: Arc<Counted>,
+    tokens: DynamoTables,
+    pages: Arc<Pages>,
+}
+
+impl Whole {
+    fn new(rest: Arc<Counted>, count: u64) -> Self {
+        let pages = Arc::new(Pages::new(count));
+        let answers = Arc::clone(&pages);
+        let client = infallible_client_fn(move |request: http::Request<SdkBody>| {
+            let began = processor_seconds().unwrap_or_default();
+            let body = answers.answer(request.body().bytes().unwrap_or_default());
+            answers.spent(processor_seconds().unwrap_or_default() - began);
+            http::Response::builder().status(200).body(body).expect("a response")
+        });
+        let sdk = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::from_static("us-east-1"))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("bench", "bench", None, None, "bench")))
+            .http_client(client)
+            .build();
+        let names = BTreeMap::from([(Table::Identity, "identity".to_owned())]);
+        Self { rest, tokens: DynamoTables::new(aws::dynamo_client(&sdk), names), pages }
+    }
+
+    fn usage(&self) -> Usage {
+        let mut usage = self.rest.usage();
+        usage.half_read_units += self.pages.half_read_units.load(Ordering::Relaxed);
+        usage
+    }
+
+    fn outside_seconds(&self) -> f64 {
+        *self.pages.seconds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes pages up.
+struct Pages {
+    /// By partition, its tokens in order.
+    shards: BTreeMap<String, Vec<u32>>,
+    half_read_units: AtomicU64,
+    seconds: Mutex<f64>,
+}
+
+impl Pages {
+    fn new(count: u64) -> Self {
+        let munchkin = munchkin();
+        let mut shards: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for number in 0..count {
+            let pk = token_key(&munchkin, &token(number)).pk;
+            shards.entry(pk).or_default().push(u32::try_from(number).expect("fewer than four thousand million"));
+        }
+        Self { shards, half_read_units: AtomicU64::new(0), seconds: Mutex::new(0.0) }
+    }
+
+    fn spent(&self, seconds: f64) {
+        *self.seconds.lock().unwrap_or_else(PoisonError::into_inner) += seconds;
+    }
+
+    /// The answer to a consistent query.
+    fn answer(&self, body: &[u8]) -> String {
+        let query: Value = serde_json::from_slice(body).unwrap_or_default();
+        let pk = query["ExpressionAttributeValues"][":pk"]["S"].as_str().unwrap_or_default();
+        let numbers = self.shards.get(pk).map(Vec::as_slice).unwrap_or_default();
+        let after = query["ExclusiveStartKey"]["sk"]["S"].as_str();
+        let from = after.map_or(0, |after| numbers.partition_point(|number| token(u64::from(*number)).as_str() <= after));
+        let limit = usize::try_from(query["Limit"].as_u64().unwrap_or_default()).unwrap_or_default();
+        let page = &numbers[from..numbers.len().min(from + limit)];
+        let (mut items, mut bytes) = (Vec::with_capacity(page.len()), 0);
+        for number in page {
+            let (item, size) = item(pk, u64::from(*number));
+            items.push(item);
+            bytes += size;
+        }
+        // A consistent read of 4 KB is a unit.
+        self.half_read_units.fetch_add(2 * bytes.max(1).div_ceil(4_096), Ordering::Relaxed);
+        let mut answer = json!({"Count": items.len(), "ScannedCount": items.len()});
+        if from + page.len() < numbers.len()
+            && let Some(last) = page.last()
+        {
+            answer["LastEvaluatedKey"] = json!({"pk": {"S": pk}, "sk": {"S": token(u64::from(*last)).as_str()}});
+        }
+        answer["Items"] = Value::Array(items);
+        answer.to_string()
+    }
+}
+
+fn token(number: u64) -> Token {
+    Token::parse(&format!("_mch-example.com-{}-{}", 1_700_000_000_000 + number, 10_000 + number % 90_000)).expect("a token")
+}
+
+/// A token's item as the adapter writes it, and its bytes as DynamoDB counts them. It was seen once, and asked about.
+fn item(pk: &str, number: u64) -> (Value, u64) {
+    let mut record = TokenRecord::new(token(number));
+    let ecid = Ecid::from_number(import::ecid(2 * number)).expect("an ECID");
+    record.ecids.insert(ecid, Seen { first: BEGIN - DAY_MS, last: BEGIN - DAY_MS });
+    (record.lead, record.known) = (owner(number), owner(number).is_some());
+    (record.asked_at, record.asked) = (Some(BEGIN - DAY_MS / 2), 5);
+    let doc = serde_json::to_string(&record).expect("JSON");
+    let due = BEGIN + DAY_MS;
+    let due_pk = format!("{}/ask", munchkin());
+    let sk = record.token.as_str();
+    let names = "pkskrevdocdue_pkdue_atexpires_at".len();
+    let size = (names + pk.len() + sk.len() + 2 + doc.len() + due_pk.len() + 8 + 6) as u64;
+    let item = json!({
+        "pk": {"S": pk}, "sk": {"S": sk}, "rev": {"N": "3"}, "doc": {"S": doc},
+        "due_pk": {"S": due_pk}, "due_at": {"N": due.to_string()}, "expires_at": {"N": (due / 1_000 + 40_000_000).to_string()},
+    });
+    (item, size)
+}
+
+fn is_of_tokens(pk: &str, munchkin: &MunchkinId) -> bool {
+    (0..SHARDS).any(|shard| pk == token_shard(munchkin, shard))
+}
+
+#[async_trait]
+impl Tables for Whole {
+    async fn get(&self, table: Table, key: &Key, read: Read) -> PortResult<Option<Item>> {
+        Tables::get(&*self.rest, table, key, read).await
+    }
+
+    async fn batch_get(&self, table: Table, keys: &[Key], read: Read) -> PortResult<Vec<Item>> {
+        self.rest.batch_get(table, keys, read).await
+    }
+
+    async fn put(&self, table: Table, item: Item, expect: Expect) -> PortResult<bool> {
+        Tables::put(&*self.rest, table, item, expect).await
+    }
+
+    async fn put_all(&self, table: Table, items: Vec<Item>) -> PortResult<()> {
+        self.rest.put_all(table, items).await
+    }
+
+    async fn delete(&self, table: Table, key: &Key, expect: Expect) -> PortResult<bool> {
+        Tables::delete(&*self.rest, table, key, expect).await
+    }
+
+    async fn query(
+        &self,
+        table: Table,
+        pk: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        read: Read,
+    ) -> PortResult<Page> {
+        if table == Table::Identity && is_of_tokens(pk, &munchkin()) {
+            return self.tokens.query(table, pk, prefix, after, limit, read).await;
+        }
+        self.rest.query(table, pk, prefix, after, limit, read).await
+    }
+
+    async fn due(&self, table: Table, due_pk: &str, until: u64, limit: usize) -> PortResult<Vec<Item>> {
+        self.rest.due(table, due_pk, until, limit).await
+    }
+}
