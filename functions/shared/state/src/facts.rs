@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::audience::{BaseRef, Head, Members, SETS, head_key, overlay_row};
 use crate::bases::Writer;
+use crate::feeds::feeds;
 use crate::{Deps, Step, load, update};
 
 /// Runs of an audience, at most; what comes beyond is written as rows. Ours: whoever asks for anybody opens the two sets of
@@ -177,9 +178,12 @@ impl Head {
     /// delivery, and that nobody has the audience still open as it was the last time.
     #[must_use]
     pub fn is_to_fold(&self, deps: &Deps) -> bool {
+        self.is_due(deps, self.foldable(deps))
+    }
+
+    fn is_due(&self, deps: &Deps, old: u64) -> bool {
         let after = deps.settings.scaled(deps.settings.fold_after_ms);
         let since = deps.now().saturating_sub(self.folded.at);
-        let old = self.foldable(deps);
         since >= after / 8 && (self.runs.iter().any(|run| run.time <= old) || (self.has_overlay && since >= after))
     }
 }
@@ -202,8 +206,14 @@ impl Members<'_> {
         if !head.is_to_fold(deps) {
             return Ok(());
         }
-        let old = head.foldable(deps);
-        let scanned = self.scan(old, deadline.saturating_sub(deps.settings.scaled(RESERVE_MS))).await?;
+        // What a feed says of may be as old as its files' lag when it comes in time.
+        let lag = feeds(deps, munchkin).await?.iter().map(|feed| feed.lag_minutes).max();
+        let old = head.foldable(deps).saturating_sub(lag.unwrap_or_default().saturating_mul(60_000));
+        let scanned = if head.is_due(deps, old) {
+            self.scan(old, deadline.saturating_sub(deps.settings.scaled(RESERVE_MS))).await?
+        } else {
+            Scanned { said: Vec::new(), whole: true, deleted: false }
+        };
         if !scanned.whole && scanned.deleted {
             return Ok(());
         }
