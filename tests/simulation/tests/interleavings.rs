@@ -272,7 +272,7 @@ fn nobody_leaves_an_adopted_list_before_marketo_was_asked_about_their_cookies() 
     deliver(&mut scenario, true, &[1], &[]);
     let removals = |scenario: &Scenario| {
         let store = scenario.driver.sim.lock();
-        store.marketo.calls().iter().filter(|call| call.kind == Kind::ListRemove).map(|call| call.ids).sum::<usize>()
+        store.marketo.calls().iter().filter(|call| call.kind == Kind::ListRemove).map(|call| call.ids).sum::<u32>()
     };
     scenario.driver.settle(3_600_000).expect("rest");
     // Somebody else is tied to an ECID of no audience that is followed: they leave as soon as that is known.

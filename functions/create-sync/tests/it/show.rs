@@ -72,11 +72,11 @@ fn status_tells_what_everything_waits_for() {
     let world = World::new();
     let (_, status) = world.get("/status");
     assert_eq!((&status["settled"], &status["extract_pending"]), (&json!(false), &json!(true)));
-    assert_eq!(status["dirty"], json!({"identity": 1, "audience": 0, "list": 0}));
+    assert_eq!(status["dirty"], json!({"identity": 1, "edges": 0, "audience": 0, "list": 0}));
     make(&world, "aam:101", json!({"id": 1001}), "now");
     world.want(101, &[1], 1);
     let (_, status) = world.get("/status");
-    assert_eq!(status["dirty"], json!({"identity": 1, "audience": 1, "list": 1}));
+    assert_eq!(status["dirty"], json!({"identity": 1, "edges": 0, "audience": 1, "list": 1}));
     assert_eq!((&status["passes_pending"], &status["reports_pending"]), (&json!(1), &json!(1)));
     assert!(status["calls_today"].as_u64().expect("a number") > 0);
     assert!(status["waits_for"].as_array().expect("words").len() >= 5, "{status}");
