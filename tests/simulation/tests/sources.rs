@@ -144,17 +144,20 @@ impl Delivered {
                 self.stories.push(format!("{} file {path}", self.now()));
                 let arrival = Arrival { key: format!("incoming/{path}"), etag: etag(&body) };
                 self.scenario.driver.sim.lock().objects.insert(arrival.key.clone(), body.into());
-                let deps = self.scenario.driver.deps();
-                let name = format!("{path} {}", deps.fresh_id());
-                self.scenario
-                    .driver
-                    .start(&name, async move { arrived(&deps, &arrival, deps.now() + FUNCTION_MS).await });
-                while self.scenario.driver.is_running(&name) {
-                    if !self.scenario.driver.step() {
-                        self.scenario.driver.leap();
+                // Whoever reads a set that is folded meanwhile gets the notice once more.
+                let taken = (0..3).any(|_| {
+                    let (deps, arrival) = (self.scenario.driver.deps(), arrival.clone());
+                    let name = format!("{path} {}", deps.fresh_id());
+                    let work = async move { arrived(&deps, &arrival, deps.now() + FUNCTION_MS).await };
+                    self.scenario.driver.start(&name, work);
+                    while self.scenario.driver.is_running(&name) {
+                        if !self.scenario.driver.step() {
+                            self.scenario.driver.leap();
+                        }
                     }
-                }
-                assert!(self.scenario.driver.finished(&name), "{path} was not taken in");
+                    self.scenario.driver.finished(&name)
+                });
+                assert!(taken, "{path} was not taken in");
             }
             Item::Request(request) => {
                 let body = String::from_utf8_lossy(&request.body).into_owned();
