@@ -232,6 +232,9 @@ pub struct Members<'a> {
     runs: Vec<(Source, Source)>,
 }
 
+/// Those of some ECIDs of whom a fact was said.
+type Looked<'a> = BoxFuture<'a, Step<(Fact, HashSet<Ecid>)>>;
+
 /// A set of ECIDs that is looked into.
 #[derive(Debug)]
 enum Source {
@@ -406,7 +409,7 @@ impl<'a> Members<'a> {
     pub async fn in_sets(&self, ecids: &BTreeSet<Ecid>) -> Step<InSets> {
         let as_of = self.head.base.as_ref().map(|base| base.as_of);
         let held = self.base.which(self.deps, ecids).await?;
-        let sets: Vec<BoxFuture<'_, Step<(Fact, HashSet<Ecid>)>>> = self
+        let sets: Vec<Looked<'_>> = self
             .sets()
             .map(|(fact, set)| async move { Ok((fact, set.which(self.deps, ecids).await?)) }.boxed())
             .collect();
@@ -479,8 +482,11 @@ impl<'a> Members<'a> {
     async fn all_said(&self) -> Step<Vec<(u128, Fact)>> {
         let mut said = Vec::new();
         let as_of = self.head.base.as_ref().map_or(0, |base| base.as_of);
+        if !self.head.has_overlay {
+            return Ok(said);
+        }
         let mut after: Option<String> = None;
-        while self.head.has_overlay {
+        loop {
             let page = self.overlay_page(after.as_deref()).await?;
             for item in page.items {
                 let (ecid, fact) = overlay_row(item)?;
@@ -490,10 +496,9 @@ impl<'a> Members<'a> {
             }
             after = page.next;
             if after.is_none() {
-                break;
+                return Ok(said);
             }
         }
-        Ok(said)
     }
 
     pub(crate) async fn overlay_page(&self, after: Option<&str>) -> Step<Page> {

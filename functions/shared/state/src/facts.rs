@@ -271,8 +271,11 @@ impl Members<'_> {
         let as_of = self.head.base.as_ref().map_or(0, |base| base.as_of);
         let over = self.head.folded.to;
         let mut scanned = Scanned { said: Vec::new(), whole: true, deleted: false };
+        if !self.head.has_overlay {
+            return Ok(scanned);
+        }
         let mut after: Option<String> = None;
-        while self.head.has_overlay {
+        loop {
             let page = self.overlay_page(after.as_deref()).await?;
             let mut forgotten: Vec<(Key, u64)> = Vec::new();
             for item in page.items {
@@ -293,13 +296,12 @@ impl Members<'_> {
             stream::iter(forgotten).buffer_unordered(AT_ONCE).try_collect::<Vec<bool>>().await?;
             after = page.next;
             if after.is_none() {
-                break;
+                return Ok(scanned);
             }
             if self.deps.now() > deadline {
                 scanned.whole = false;
-                break;
+                return Ok(scanned);
             }
         }
-        Ok(scanned)
     }
 }
