@@ -153,12 +153,13 @@ pub(crate) async fn slice(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
     head.value.pass_done = pass.number;
     head.value.pass = None;
     let calls = outlook(deps, munchkin).await?;
+    // As if it had begun with nothing to wake: so the next one does.
+    let took_ms = deps.now().saturating_sub(pass.began).saturating_sub(waking.ms);
     head.value.waiting = Some(Waiting {
-        as_of: pass.began,
+        as_of: deps.now() - took_ms,
         tokens: found.to_look_up,
         of: found.inside,
-        // The next one finds them awake.
-        took_ms: deps.now().saturating_sub(pass.began).saturating_sub(waking.ms),
+        took_ms,
         look_ups: calls.look_ups_today,
         calls: calls.calls_today,
     });

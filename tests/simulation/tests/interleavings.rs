@@ -11,7 +11,7 @@ use create_sync::{Caller, Request};
 use domain::MunchkinId;
 use domain::limits::FUNCTION_MS;
 use domain::planted::{Guard, take_out};
-use doubles::marketo::Kind;
+use doubles::marketo::{Kind, Settings};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
@@ -263,7 +263,7 @@ fn r_a_note_is_read_before_the_write_that_it_announces() {
 #[test]
 fn nobody_leaves_an_adopted_list_before_marketo_was_asked_about_their_cookies() {
     let data = instance(vec![known(1, &[1]), known(2, &[2])], BTreeSet::from([1, 2]));
-    let mut scenario = Scenario::with(1, SmallRng::seed_from_u64(1), data);
+    let mut scenario = Scenario::beside(Settings::default(), 1, SmallRng::seed_from_u64(1), data);
     scenario.driver.settle(3_600_000).expect("the first extract ends");
     scenario.see(1, 1);
     scenario.see(2, 2);

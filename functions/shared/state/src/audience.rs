@@ -62,13 +62,13 @@ pub struct Head {
 /// Tokens of an audience about which Marketo was still to be asked when a pass read them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
-    /// When the pass began, in ms.
+    /// When the pass began, in ms, as if it had found every token awake.
     pub as_of: u64,
     /// Tokens.
     pub tokens: u64,
     /// All tokens of the audience.
     pub of: u64,
-    /// How long the pass took, in ms, without waking tokens.
+    /// How long the pass took from then on, in ms.
     pub took_ms: u64,
     /// Look-ups of the day when it ended.
     pub look_ups: u64,
