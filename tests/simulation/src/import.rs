@@ -97,7 +97,8 @@ pub fn measure(plan: Plan) -> Vec<Measured> {
     std::fs::create_dir_all(&folder).expect("a folder for the bucket");
     let sim = world(plan.segments);
     let bucket = Counted::new(sim.clone(), folder.clone());
-    let settings = Settings { entries_at_once: plan.at_once, slice_records: 400_000, ..driver::settings() };
+    let settings =
+        Settings { entries_at_once: plan.at_once, slice_records: 400_000, run_above: 1_000, ..driver::settings() };
     let deps = Deps::new(bucket.ports(), settings);
     run(declare(&deps));
     let measured = (0..2).map(|day| file(&deps, &bucket, &sim, plan, day)).collect();
