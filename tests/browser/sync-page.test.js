@@ -317,6 +317,7 @@ test("progress shows its estimate, or that it is not known", async (t) => {
   for (const [progress, text] of [
     [{ step: "writing", done: 30, of: 40, unit: "people", estimate_seconds: 95 }, /Writing the list.+30 of 40 people · about 1 minute 35 seconds to go/s],
     [{ step: "asking_marketo", done: 1, of: 900, unit: "cookies", estimate_seconds: null }, /1 of 900 cookies · time to go: not known yet/],
+    [{ step: "reading_delivery", done: 12_000_000, of: 30_000_000, unit: "entries", estimate_seconds: null }, /Reading Adobe’s delivery.+12,000,000 of 30,000,000 entries/s],
     [{ step: "in_step" }, /Up to date/],
     [{ step: "of_tomorrow", sentence: "a step that came later" }, /a step that came later/],
   ]) {
@@ -637,6 +638,23 @@ test("feeds and files come page by page, and a name is declared once", async (t)
   await page.getByLabel("Name of the feed").fill("live");
   await page.locator("details.card.drawer").last().getByRole("button").first().click();
   await page.getByText("A feed of this name is declared already.").waitFor();
+});
+
+test("a delivery that is being read says how far it is, and its file by which id it is found", async (t) => {
+  const answers = stubs.answers();
+  const under = { delivery: "d1", step: "taking", done: 12_000_000, of: 30_000_000, unit: "entries", since: "2026-11-22T09:30:00Z", invocations: 3, sentence: "in English" };
+  answers["GET /feeds"][0].under_way = [under];
+  const running = { ...stubs.HELD_FILE, status: "running", why: null, why_code: null, why_values: null, progress: under };
+  // What an operator has applied waits for nobody any more.
+  const applied = { ...stubs.HELD_FILE, id: "f.2", progress: { ...under, step: "counting", done: null, of: null, unit: null, invocations: 1 } };
+  answers["GET /imports"] = [running, applied];
+  const { page } = await open(t, "#/feeds", { answers });
+  assert.match(await page.locator("[data-delivery=d1]").innerText(), /12,000,000 of 30,000,000 entries\..+3 runs so far\..+d1/s);
+  const file = page.locator("[data-import='f.1']");
+  assert.match(await file.innerText(), /being taken in.+12,000,000 of 30,000,000 entries\..+f\.1/s);
+  assert.equal(await file.locator("progress").getAttribute("value"), "12000000");
+  assert.match(await page.locator("[data-import='f.2']").innerText(), /entries are being counted.+1 run so far/s);
+  assert.equal(await page.locator("[data-notice=delivery]").count(), 0);
 });
 
 test("whom nothing ties to a browser is not said to be in an audience", async (t) => {

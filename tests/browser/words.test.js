@@ -108,7 +108,7 @@ const values = (...path) => path.reduce((at, name) => at[name], JSON.parse(contr
 const item = (name, ...more) => ["properties", name, "items", "properties", ...more];
 /** What is said of each value of an enumeration: the key's beginning, the values, and other keys that begin so. */
 const ENUMERATIONS = [
-  ["progress.", values("Progress", "properties", "step"), ["held", "label", "left", "not_known", "of", "unknown", "of.browsers", "of.cookies", "of.people"]],
+  ["progress.", values("Progress", "properties", "step"), ["held", "label", "left", "not_known", "of", "unknown", "of.browsers", "of.cookies", "of.entries", "of.people"]],
   ["progress.of.", values("Progress", "properties", "unit"), []],
   ["cause.", values("Run", "properties", "cause"), []],
   ["compare.code.", values("Comparison", ...item("explained", "code")), []],

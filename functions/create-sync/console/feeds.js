@@ -53,9 +53,17 @@ function oneFeed(feed, refresh) {
     h("div", { class: "head" }, h("h2", null, feed.id), tag(feed.declared ? "good" : "warn", t(feed.declared ? "feeds.declared" : "feeds.undeclared"))),
     h("p", null, t(`feed.kind.${feed.kind}`), feed.every_hours && [" · ", t("feeds.every", { count: feed.every_hours })]),
     came(feed),
+    (feed.under_way ?? []).map((one) => h("div", { "data-delivery": one.delivery }, reading(one), h("p", { class: "soft" }, one.delivery))),
     !isStream(feed.kind) && wouldHaveLeft(feed),
     h("details", { class: "drawer" }, h("summary", null, t("feeds.settings")), form(feed, refresh)));
 }
+
+/** How far a delivery is that is being taken in. */
+const reading = ({ step, done, of, since, invocations }) => [
+  h("p", null, step === "taking" ? t("files.reading.taking", { done, count: of }) : t("files.reading.counting")),
+  step === "taking" && h("progress", { max: of, value: done, "aria-label": t("progress.label") }),
+  h("p", { class: "soft" }, t("files.reading.since", { time: date(since), count: invocations })),
+];
 
 /** What a feed has brought. */
 function came({ kind, came: brought = {} }) {
@@ -188,7 +196,7 @@ function files({ rows, next }, tools, signal) {
   const sum = (counts) => Object.values(counts ?? {}).reduce((total, n) => total + n, 0);
   const card = (one) => h("section", { class: "card file", "data-import": one.id },
     h("div", { class: "head" }, h("h3", null, one.key), tag(LOOK[one.status] ?? "soft", t(`files.status.${one.status}`))),
-    one.status === "held" && one.delivery ? heldDelivery(one, tools) : one.why && h("p", null, whyIs(one)),
+    one.progress ? [reading(one.progress), h("p", { class: "soft" }, one.id)] : one.status === "held" && one.delivery ? heldDelivery(one, tools) : one.why && h("p", null, whyIs(one)),
     h("p", { class: "soft" }, when(one.started_at), " · ", t("files.rows", { count: one.rows }), " · ", t("files.taken", { count: sum(one.taken) }),
       typeof one.duration_ms === "number" && [" · ", duration(Math.max(1, Math.round(one.duration_ms / 1_000)))]),
     rejected(one.rejects, one.rejected));

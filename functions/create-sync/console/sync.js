@@ -121,7 +121,7 @@ async function heldFiles(sync, signal, pages = FILES_PAGES) {
   const waits = [];
   for (let [next, n] = [`/imports?limit=${FILES_ROWS}`, 0]; next && n < pages; n++) {
     const { value } = await soft(getPage(next, { signal }));
-    waits.push(...(value?.rows ?? []).filter(({ status }) => status === "held"));
+    waits.push(...(value?.rows ?? []).filter(({ status, progress: under }) => status === "held" && !under));
     next = value?.next;
   }
   const feeds = new Set((sync.sources ?? []).map(({ feed }) => feed));

@@ -12,6 +12,7 @@ use state::feeds::{
 };
 use state::{Deps, load, time, update};
 
+use crate::deliveries::{UnderWay, under_way};
 use crate::paging::Paging;
 use crate::problem::{Answer, Problem, Wrong, one_of, true_or_false, whole_number};
 use crate::routes::{Request, Response};
@@ -259,17 +260,18 @@ pub(crate) async fn feeds(deps: &Deps, munchkin: &MunchkinId, request: &Request)
     let paging = Paging::read(request)?;
     let mut rows = Vec::new();
     let found = declared(deps, munchkin).await?;
+    let under_way = under_way(deps, munchkin).await?;
     if found.iter().all(|feed| feed.id != DEFAULT_FEED) {
         let state = feed_state(deps, munchkin, DEFAULT_FEED).await?;
         if state != FeedState::default() {
-            let mut row = shown(&Feed::new(DEFAULT_FEED, Kind::AamFiles), &state);
+            let mut row = shown(&Feed::new(DEFAULT_FEED, Kind::AamFiles), &state, &under_way);
             row["declared"] = json!(false);
             rows.push(row);
         }
     }
     for feed in found {
         let state = feed_state(deps, munchkin, &feed.id).await?;
-        rows.push(shown(&feed, &state));
+        rows.push(shown(&feed, &state, &under_way));
     }
     let id = |row: &Value| row["id"].as_str().unwrap_or_default().to_owned();
     rows.sort_by_key(id);
@@ -316,11 +318,11 @@ pub(crate) async fn put(deps: &Deps, munchkin: &MunchkinId, id: &str, request: &
         );
         return Err(Problem::at(409, "/kind", Said::new("feed_kind_kept", detail).with("feed", id)));
     }
-    Ok(shown(&feed, &feed_state(deps, munchkin, id).await?))
+    Ok(shown(&feed, &feed_state(deps, munchkin, id).await?, &under_way(deps, munchkin).await?))
 }
 
-/// A feed with its settings, and what it brought.
-fn shown(feed: &Feed, state: &FeedState) -> Value {
+/// A feed with its settings, what it brought, and what is being taken in.
+fn shown(feed: &Feed, state: &FeedState, under_way: &[UnderWay]) -> Value {
     let all = json!(feed);
     let mut row = json!({"id": feed.id, "kind": feed.kind, "declared": true});
     for name in settings(feed.kind) {
@@ -346,6 +348,8 @@ fn shown(feed: &Feed, state: &FeedState) -> Value {
         let named: BTreeMap<&AudienceId, String> = named.iter().map(|(id, at)| (id, time(*at))).collect();
         row["came"] = json!({"named": named, "met_at": met_at.map(time)});
         row["would_have_left"] = would_have_left(feed, &state.full);
+        let own = under_way.iter().filter(|one| one.feed == feed.id);
+        row["under_way"] = own.map(UnderWay::json).collect();
     }
     row
 }

@@ -12,6 +12,7 @@ mod console;
 mod control;
 mod create;
 mod csv;
+mod deliveries;
 mod download;
 mod explain;
 mod export;

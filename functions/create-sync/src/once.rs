@@ -12,6 +12,7 @@ use state::syncs::{IdentityHead, followed, identity_key};
 use state::{Deps, Doc, Step, edges, load};
 use tokio::sync::{Mutex, OnceCell};
 
+use crate::deliveries::{self, UnderWay};
 use crate::freshness::last_match;
 
 /// What was read so far. It is of one answer and one subscription.
@@ -25,6 +26,7 @@ pub(crate) struct Once<'a> {
     edges: OnceCell<Option<edges::Head>>,
     last_match: OnceCell<Option<u64>>,
     feeds: OnceCell<Vec<Feed>>,
+    under_way: OnceCell<Vec<UnderWay>>,
     /// By feed.
     heard_at: Mutex<BTreeMap<String, Option<u64>>>,
 }
@@ -41,6 +43,7 @@ impl<'a> Once<'a> {
             edges: OnceCell::new(),
             last_match: OnceCell::new(),
             feeds: OnceCell::new(),
+            under_way: OnceCell::new(),
             heard_at: Mutex::default(),
         }
     }
@@ -91,6 +94,12 @@ impl<'a> Once<'a> {
     /// The declared feeds.
     pub(crate) async fn feeds(&self) -> Step<&[Feed]> {
         self.feeds.get_or_try_init(async || feeds(self.deps, self.munchkin).await).await.map(Vec::as_slice)
+    }
+
+    /// Deliveries that are being taken in: those that began first come first.
+    pub(crate) async fn under_way(&self) -> Step<&[UnderWay]> {
+        let read = async || deliveries::under_way(self.deps, self.munchkin).await;
+        self.under_way.get_or_try_init(read).await.map(Vec::as_slice)
     }
 
     /// When a stream last said anything about any audience, in ms.

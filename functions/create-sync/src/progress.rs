@@ -95,13 +95,11 @@ async fn find(deps: &Deps, seen: &Seen, once: &Once<'_>) -> Step<Progress> {
         }
         Status::Active => {}
     }
-    let Some(head) = &seen.head else {
-        return Ok(Progress::new("waiting_for_delivery", "No delivery has named the audience yet."));
-    };
+    let Some(head) = &seen.head else { return waiting(once).await };
     if seen.held().is_some() {
         return Ok(Progress::new("held", "A mass change is held: nothing is written until somebody decides about it."));
     }
-    let Some(want) = &seen.want else { return Ok(counting(head, once).await?) };
+    let Some(want) = &seen.want else { return counting(head, once).await };
     let outlook = once.outlook().await?;
     let writing = if seen.sync.start == Start::Now { writing(deps, seen, want).await? } else { None };
     if let Some(asking) = asking(deps, seen, head, want, once).await? {
@@ -120,6 +118,18 @@ async fn find(deps: &Deps, seen: &Seen, once: &Once<'_>) -> Step<Progress> {
         return Ok(Progress::new("news_waiting", sentence));
     }
     Ok(Progress::new("in_step", "The list holds everybody whom it should hold, as far as is known."))
+}
+
+/// Nobody knows whether the delivery that is being read names the audience: it is what there is to wait for.
+async fn waiting(once: &Once<'_>) -> Step<Progress> {
+    let Some(one) = once.under_way().await?.first() else {
+        return Ok(Progress::new("waiting_for_delivery", "No delivery has named the audience yet."));
+    };
+    let sentence = format!("No delivery has named the audience yet. One is being read: {}.", one.sentence());
+    Ok(Progress {
+        part: one.part.map(|(done, of)| (done, of, "entries")),
+        ..Progress::new("reading_delivery", sentence)
+    })
 }
 
 /// What is rung, waiting or under way for the audience or for its list, although nothing is known to be left to write.

@@ -17,13 +17,14 @@ use state::lists::{self, Held, Left, ListHead, RefusedPerson, Report, Want, repo
 use state::syncs::{IdentityHead, Start, Status, Subscription, Sync, identity_key};
 use state::{Deps, Doc, bell, budget, doc, load, time};
 
+use crate::deliveries::{UnderWay, of_files};
 use crate::freshness::freshness;
 use crate::once::Once;
 use crate::paging::Paging;
 use crate::problem::{Answer, Problem};
 use crate::progress::progress;
 use crate::routes::{Request, Response};
-use crate::runs::{latest, sentence};
+use crate::runs::{feed_of, latest, sentence};
 use crate::said;
 use crate::sources::{NotDelivered, Source, not_delivered, sources};
 
@@ -319,6 +320,7 @@ async fn latest_imports(deps: &Deps, munchkin: &MunchkinId) -> Answer<Vec<Import
 pub(crate) async fn imports(deps: &Deps, munchkin: &MunchkinId, request: &Request) -> Answer<Response> {
     let paging = Paging::read(request)?;
     let (found, mut next) = latest(deps, munchkin, &paging).await?;
+    let under_way = of_files(deps, munchkin, found.iter().filter_map(|(_, import)| import.as_ref())).await?;
     let (mut rows, mut bytes, mut last) = (Vec::new(), 0, None);
     for (key, import) in found {
         if let Some(import) = import {
@@ -327,6 +329,8 @@ pub(crate) async fn imports(deps: &Deps, munchkin: &MunchkinId, request: &Reques
             row["rejects"] = import.rejects.iter().map(said::rejected).collect();
             row["started_at"] = json!(time(import.started_at));
             row["ended_at"] = json!(import.ended_at.map(time));
+            let delivery = (feed_of(&import).to_owned(), import.delivery.clone().unwrap_or_default());
+            row["progress"] = json!(under_way.get(&delivery).map(UnderWay::json));
             row["duration_ms"] = json!(import.ended_at.map(|ended| ended.saturating_sub(import.started_at)));
             bytes += row.to_string().len();
             if bytes > IMPORTS_BYTES && !rows.is_empty() {

@@ -1,6 +1,7 @@
 //! The calls that change a list: in waves of as many as may be in flight, each intent stored before its call.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use domain::limits::{LATE_EFFECT_MS, MARKETO_BATCH};
 use domain::list::{Answer, Plan, Refusal, Wishes};
@@ -27,6 +28,8 @@ const SILENCE_MS: u64 = 30_000;
 /// People of an adopted list who were there before us wait so long for audiences that are being worked out, in ms, should
 /// nobody ring. Ours.
 const WORKED_OUT_MS: u64 = 60_000;
+/// The same for what is to be learnt of their ties, in ms: each look is a call.
+const LEARNT_MS: u64 = 10 * 60_000;
 
 pub(crate) struct Writer<'a> {
     pub(crate) deps: &'a Deps,
@@ -45,6 +48,8 @@ pub(crate) struct Writer<'a> {
     pub(crate) deadline: u64,
     /// What is done is noted there.
     pub(crate) recorder: &'a Recorder,
+    /// When people of an adopted list who wait are looked at again, in ms.
+    pub(crate) look_again: OnceLock<u64>,
 }
 
 /// A call to be made: its people, and for an addition those who were not in *may* before.
@@ -97,6 +102,8 @@ impl Writer<'_> {
         let mut size = MARKETO_BATCH;
         // The rest of the day allows no large load for now: it goes on at the pace of small visits.
         let mut bulk_waits = false;
+        // People of an adopted list who wait.
+        let mut to_learn = LeadSet::new();
         while calls < CALLS_PER_TURN {
             let now = self.deps.now();
             if now + self.deps.settings.scaled(marketo::MARGIN_MS) > self.deadline {
@@ -118,12 +125,14 @@ impl Writer<'_> {
             }
             let adopted = if erasing { LeadSet::new() } else { plan.remove.and(&open.state.theirs) };
             let postponed = !adopted.is_empty() && self.is_being_worked_out(&open.munchkin).await?;
-            if postponed {
-                plan.remove.remove_all(&adopted);
-            }
+            plan.remove.remove_all(if postponed { &adopted } else { &to_learn });
             if plan.is_empty() {
                 open.head.booked = None;
-                return Ok(postponed.then(|| Next::Rest(now + self.deps.settings.scaled(WORKED_OUT_MS))));
+                if postponed || !to_learn.is_empty() {
+                    let wait = if postponed { WORKED_OUT_MS } else { LEARNT_MS };
+                    self.look_again.get_or_init(|| now + self.deps.settings.scaled(wait));
+                }
+                return Ok(None);
             }
             let full = |leads: &LeadSet| leads.len() >= MARKETO_BATCH as u64;
             let bulk = !erasing && !bulk_waits && (full(&plan.add) || full(&plan.remove));
@@ -141,6 +150,7 @@ impl Writer<'_> {
                 other => other?,
             };
             calls += wave.calls.max(1);
+            to_learn.add_all(&wave.to_learn);
             if wave.split {
                 size = (size / 2).max(1);
             }
@@ -195,9 +205,10 @@ impl Writer<'_> {
         let marketo = self.marketo.calling_for(if bulk { Purpose::Bulk } else { Purpose::Write });
 
         let batches = self.without_strangers(open, marketo, batches).await?;
-        let batches = self.without_untied(open, marketo, batches).await?;
+        let mut to_learn = LeadSet::new();
+        let batches = self.without_untied(open, marketo, batches, &mut to_learn).await?;
         if batches.is_empty() {
-            return Ok(Wave::default());
+            return Ok(Wave { to_learn, ..Wave::default() });
         }
         let slots = marketo.slots(batches.len()).await?;
         // The client sends within a while of its slot, and Marketo may act as much later.
@@ -328,12 +339,13 @@ impl Writer<'_> {
     }
 
     /// People of an adopted list who were there before us are read once more just before they leave: they may have
-    /// lost their last ECID since the list was read, and then they stay.
+    /// lost their last ECID since the list was read, and then they stay. `to_learn`: who waits until we know all of their ties.
     async fn without_untied(
         &self,
         open: &mut OpenList,
         marketo: Marketo<'_>,
         batches: Vec<(bool, Vec<LeadId>)>,
+        to_learn: &mut LeadSet,
     ) -> Result<Vec<(bool, Vec<LeadId>)>, CallError> {
         let mut left = Vec::new();
         for (adding, mut batch) in batches {
@@ -342,9 +354,11 @@ impl Writer<'_> {
             if !adopted.is_empty() {
                 let rows = marketo.leads_by_id(marketo.slot().await?, &adopted, !self.no_ecids).await?;
                 let still = tied(self.deps, &open.munchkin, &rows).await?;
-                let stay: LeadSet = adopted.into_iter().filter(|lead| !still.contains(*lead)).collect();
-                open.state.tied.remove_all(&stay);
+                let mut stay: LeadSet = adopted.into_iter().filter(|lead| !still.known.contains(*lead)).collect();
                 batch.retain(|lead| !stay.contains(*lead));
+                to_learn.add_all(&still.to_learn);
+                stay.remove_all(&still.to_learn);
+                open.state.tied.remove_all(&stay);
             }
             if !batch.is_empty() {
                 left.push((adding, batch));
@@ -374,6 +388,8 @@ struct Wave {
     answered: usize,
     /// Marketo found a call too large, or one value in it bad.
     split: bool,
+    /// People of an adopted list who wait.
+    to_learn: LeadSet,
 }
 
 async fn send(marketo: Marketo<'_>, slot: Slot, list: u64, call: &Call) -> Result<RowAnswer, CallError> {

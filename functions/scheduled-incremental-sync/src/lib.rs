@@ -66,15 +66,17 @@ pub async fn handle(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
 /// Time that a tick keeps for its end, in ms.
 const RESERVE_MS: u64 = 15_000;
 
-/// The tick: rings what was not rung, looks at deliveries whose time has come, takes in files whose notification was lost,
-/// asks Adobe what its audiences are called, and says what is wrong. None of these hinders another.
+/// The tick: rings what was not rung, asks Adobe what its audiences are called, says what is wrong, takes in files whose
+/// notification was lost, and looks at deliveries whose time has come. None of these hinders another: what may use up the
+/// time, or be killed with all that it holds, comes last.
 pub async fn tick(deps: &Deps, deadline: u64) -> Step<()> {
     // What stops at the deadline still has to say so.
     let deadline = deadline.saturating_sub(deps.settings.scaled(RESERVE_MS));
     let swept = bell::sweep(deps).await;
-    let looked = import::due(deps, deadline).await;
-    let listed = backstop(deps, deadline).await;
     let refreshed = library::refresh(deps, deadline).await;
     let alerted = alerts::check(deps, deadline).await;
-    swept.and(looked).and(listed).and(refreshed).and(alerted)
+    // Every quarter of an hour: a delivery that uses up each tick must not keep it off for ever.
+    let listed = backstop(deps, deadline).await;
+    let looked = import::due(deps, deadline).await;
+    swept.and(refreshed).and(alerted).and(listed).and(looked)
 }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use stack::usage::{QueueUsage, TableUsage, Usage};
 
-use crate::rig::{FUNCTION, MATCHES, Pair, Pairs, Processes, Rig, build, prices};
+use crate::rig::{FUNCTION, MATCHES, Pair, Pairs, Processes, Rig, build, price, prices};
 
 /// Beacons of a line.
 const BEACONS: u64 = 2_000;
@@ -112,7 +112,7 @@ async fn line(rig: &Rig, name: &str, repeats: u64, beacons: &[Pair], cold: bool)
 /// A million beacons, to the tenth of a cent.
 fn dollars(answering: Used, storing: Used) -> anyhow::Result<f64> {
     let prices = prices()?;
-    let price = |name: &str| prices.get(name).copied().with_context(|| format!("prices.json has no {name}"));
+    let price = |name| price(&prices, name);
     let side = |used: Used| -> anyhow::Result<f64> {
         Ok(used.read_units * price("dynamodb_read_unit")?
             + used.write_units * price("dynamodb_write_unit")?

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::io::Write as _;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use domain::base::{Base, absent, mix};
 use domain::feed::Mode;
 use domain::{Ecid, LeadSet, Said};
@@ -13,6 +13,10 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use simulation::counted::{forget_peak, peak_bytes, processor_seconds};
 
+use crate::flags::Flags;
+
+/// Items without `--size`.
+const SIZE: u64 = 1_000_000;
 /// Any seed would do; this one is always the same.
 const SEED: u64 = 7;
 /// One ECID of so many is another one in the second set.
@@ -33,15 +37,8 @@ impl Sink for Count {
 
 /// Runs `codecs [--size N] [--json]`.
 pub fn run(words: &[&str]) -> anyhow::Result<()> {
-    let (mut size, mut json) = (1_000_000, false);
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        match *word {
-            "--size" => size = words.next().context("--size takes a number")?.parse()?,
-            "--json" => json = true,
-            other => bail!("unknown flag {other}"),
-        }
-    }
+    let flags = Flags::read(words, &["--size"], &["--json"])?;
+    let (size, json) = (flags.number("--size").unwrap_or(SIZE), flags.has("--json"));
     ensure!(size >= CHURN, "--size takes at least {CHURN}");
     let mut rng = SmallRng::seed_from_u64(SEED);
     let ecids: Vec<Ecid> =

@@ -30,19 +30,32 @@
 //! and memory. An error if S3 would not take the parts, or if half of the function's time or memory were not enough. The
 //! counts are kept in `download.jsonl`, and a test of the simulation compares them.
 //!
-//! `cargo run --release -p bench -- import [--size N] [--segments N] [--churn PERMILLE] [--json]`: a full file of so many ECIDs,
-//! each in so many segments, and the one of the day after ([`import`]). An error if it takes more than 16 bytes of memory a
-//! membership beside a constant. The counts are kept in `import.jsonl`, and a test of the simulation compares them.
+//! `cargo run --release -p bench -- import [--all] [--size N] [--segments N] [--churn PERCENT] [--changes N] [--json]`: a full
+//! file of so many ECIDs, each in so many segments, the one of the day after, and one of what changed ([`import`]). An error if
+//! one takes more than 16 bytes of memory a membership beside a constant. Without any flag but `--json` the counts are those of
+//! `import.jsonl`, which a test of the simulation compares; `--all` goes up to ten million ECIDs.
+//!
+//! `cargo run --release -p bench -- whole [--size N] [--churn PERCENT] [--days N] [--json]`: files from `incoming/` to *want*, with
+//! half as many tokens as ECIDs ([`whole`]). An error if a *want* is not what it should be.
 //!
 //! `cargo run --release -p bench -- codecs [--size N] [--json]`: its kernels, each by itself ([`codecs`]).
+//!
+//! `cargo run --release -p bench -- versus-duckdb [--size N] [--json]`: the same file parsed, compared and joined by us and by
+//! DuckDB ([`versus`]). An error if they find anything different. Needs python3, and puts DuckDB into `.tools/`.
+//!
+//! `cargo run --release -p bench -- growth [--size N] [--json]`: cost and time of a first load and of a hundred changes, up to
+//! ten million ECIDs ([`growth`]); draws `infra/docs/growth.svg`.
 
 mod beacons;
 mod codecs;
 mod events;
+mod flags;
+mod growth;
 mod import;
 mod promise;
 mod rig;
 mod spike;
+mod versus;
 mod whole;
 mod writer;
 
@@ -58,6 +71,8 @@ use simulation::download;
 use world::reference;
 use world::sample::{self, Size};
 
+use crate::flags::Flags;
+
 /// Issue 2: two minutes.
 const BAR: Duration = Duration::from_secs(120);
 /// Any seed would do; this one is always the same.
@@ -65,7 +80,9 @@ const SEED: u64 = 1;
 const USAGE: &str = "usage: cargo run [--release] -p bench -- settle [--json] | writer [SCENARIO] [--json] | \
                      beacons [--json] | spike [--json] | events [--json] | freshness [--json] | \
                      download [--people N] [--refused PERCENT] [--json] | \
-                     import [--size N] [--segments N] [--churn PERMILLE] [--json] | codecs [--size N] [--json] | \
+                     import [--all | --size N --segments N --churn PERCENT --changes N] [--json] | codecs [--size N] [--json] | \
+                     whole [--size N] [--churn PERCENT] [--days N] [--json] | \
+                     versus-duckdb [--size N] [--json] | growth [--size N] [--json] | \
                      first-sync [--tokens N] [--people N] [--json]";
 
 fn main() -> ExitCode {
@@ -84,6 +101,9 @@ fn main() -> ExitCode {
         ["download", words @ ..] => show_download(words),
         ["import", words @ ..] => import::run(words),
         ["codecs", words @ ..] => codecs::run(words),
+        ["growth", words @ ..] => growth::run(words),
+        ["versus-duckdb", words @ ..] => versus::run(words),
+        [versus::OURS, folder] => versus::ours(Path::new(folder)),
         ["whole", words @ ..] => whole::run(words),
         ["freshness"] => promise::freshness(false),
         ["freshness", "--json"] => promise::freshness(true),
@@ -157,22 +177,13 @@ fn show_beacons(measured: &[beacons::Measured], json: bool) -> anyhow::Result<()
 
 /// Measures and prints a download.
 fn show_download(words: &[&str]) -> anyhow::Result<()> {
-    let (mut people, mut refused, mut json) = (download::PEOPLE, download::REFUSED_PERCENT, false);
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let mut number =
-            || -> anyhow::Result<u64> { Ok(words.next().with_context(|| format!("{word} takes a number"))?.parse()?) };
-        match *word {
-            "--people" => people = number()?,
-            "--refused" => refused = number()?,
-            "--json" => json = true,
-            other => bail!("unknown flag {other}"),
-        }
-    }
+    let flags = Flags::read(words, &["--people", "--refused"], &["--json"])?;
+    let people = flags.number("--people").unwrap_or(download::PEOPLE);
+    let refused = flags.number("--refused").unwrap_or(download::REFUSED_PERCENT);
     let measured = download::measure(people, refused);
     let mut out = std::io::stdout().lock();
     let counts = measured.counts;
-    if json {
+    if flags.has("--json") {
         writeln!(out, "{}", serde_json::to_string(&counts)?)?;
     } else {
         let seconds = |seconds: Option<f64>| match seconds {

@@ -3,9 +3,11 @@
 
 use std::io::Write as _;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::ensure;
 use domain::limits::{DAY_MS, HOUR_MS};
 use simulation::{first, promise};
+
+use crate::flags::Flags;
 
 /// Midnight US Central on 2026-01-20, in ms: a day of 24 hours begins.
 const MIDNIGHT: u64 = 1_768_888_800_000;
@@ -15,6 +17,10 @@ const BARS: [(u64, f64); 3] = [(8, 120.0), (40, 360.0), (300, 2_700.0)];
 const SOON: f64 = 600.0;
 /// Issue 5: never later, in seconds.
 const MOST: f64 = 7_200.0;
+
+/// Tokens of a first sync that nobody has asked about, and known people (issue 5).
+const TOKENS: u64 = 5_000_000;
+const PEOPLE: u64 = 2_000_000;
 
 /// One change a second over so many lists, a day and a night long.
 fn around_the_clock(lists: u64) -> promise::Plan {
@@ -83,9 +89,10 @@ pub fn freshness(json: bool) -> anyhow::Result<()> {
 
 /// What the command line asks for.
 pub fn first_plan(words: &[&str]) -> anyhow::Result<(first::Plan, bool)> {
-    let mut plan = first::Plan {
-        tokens: 5_000_000,
-        known: 2_000_000,
+    let flags = Flags::read(words, &["--tokens", "--people"], &["--json"])?;
+    let plan = first::Plan {
+        tokens: flags.number("--tokens").unwrap_or(TOKENS),
+        known: flags.number("--people").unwrap_or(PEOPLE),
         quota: promise::QUOTA,
         share: 0.5,
         // The worst moment: the 24 hours that follow have one day's calls. At any other they have parts of two.
@@ -93,20 +100,8 @@ pub fn first_plan(words: &[&str]) -> anyhow::Result<(first::Plan, bool)> {
         patience_ms: 30 * HOUR_MS,
         aloud: true,
     };
-    let mut json = false;
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let mut number =
-            || -> anyhow::Result<u64> { Ok(words.next().with_context(|| format!("{word} takes a number"))?.parse()?) };
-        match *word {
-            "--tokens" => plan.tokens = number()?,
-            "--people" => plan.known = number()?,
-            "--json" => json = true,
-            other => bail!("unknown flag {other}"),
-        }
-    }
     ensure!(plan.known > 0 && plan.known <= plan.tokens, "each person has a token");
-    Ok((plan, json))
+    Ok((plan, flags.has("--json")))
 }
 
 /// Prints how a first sync went; an error if it took longer than a day.
@@ -163,7 +158,6 @@ mod tests {
     fn the_size_of_a_first_sync_is_asked_for() {
         let (plan, json) = first_plan(&["--tokens", "600", "--people", "200", "--json"]).expect("a plan");
         assert_eq!((plan.tokens, plan.known, json), (600, 200, true));
-        assert!(first_plan(&["--tokens"]).is_err());
         assert!(first_plan(&["--people", "9", "--tokens", "8"]).is_err());
     }
 }

@@ -213,12 +213,20 @@ pub fn build() -> anyhow::Result<PathBuf> {
 }
 
 /// The workspace's folder.
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// Prices by name, each of one unit, in dollars.
-pub fn prices() -> anyhow::Result<BTreeMap<String, f64>> {
+pub type Prices = BTreeMap<String, f64>;
+
+/// The price of one unit, in dollars.
+pub fn price(prices: &Prices, name: &str) -> anyhow::Result<f64> {
+    prices.get(name).copied().with_context(|| format!("prices.json has no {name}"))
+}
+
+/// What `prices.json` holds.
+pub fn prices() -> anyhow::Result<Prices> {
     let file: Value = serde_json::from_str(include_str!("../prices.json")).context("prices.json")?;
     let prices = file["prices"].as_object().context("prices.json")?;
     let one = |(name, price): (&String, &Value)| {

@@ -3,11 +3,11 @@
 //! counted.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
 use aws::DynamoTables;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -23,22 +23,27 @@ use serde_json::{Value, json};
 use simulation::counted::{Counted, Usage, forget_peak, peak_bytes, processor_seconds};
 use simulation::driver;
 use simulation::fakes::Sim;
-use simulation::import::{self, ENTRIES_AT_ONCE, Plan, declare, munchkin};
+use simulation::import::{self, ENTRIES_AT_ONCE, Plan, munchkin};
+use simulation::promise::put;
 use simulation::scenario::{BEGIN, active_sync};
 use state::bell::Ring;
 use state::identity::{SHARDS, token_key, token_shard};
 use state::lists::{Want, want_key};
 use state::syncs::sync_key;
-use state::{Deps, Settings, doc, load};
+use state::{Deps, Settings, load};
 
-use crate::rig::prices;
+use crate::flags::Flags;
+use crate::import::{dollars, plan_of};
+use crate::rig::{Prices, prices};
 
 /// Without a size: that which is recorded in `whole.jsonl`.
 const SIZES: [u64; 2] = [10_000, 1_000_000];
 /// Audiences, each of all ECIDs (design, P2).
 const AUDIENCES: u64 = 3;
 /// One in a hundred is new from day to day (design, P4).
-const CHURN_PERMILLE: u64 = 10;
+const CHURN_PERCENT: u64 = 1;
+/// Files, one a day.
+const DAYS: u64 = 2;
 const DAY_MS: u64 = 86_400_000;
 const DEADLINE_MS: u64 = 120_000;
 
@@ -72,26 +77,17 @@ pub struct Measured {
     pub bytes: u64,
 }
 
-/// Runs `whole [--size N] [--churn PERMILLE] [--days N] [--json]`.
+/// Runs `whole [--size N] [--churn PERCENT] [--days N] [--json]`.
 pub fn run(words: &[&str]) -> anyhow::Result<()> {
-    let (mut sizes, mut churn_permille, mut days, mut json) = (SIZES.to_vec(), CHURN_PERMILLE, 2, false);
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let mut number =
-            || -> anyhow::Result<u64> { Ok(words.next().with_context(|| format!("{word} takes a number"))?.parse()?) };
-        match *word {
-            "--size" => sizes = vec![number()?],
-            "--churn" => churn_permille = number()?,
-            "--days" => days = number()?,
-            "--json" => json = true,
-            other => bail!("unknown flag {other}"),
-        }
-    }
+    let flags = Flags::read(words, &["--size", "--churn", "--days"], &["--json"])?;
+    let sizes = flags.number("--size").map_or(SIZES.to_vec(), |size| vec![size]);
+    let churn_percent = flags.number("--churn").unwrap_or(CHURN_PERCENT);
+    let days = flags.number("--days").unwrap_or(DAYS);
     let prices = prices()?;
     let mut out = std::io::stdout().lock();
     for ecids in sizes {
-        for measured in measure(ecids, churn_permille, days)? {
-            if json {
+        for measured in measure(ecids, churn_percent, days)? {
+            if flags.has("--json") {
                 writeln!(out, "{}", serde_json::to_string(&measured.counts)?)?;
             } else {
                 show(&mut out, &measured, &prices)?;
@@ -102,14 +98,10 @@ pub fn run(words: &[&str]) -> anyhow::Result<()> {
 }
 
 #[expect(clippy::cast_precision_loss)]
-fn show(out: &mut impl std::io::Write, measured: &Measured, prices: &BTreeMap<String, f64>) -> anyhow::Result<()> {
+fn show(out: &mut impl Write, measured: &Measured, prices: &Prices) -> anyhow::Result<()> {
     let Measured { counts, seconds, bytes } = measured;
-    let price = |name: &str| prices.get(name).copied().with_context(|| format!("prices.json has no {name}"));
     let used = counts.usage;
-    let dollars = used.object_reads as f64 * price("s3_get")?
-        + used.object_writes as f64 * price("s3_put")?
-        + used.half_read_units as f64 / 2.0 * price("dynamodb_read_unit")?
-        + used.write_units as f64 * price("dynamodb_write_unit")?;
+    let dollars = dollars(used, prices)?;
     let when = if counts.day == 0 { "every edge is read" } else { "a full file, the edges stand" };
     writeln!(
         out,
@@ -133,31 +125,25 @@ fn show(out: &mut impl std::io::Write, measured: &Measured, prices: &BTreeMap<St
 }
 
 /// Takes in a full file of so many ECIDs for each day.
-pub fn measure(ecids: u64, churn_permille: u64, days: u64) -> anyhow::Result<Vec<Measured>> {
+pub fn measure(ecids: u64, churn_percent: u64, days: u64) -> anyhow::Result<Vec<Measured>> {
     let folder = tempfile::tempdir().context("a folder for the bucket")?;
     let sim = import::world(AUDIENCES);
     let bucket = Counted::new(sim.clone(), folder.path().to_owned());
     let whole = Arc::new(Whole::new(bucket.clone(), ecids / 2));
     let ports = Ports { tables: whole.clone(), ..bucket.ports() };
-    let settings = Settings {
-        entries_at_once: ENTRIES_AT_ONCE,
-        slice_records: 400_000,
-        pass_above: 100,
-        ..driver::settings()
-    };
+    let settings =
+        Settings { entries_at_once: ENTRIES_AT_ONCE, slice_records: 400_000, pass_above: 100, ..driver::settings() };
     let deps = Deps::new(ports, settings);
     // The SDK wants a runtime.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("a runtime")?;
     runtime.block_on(async {
-        declare(&deps).await;
         for sid in 1..=AUDIENCES {
             let sync = active_sync(&munchkin(), AudienceId::aam(sid), 1_000 + sid, false);
-            let item = doc::item(sync_key(&munchkin(), &sync.id), &sync, None, None)?;
-            ensure!(deps.ports.tables.put(Table::Syncs, item, Expect::Absent).await?, "a sync is there already");
+            put(&sim, Table::Syncs, sync_key(&munchkin(), &sync.id), &sync);
         }
         let mut all = Vec::new();
         for day in 0..days {
-            let plan = Plan { ecids, segments: AUDIENCES, churn_permille, at_once: ENTRIES_AT_ONCE };
+            let plan = Plan { churn_percent, ..plan_of(ecids, AUDIENCES) };
             all.push(one_day(&deps, &bucket, &whole, &sim, plan, day).await?);
         }
         Ok(all)
@@ -174,7 +160,7 @@ async fn one_day(
 ) -> anyhow::Result<Measured> {
     sim.lock().now = BEGIN + day * DAY_MS;
     sim.lock().messages.clear();
-    let changed = plan.ecids * plan.churn_permille / 1_000;
+    let changed = plan.ecids * plan.churn_percent / 100;
     let key = format!("incoming/S3_1_2_full_{}.sync.gz", BEGIN + day * DAY_MS);
     let length = import::write(&bucket.path(&key), plan, day * changed);
     let arrival = Arrival { key, etag: Counted::tag(length) };
@@ -250,7 +236,9 @@ impl Whole {
         let sdk = SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::from_static("us-east-1"))
-            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("bench", "bench", None, None, "bench")))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
+                "bench", "bench", None, None, "bench",
+            )))
             .http_client(client)
             .build();
         let names = BTreeMap::from([(Table::Identity, "identity".to_owned())]);
@@ -297,7 +285,8 @@ impl Pages {
         let pk = query["ExpressionAttributeValues"][":pk"]["S"].as_str().unwrap_or_default();
         let numbers = self.shards.get(pk).map(Vec::as_slice).unwrap_or_default();
         let after = query["ExclusiveStartKey"]["sk"]["S"].as_str();
-        let from = after.map_or(0, |after| numbers.partition_point(|number| token(u64::from(*number)).as_str() <= after));
+        let from =
+            after.map_or(0, |after| numbers.partition_point(|number| token(u64::from(*number)).as_str() <= after));
         let limit = usize::try_from(query["Limit"].as_u64().unwrap_or_default()).unwrap_or_default();
         let page = &numbers[from..numbers.len().min(from + limit)];
         let (mut items, mut bytes) = (Vec::with_capacity(page.len()), 0);
@@ -320,7 +309,8 @@ impl Pages {
 }
 
 fn token(number: u64) -> Token {
-    Token::parse(&format!("_mch-example.com-{}-{}", 1_700_000_000_000 + number, 10_000 + number % 90_000)).expect("a token")
+    Token::parse(&format!("_mch-example.com-{}-{}", 1_700_000_000_000 + number, 10_000 + number % 90_000))
+        .expect("a token")
 }
 
 /// A token's item as the adapter writes it, and its bytes as DynamoDB counts them. It was seen once, and asked about.

@@ -1,6 +1,7 @@
 //! Ports that count what DynamoDB and S3 would bill. The bucket is a folder, so that the memory of a process that measures is
 //! what the function needs.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
@@ -8,10 +9,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use domain::MunchkinId;
+use doubles::adobe::{self, Adobe};
+use doubles::marketo::{self, Marketo};
 use ports::{Expect, Item, Key, ObjectInfo, Objects, Page, PortError, PortResult, Ports, Read, Table, Tables};
 use serde::{Deserialize, Serialize};
+use state::syncs::subscription_key;
 
 use crate::fakes::Sim;
+use crate::promise::{put, subscription};
+use crate::scenario::{BEGIN, MUNCHKIN, instance, library};
+
+/// A world in which nobody is known and nothing happened, with these segments: its subscription's row is written, uncounted.
+///
+/// # Panics
+/// If the world's own Munchkin id is none.
+#[must_use]
+pub fn world(seed: u64, segments: impl IntoIterator<Item = u64>) -> Sim {
+    let marketo = Marketo::new(marketo::Settings::default(), instance(Vec::new(), BTreeSet::new()), BEGIN);
+    let adobe = Adobe::new(adobe::Settings::default(), library(segments), BEGIN);
+    let sim = Sim::new(seed, BEGIN, marketo, adobe);
+    let munchkin = MunchkinId::parse(MUNCHKIN).expect("a Munchkin id");
+    put(&sim, Table::Syncs, subscription_key(&munchkin), &subscription(&munchkin, true));
+    sim
+}
 
 /// What was used: the same on every machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -263,6 +284,8 @@ impl Tables for Counted {
 /// Processor time of this thread so far, in seconds; `None`: the system does not tell (it is not Linux).
 #[must_use]
 pub fn processor_seconds() -> Option<f64> {
+    // The system adds up at its ticks, and whenever a thread gives way.
+    std::thread::yield_now();
     let line = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     let nanoseconds: f64 = line.split(' ').next()?.parse().ok()?;
     Some(nanoseconds / 1e9)

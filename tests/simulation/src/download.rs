@@ -9,23 +9,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use create_sync::{Caller, Request, handle};
 use domain::list::{Refusal, State};
-use domain::{AudienceId, LeadId, LeadSet, ListId, MunchkinId, OrgId};
-use doubles::adobe::{self, Adobe};
-use doubles::marketo::{self, Marketo};
+use domain::{AudienceId, LeadId, LeadSet, ListId, MunchkinId};
 use ports::{Expect, Item, Key, ObjectInfo, Objects, Page, PortError, PortResult, Read, Table, Tables};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use state::lists::{AudienceReport, OpenList, Want, want_key, write_leads};
-use state::syncs::{Subscription, subscription_key, sync_key};
-use state::{Deps, Settings, doc};
-use world::types::{Library, MarketoData};
+use state::syncs::sync_key;
+use state::{Deps, Settings};
 
-use crate::counted::{peak_bytes, processor_seconds};
+use crate::counted::{self, peak_bytes, processor_seconds};
 use crate::driver;
 use crate::fakes::{Sim, run as poll};
-use crate::scenario::{BEGIN, MUNCHKIN, ORG, active_sync};
+use crate::promise::put;
+use crate::scenario::{BEGIN, MUNCHKIN, active_sync};
 
 /// People of the sync.
 pub const PEOPLE: u64 = 2_000_000;
@@ -136,13 +134,13 @@ impl Measured {
 /// If a request fails, or the file never comes.
 #[must_use]
 pub fn measure(people: u64, refused_percent: u64) -> Measured {
-    let sim = empty();
+    let sim = counted::world(SEED, []);
     let bucket = Arc::new(Counting { sim: sim.clone(), seen: Mutex::default() });
     let mut ports = sim.ports();
     ports.objects = bucket.clone();
     ports.tables = bucket.clone();
     let deps = Deps::new(ports, Settings { slice_records: 400_000, ..driver::settings() });
-    let (sync, refused) = poll(world(&deps, people, refused_percent));
+    let (sync, refused) = poll(people_of_a_sync(&deps, &sim, people, refused_percent));
     lock(&bucket.seen).counts = Counts { people, refused, ..Counts::default() };
 
     let (begin_seconds, job) = request(&deps, "POST", &format!("/syncs/{sync}/download"), 202);
@@ -176,37 +174,11 @@ fn request(deps: &Deps, method: &str, path: &str, status: u16) -> (Option<f64>, 
     (took, serde_json::from_slice(&response.body).expect("JSON"))
 }
 
-fn empty() -> Sim {
-    let data = MarketoData {
-        munchkin_id: MUNCHKIN.into(),
-        org_id: None,
-        hipaa_ready: false,
-        cookie_sync: true,
-        leads: Vec::new(),
-        lists: Vec::new(),
-    };
-    let marketo = Marketo::new(marketo::Settings::default(), data, BEGIN);
-    Sim::new(SEED, BEGIN, marketo, Adobe::new(adobe::Settings::default(), Library::default(), BEGIN))
-}
-
-/// A subscription with a sync of which everybody stands somewhere. Returns its id, and how many were refused.
-async fn world(deps: &Deps, people: u64, refused_percent: u64) -> (String, u64) {
+/// A sync of which everybody stands somewhere. Returns its id, and how many were refused.
+async fn people_of_a_sync(deps: &Deps, sim: &Sim, people: u64, refused_percent: u64) -> (String, u64) {
     let munchkin = MunchkinId::parse(MUNCHKIN).expect("a Munchkin id");
-    let subscription = Subscription {
-        v: 1,
-        munchkin_id: munchkin.clone(),
-        org_id: OrgId::parse(ORG),
-        hipaa_ready: false,
-        cookie_sync: true,
-        extract_since: None,
-        bulk_import_above: None,
-        origins: Vec::new(),
-        new_pairs_per_day: 1_000,
-        quota_share_percent: None,
-    };
-    put(deps, Table::Syncs, subscription_key(&munchkin), &subscription).await;
     let sync = active_sync(&munchkin, AudienceId::aam(101), LIST, true);
-    put(deps, Table::Syncs, sync_key(&munchkin, &sync.id), &sync).await;
+    put(sim, Table::Syncs, sync_key(&munchkin, &sync.id), &sync);
 
     let mut rng = SmallRng::seed_from_u64(SEED);
     let mut want = LeadSet::new();
@@ -241,13 +213,8 @@ async fn world(deps: &Deps, people: u64, refused_percent: u64) -> (String, u64) 
         report: AudienceReport { as_of: BEGIN, ..AudienceReport::default() },
         replaced: Vec::new(),
     };
-    put(deps, Table::Lists, want_key(&munchkin, &sync.audience), &want).await;
+    put(sim, Table::Lists, want_key(&munchkin, &sync.audience), &want);
     (sync.id, refused)
-}
-
-async fn put<T: Serialize>(deps: &Deps, table: Table, key: Key, value: &T) {
-    let item = doc::item(key, value, None, None).expect("JSON");
-    assert!(deps.ports.tables.put(table, item, Expect::Absent).await.expect("written"));
 }
 
 /// MB of memory that the template gives `create-sync`.

@@ -1,29 +1,28 @@
 //! Files of any size from `incoming/` to the audiences: the real handler, over ports that count.
 //!
-//! Audience Manager's full files, compressed, with so many ECIDs that are each in all segments. The first one is taken by
-//! audiences that nobody has delivered before, the others find the one before them.
+//! Audience Manager's files, compressed, with so many ECIDs that are each in all segments: a full one of audiences that nobody
+//! has delivered before, the full one of the day after, and then one of what changed.
 
+use std::collections::BTreeSet;
 use std::io::{BufWriter, Write as _};
+use std::ops::Range;
 use std::path::Path;
 
-use domain::{AudienceId, MunchkinId, OrgId};
-use doubles::adobe::{self, Adobe};
-use doubles::marketo::{self, Marketo};
+use domain::{AudienceId, Ecid, MunchkinId};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ports::{Expect, Table};
+use ports::Table;
 use scheduled_incremental_sync::{Arrival, arrived};
 use serde::{Deserialize, Serialize};
-use state::audience::{Head, head_key};
+use state::audience::{Head, Members, head_key};
 use state::feeds::{DEFAULT_FEED, Feed, Import, ImportStatus, Kind, feed_key};
-use state::syncs::{Subscription, subscription_key};
-use state::{Deps, Settings, doc, load};
-use world::types::{Library, MarketoData, Segment};
+use state::{Deps, Settings, load};
 
-use crate::counted::{Counted, Usage, forget_peak, peak_bytes, processor_seconds};
-use crate::driver;
+use crate::cloud::settings;
+use crate::counted::{self, Counted, Usage, forget_peak, peak_bytes, processor_seconds};
 use crate::fakes::{Sim, run};
-use crate::scenario::{BEGIN, MUNCHKIN, ORG};
+use crate::promise::{QUOTA, put};
+use crate::scenario::{BEGIN, MUNCHKIN};
 
 /// Any seed would do; this one is always the same.
 const SEED: u64 = 7;
@@ -42,10 +41,29 @@ pub struct Plan {
     pub ecids: u64,
     /// Segments that each of them is in.
     pub segments: u64,
-    /// Of a thousand ECIDs so many are others than in the file before.
-    pub churn_permille: u64,
+    /// Of a hundred ECIDs so many are others than in the full file before.
+    pub churn_percent: u64,
+    /// ECIDs of the file of what changed: half of them have left, the others have come.
+    pub changes: u64,
     /// Entries of a delivery that stand in memory at once.
     pub at_once: u64,
+}
+
+/// A file of the world, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// A full file of audiences that nobody has delivered before.
+    First,
+    /// The full file of the day after.
+    Again,
+    /// What changed since, a day later.
+    Changes,
+}
+
+impl Delivery {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::First, Self::Again, Self::Changes];
 }
 
 /// What was counted of one file.
@@ -54,8 +72,8 @@ pub struct Counts {
     /// What was imported.
     #[serde(flatten)]
     pub plan: Plan,
-    /// Whether audiences held the file before.
-    pub again: bool,
+    /// Which file.
+    pub delivery: Delivery,
     /// Bytes of the file.
     pub file_bytes: u64,
     /// Memberships that it holds.
@@ -87,81 +105,57 @@ impl Measured {
     }
 }
 
-/// Takes in a file, and then another one.
+/// Takes in the files, one after the other.
 ///
 /// # Panics
 /// If a file is not taken in whole, or its audiences then have other members.
 #[must_use]
 pub fn measure(plan: Plan) -> Vec<Measured> {
-    let folder = std::env::temp_dir().join(format!("import-{}-{}", std::process::id(), plan.ecids * plan.at_once));
+    let folder = std::env::temp_dir().join(format!(
+        "import-{}-{}",
+        std::process::id(),
+        plan.ecids * plan.segments * plan.at_once
+    ));
     std::fs::create_dir_all(&folder).expect("a folder for the bucket");
     let sim = world(plan.segments);
     let bucket = Counted::new(sim.clone(), folder.clone());
-    let settings =
-        Settings { entries_at_once: plan.at_once, slice_records: 400_000, run_above: 1_000, ..driver::settings() };
+    let settings = Settings { entries_at_once: plan.at_once, ..settings(QUOTA) };
     let deps = Deps::new(bucket.ports(), settings);
-    run(declare(&deps));
-    let measured = (0..2).map(|day| file(&deps, &bucket, &sim, plan, day)).collect();
+    let measured = Delivery::ALL.map(|delivery| file(&deps, &bucket, &sim, plan, delivery)).to_vec();
     std::fs::remove_dir_all(&folder).expect("the folder goes");
     measured
 }
 
-/// An empty Marketo and as many segments at Adobe.
+/// A world with so many segments, and a subscription with the feed of its files.
 #[must_use]
 pub fn world(segments: u64) -> Sim {
-    let data = MarketoData {
-        munchkin_id: MUNCHKIN.into(),
-        org_id: None,
-        hipaa_ready: false,
-        cookie_sync: true,
-        leads: Vec::new(),
-        lists: Vec::new(),
-    };
-    let segment = |sid| Segment { sid, folder_id: 1, name: format!("Segment {sid}") };
-    let library = Library { segments: (1..=segments).map(segment).collect(), ..Library::default() };
-    let marketo = Marketo::new(marketo::Settings::default(), data, BEGIN);
-    Sim::new(SEED, BEGIN, marketo, Adobe::new(adobe::Settings::default(), library, BEGIN))
+    let sim = counted::world(SEED, 1..=segments);
+    let feed = Feed { snapshots: true, ..Feed::new(DEFAULT_FEED, Kind::AamFiles) };
+    put(&sim, Table::Syncs, feed_key(&munchkin(), DEFAULT_FEED), &feed);
+    sim
 }
 
 /// The subscription.
 ///
 /// # Panics
-/// Never.
+/// Never: the id is one.
 #[must_use]
 pub fn munchkin() -> MunchkinId {
     MunchkinId::parse(MUNCHKIN).expect("a Munchkin id")
 }
 
-/// Writes a subscription and its feed of full files.
-///
-/// # Panics
-/// If they are there already.
-pub async fn declare(deps: &Deps) {
-    let subscription = Subscription {
-        v: 1,
-        munchkin_id: munchkin(),
-        org_id: OrgId::parse(ORG),
-        hipaa_ready: false,
-        cookie_sync: true,
-        extract_since: None,
-        bulk_import_above: None,
-        origins: Vec::new(),
-        new_pairs_per_day: 1_000,
-        quota_share_percent: None,
+fn file(deps: &Deps, bucket: &Counted, sim: &Sim, plan: Plan, delivery: Delivery) -> Measured {
+    let time = BEGIN + DAY_MS * delivery as u64;
+    sim.lock().now = time;
+    let mode = if delivery == Delivery::Changes { "iter" } else { "full" };
+    let key = format!("incoming/S3_1_2_{mode}_{time}.sync.gz");
+    let path = bucket.path(&key);
+    let (left, come) = plan.changed();
+    let file_bytes = match delivery {
+        Delivery::First => write(&path, plan, 0),
+        Delivery::Again => write(&path, plan, plan.churned()),
+        Delivery::Changes => write_lines(&path, plan, left, come),
     };
-    let feed = Feed { snapshots: true, ..Feed::new(DEFAULT_FEED, Kind::AamFiles) };
-    let subscription = doc::item(subscription_key(&munchkin()), &subscription, None, None).expect("JSON");
-    let feed = doc::item(feed_key(&munchkin(), DEFAULT_FEED), &feed, None, None).expect("JSON");
-    for item in [subscription, feed] {
-        assert!(deps.ports.tables.put(Table::Syncs, item, Expect::Absent).await.expect("written"));
-    }
-}
-
-fn file(deps: &Deps, bucket: &Counted, sim: &Sim, plan: Plan, day: u64) -> Measured {
-    sim.lock().now = BEGIN + day * DAY_MS;
-    let changed = plan.ecids * plan.churn_permille / 1_000;
-    let key = format!("incoming/S3_1_2_full_{}.sync.gz", BEGIN + day * DAY_MS);
-    let file_bytes = write(&bucket.path(&key), plan, day * changed);
     let arrival = Arrival { key, etag: Counted::tag(file_bytes) };
     let before = forget_peak();
     let (began, used) = (processor_seconds(), bucket.usage());
@@ -179,15 +173,26 @@ fn file(deps: &Deps, bucket: &Counted, sim: &Sim, plan: Plan, day: u64) -> Measu
     let seconds = processor_seconds().zip(began).map(|(ended, began)| ended - began);
     let bytes = peak_bytes().zip(before).map(|(peak, before)| peak.saturating_sub(before));
     assert_eq!((record.status, record.rejected), (ImportStatus::Done, 0), "{:?}", record.why);
-    for sid in 1..=plan.segments {
-        let head: Head = run(load(deps, Table::Audiences, &head_key(&munchkin(), &AudienceId::aam(sid))))
-            .expect("read")
-            .expect("a head")
-            .value;
-        assert_eq!(head.base.map(|base| base.count), Some(plan.ecids), "members of segment {sid}");
-    }
+    (1..=plan.segments).for_each(|sid| run(look(deps, plan, delivery, sid)));
     let memberships = record.taken.values().sum();
-    Measured { counts: Counts { plan, again: day > 0, file_bytes, memberships, slices, usage }, seconds, bytes }
+    Measured { counts: Counts { plan, delivery, file_bytes, memberships, slices, usage }, seconds, bytes }
+}
+
+/// Whether a segment has the members that it should have.
+async fn look(deps: &Deps, plan: Plan, delivery: Delivery, sid: u64) {
+    let (munchkin, audience) = (munchkin(), AudienceId::aam(sid));
+    let head = load::<Head>(deps, Table::Audiences, &head_key(&munchkin, &audience)).await.expect("read");
+    let base = head.expect("a head").value.base.expect("a base");
+    assert_eq!(base.count, plan.ecids, "members of segment {sid}");
+    if delivery == Delivery::Changes {
+        let members = Members::open(deps, &munchkin, &audience).await.expect("read").expect("an audience");
+        let of =
+            |numbers: Range<u64>| numbers.map(|number| Ecid::from_number(ecid(number)).expect("an ECID")).collect();
+        let (left, come) = plan.changed();
+        let (left, come): (BTreeSet<Ecid>, BTreeSet<Ecid>) = (of(left), of(come));
+        let inside = members.which(&left.union(&come).copied().collect()).await.expect("read");
+        assert_eq!(inside, come.into_iter().collect(), "who came to segment {sid} and who left it");
+    }
 }
 
 /// The latest record of a file.
@@ -198,24 +203,46 @@ fn record(sim: &Sim) -> Import {
     all.max_by_key(|import| import.started_at).expect("a record")
 }
 
-/// A full file: its ECIDs are those from a number on. Returns its bytes.
+impl Plan {
+    /// The first ECID of the second full file, by number.
+    const fn churned(self) -> u64 {
+        self.ecids * self.churn_percent / 100
+    }
+
+    /// Those who have left since that file, and those who have come.
+    const fn changed(self) -> (Range<u64>, Range<u64>) {
+        let (first, end) = (self.churned(), self.churned() + self.ecids);
+        let left = if self.changes / 2 < self.ecids { self.changes / 2 } else { self.ecids };
+        (first..first + left, end..end + self.changes - left)
+    }
+}
+
+/// Writes a full file, whose ECIDs are those from a number on. Returns its bytes.
 ///
 /// # Panics
 /// If it cannot be written.
 #[must_use]
 pub fn write(path: &Path, plan: Plan, first: u64) -> u64 {
+    write_lines(path, plan, 0..0, first..first + plan.ecids)
+}
+
+/// Writes who has left all segments, and then who is in all of them.
+fn write_lines(path: &Path, plan: Plan, left: Range<u64>, inside: Range<u64>) -> u64 {
     let out = std::fs::File::create(path).expect("the file");
     let mut out = GzEncoder::new(BufWriter::new(out), Compression::fast());
     let segments: Vec<String> = (1..=plan.segments).map(|sid| sid.to_string()).collect();
     let segments = segments.join(",");
-    for number in first..first + plan.ecids {
+    for number in left {
+        writeln!(out, "{:038}\t\t{segments}", ecid(number)).expect("written");
+    }
+    for number in inside {
         writeln!(out, "{:038}\t{segments}\t", ecid(number)).expect("written");
     }
     out.finish().and_then(|mut out| out.flush()).expect("written");
     std::fs::metadata(path).expect("the file").len()
 }
 
-/// ECIDs look like chance.
+/// The ECID of a number. ECIDs look like chance.
 #[must_use]
 pub fn ecid(number: u64) -> u128 {
     let mut state = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);

@@ -23,7 +23,7 @@ fn importing_uses_what_is_recorded_and_no_more_memory_than_is_allowed() {
         RECORDED.lines().map(|line| serde_json::from_str(line).expect("a line of import.jsonl")).collect();
     assert!(recorded.iter().any(|counts| counts.plan.ecids == 1_000_000), "a million is among them");
     let mut found = Vec::new();
-    for plan in recorded.chunk_by(|one, next| one.plan == next.plan).map(|both| both[0].plan) {
+    for plan in recorded.chunk_by(|one, next| one.plan == next.plan).map(|files| files[0].plan) {
         for measured in measure(plan) {
             shown(&measured);
             if let Some(bytes) = measured.bytes {
@@ -40,10 +40,11 @@ fn what_does_not_fit_into_memory_is_taken_in_parts_with_the_same_result() {
     let _alone = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
     // `measure` looks at the members of every audience.
     for at_once in [1, 7, 300, 1_000, 2_999, ENTRIES_AT_ONCE] {
-        let plan = Plan { ecids: 1_000, segments: 3, churn_permille: 100, at_once };
-        let both = measure(plan);
-        assert!(both.iter().all(|measured| measured.counts.memberships == 3_000));
-        let [first, _] = both[..] else { panic!("{} files", both.len()) };
+        let plan = Plan { ecids: 1_000, segments: 3, churn_percent: 10, changes: 100, at_once };
+        let all = measure(plan);
+        let memberships: Vec<u64> = all.iter().map(|measured| measured.counts.memberships).collect();
+        assert_eq!(memberships, [3_000, 3_000, 300]);
+        let [first, ..] = all[..] else { panic!("{} files", all.len()) };
         assert_eq!(first.counts.usage.write_units, measure(plan)[0].counts.usage.write_units, "the same again");
     }
 }

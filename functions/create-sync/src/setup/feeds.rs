@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::Said;
+use domain::sayings::{TOO_LARGE_TO_COUNT, TOO_LARGE_TO_TAKE};
 use ports::{Failure, PortError, PortResult};
 use serde_json::json;
 use state::feeds::{DEFAULT_FEED, Feed, FeedState, Import, ImportStatus, Kind, feed_state, feeds};
@@ -226,7 +227,9 @@ fn id_type(feed: &Feed, state: &FeedState, import: Option<&Import>) -> Row {
             "An operator has said that the ids are ECIDs, by applying a delivery that was held.",
         );
     }
-    if import.is_some_and(|import| import.status == ImportStatus::Held) {
+    let too_large = |why: &Said| why.is(&TOO_LARGE_TO_COUNT) || why.is(&TOO_LARGE_TO_TAKE);
+    let held = import.filter(|import| import.status == ImportStatus::Held);
+    if held.is_some_and(|import| !import.why.as_ref().is_some_and(too_large)) {
         let means = format!(
             "The last delivery of the feed \"{id}\" is held, and none of its ids was ever met: perhaps they are no ECIDs. An \
              Audience Manager UUID has 38 digits too. Ask for a template with MCID, and see the reason beside the file."

@@ -8,8 +8,8 @@ use futures::executor::block_on;
 use ports::Table;
 use serde_json::{Value, json};
 use state::feeds::{
-    Delivery, FeedState, FullDelivery, Import, ImportStatus, Reject, delivery_key, feed_state_key, import_key,
-    index_import,
+    Delivery, FeedState, FullDelivery, Import, ImportStatus, Progress, Reject, Turns, delivery_key, feed_state_key,
+    import_key, index_import,
 };
 use state::load;
 
@@ -38,6 +38,7 @@ fn the_feed_of_files_is_declared_as_ever() {
         "lateness": "this feed is delivered once a day; the list can be up to 26 hours behind Adobe",
         "came": {"named": {}, "met_at": null},
         "would_have_left": feed["would_have_left"],
+        "under_way": [],
     });
     assert_eq!(feed, expected);
     let sentence = feed["would_have_left"]["sentence"].as_str().expect("words");
@@ -286,4 +287,73 @@ fn a_held_delivery_is_applied_or_dropped() {
     let errors = problem["errors"].as_array().expect("errors");
     let pointers: Vec<&Value> = errors.iter().map(|error| &error["pointer"]).collect();
     assert_eq!((status, pointers), (400, vec![&json!("/why"), &json!("/decision"), &json!("/import")]));
+}
+
+#[test]
+fn what_is_being_taken_in_says_how_far_it_is() {
+    let world = World::new();
+    for (id, status) in [
+        ("counting", ImportStatus::Running),
+        ("taking", ImportStatus::Waiting),
+        ("applied", ImportStatus::Held),
+        ("held", ImportStatus::Held),
+        ("waits", ImportStatus::Waiting),
+        ("done", ImportStatus::Done),
+    ] {
+        import(&world, id, Some(id), status);
+        let mut delivery = Delivery::new(&munchkin(), "default", id, START);
+        delivery.version = 1;
+        let since = if id == "taking" { START - 60_000 } else { START };
+        delivery.turns = Turns { since, count: u64::from(id != "waits") * 3, in_vain: 1 };
+        if id == "taking" {
+            delivery.progress = Progress { plan: 7, taken: 12, entries: 30, ..Progress::default() };
+        }
+        delivery.held = ["applied", "held"].contains(&id).then(|| Said::new("too_large_to_count", "it is too large"));
+        delivery.decided = Some(true).filter(|_| id == "applied");
+        delivery.taken = Some(1).filter(|_| id == "done");
+        world.store(Table::Syncs, delivery_key(&munchkin(), "default", id), &delivery);
+    }
+    let counting = |id: &str| {
+        json!({
+            "delivery": id, "step": "counting", "done": null, "of": null, "unit": null, "since": "2026-11-20T00:00:00Z",
+            "invocations": 3, "sentence": "its entries are being counted",
+        })
+    };
+    let taking = json!({
+        "delivery": "taking", "step": "taking", "done": 12, "of": 30, "unit": "entries", "since": "2026-11-19T23:59:00Z",
+        "invocations": 3, "sentence": "12 of its 30 entries are taken",
+    });
+    let (_, imports) = world.get("/imports");
+    let shown: BTreeMap<&str, &Value> = imports
+        .as_array()
+        .expect("imports")
+        .iter()
+        .map(|row| (row["id"].as_str().expect("an id"), &row["progress"]))
+        .collect();
+    let none = Value::Null;
+    let expected = [
+        ("applied", &counting("applied")),
+        ("counting", &counting("counting")),
+        ("done", &none),
+        ("held", &none),
+        ("taking", &taking),
+        ("waits", &none),
+    ];
+    assert_eq!(shown, expected.into());
+
+    let (_, feed) = world.put("/feeds/default", &json!({"snapshots": true}));
+    assert_eq!(feed["under_way"][0], taking, "the one that began first");
+    assert_eq!(feed["under_way"].as_array().map(Vec::len), Some(3));
+    world.put("/feeds/other", &json!({"snapshots": true}));
+    let (_, feeds) = world.get("/feeds");
+    assert_eq!((&feeds[0], &feeds[1]["under_way"]), (&feed, &json!([])));
+
+    let (_, sync) = world.post("/syncs", &json!({"audience_id": "aam:102", "list": {"id": 1001}}));
+    assert_eq!(
+        sync["progress"],
+        json!({
+            "step": "reading_delivery", "done": 12, "of": 30, "unit": "entries", "estimate_seconds": null,
+            "sentence": "No delivery has named the audience yet. One is being read: 12 of its 30 entries are taken.",
+        })
+    );
 }

@@ -8,6 +8,7 @@ use domain::limits::REJECTS_KEPT;
 use domain::sayings::UNKNOWN_AUDIENCE;
 use domain::{AudienceId, Ecid, Said};
 use feeds::{Named, Sink};
+use serde::{Deserialize, Serialize};
 use state::feeds::{Import, Reject};
 
 /// Audiences that the library does not hold and whose entries are counted one by one, of one file. Ours: they stand in
@@ -29,6 +30,15 @@ impl Library {
         Self { all, segments }
     }
 
+    /// Tells it from others.
+    pub(super) fn digest(&self, digest: &mut crc32fast::Hasher) {
+        digest.update(&[u8::from(self.all.is_some())]);
+        for audience in self.all.iter().flatten() {
+            digest.update(audience.as_str().as_bytes());
+            digest.update(b"\n");
+        }
+    }
+
     fn holds(&self, audience: Named<'_>) -> bool {
         self.all.as_ref().is_none_or(|all| match audience {
             Named::Segment(sid) => self.segments.contains(&sid),
@@ -45,7 +55,7 @@ fn id(audience: Named<'_>) -> AudienceId {
 }
 
 /// Something for each audience. Segments stand by their number: no text is made for each of millions of entries.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct ByAudience<T> {
     segments: BTreeMap<u64, T>,
     audiences: BTreeMap<AudienceId, T>,
@@ -71,7 +81,7 @@ impl<T: Default> ByAudience<T> {
 }
 
 /// Entries of one audience.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Count {
     pub(super) inside: u64,
     pub(super) outside: u64,
@@ -84,7 +94,7 @@ impl Count {
 }
 
 /// What a delivery holds: how many entries of which audience, and some of its ids.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Counts {
     counts: ByAudience<Count>,
     sample: Sample,
@@ -105,7 +115,7 @@ impl Counts {
 }
 
 /// Every so many-th id.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Sample {
     every: u64,
     met: u64,
@@ -208,6 +218,13 @@ impl Unit {
     /// Where it stands in the order: what comes after it was not taken when it was the last one.
     pub(super) fn place(&self) -> (bool, AudienceId, u32) {
         (self.facts, self.audience.clone(), self.part)
+    }
+
+    /// Entries of it, of so many of its audience: parts differ by chance.
+    pub(super) fn entries(&self, count: Count) -> u64 {
+        let all = if self.facts { count.all() } else { count.inside };
+        let parts = u64::from(self.parts);
+        all / parts + u64::from(u64::from(self.part) < all % parts)
     }
 
     pub(super) const fn is_last(&self) -> bool {

@@ -3,24 +3,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::feed::Control;
-use domain::limits::HOUR_MS;
+use domain::limits::{FUNCTION_MS, HOUR_MS};
 use domain::said::Saying;
 use domain::sayings::{
     FILE_DROPPED, FILE_EMPTY, FILE_NOT_NAMED, NEVER_WHOLE, NOT_WHOLE_LINES, NOT_WHOLE_PART, NOT_WHOLE_RECORD,
-    NOT_WHOLE_ROWS, PART_OF_SEVERAL, WAITS_FOR_CONTROL, WAITS_FOR_FILES, WAITS_FOR_MORE, WAITS_FOR_PARTS,
+    NOT_WHOLE_ROWS, PART_OF_SEVERAL, TOO_LARGE_TO_COUNT, TOO_LARGE_TO_TAKE, WAITS_FOR_CONTROL, WAITS_FOR_FILES,
+    WAITS_FOR_MORE, WAITS_FOR_PARTS,
 };
 use domain::{AudienceId, MunchkinId, Said};
 use ports::{Failure, Key, Table};
 use state::feeds::{
     Completeness, DEFAULT_FEED, DELIVERIES_DUE, Delivery, Feed, FullDelivery, Import, ImportStatus, Kind, Part,
-    Progress, change_delivery, change_feed_state, delivery_key, feed_state, import_key, save_import,
+    Progress, Turns, change_delivery, change_feed_state, delivery_key, feed_state, import_key, save_import,
 };
 use state::syncs::Subscription;
 use state::{Deps, Step, audience, doc, load, syncs};
 
 use super::apply::{Before, Origin, RESERVE_MS, Snapshot, When, facts, snapshots};
 use super::audience_of;
-use super::content::{Count, Counts, Library, Taken, Unit, plan};
+use super::content::{Count, Library, Taken, Unit, plan};
+use super::counted::{Counted, forget};
 use super::files::{Fault, Files, Looked};
 use super::ids::{Suspicion, suspicion};
 
@@ -34,6 +36,13 @@ const LOOK_MS: u64 = 15 * 60_000;
 const READABLE: u64 = 100;
 /// Deliveries that one tick looks at.
 const DUE: usize = 20;
+/// So many invocations in a row may come no further with a delivery; then it waits for an operator. Ours: as many as for a key
+/// that is stuck.
+const TURNS: u32 = 3;
+/// An invocation with less time than this ahead, in ms, says nothing of what a delivery needs. Ours: half of what there is.
+const FAIR_MS: u64 = FUNCTION_MS / 2;
+/// Where counting takes longer than this, in ms, it is said when it has ended: taking takes longer still. Ours.
+const SAY_MS: u64 = 3_000;
 
 /// How a delivery stands.
 enum Turn {
@@ -49,7 +58,7 @@ enum Turn {
 pub(crate) async fn due(deps: &Deps, deadline: u64) -> Step<()> {
     let mut failed = None;
     for item in deps.ports.tables.due(Table::Syncs, DELIVERIES_DUE, deps.now(), DUE).await? {
-        if deps.now() > deadline {
+        if deps.now() + deps.settings.scaled(RESERVE_MS) > deadline {
             break;
         }
         let delivery: Delivery = doc::read(item)?.value;
@@ -57,7 +66,11 @@ pub(crate) async fn due(deps: &Deps, deadline: u64) -> Step<()> {
         // Before anything else: one that fails, or kills this process, does not stand first for ever, and the next tick does
         // not begin what this one is about.
         let later = deps.now().saturating_add(deps.settings.scaled(FAILED_MS));
-        rest(deps, &key, delivery.version, Some(later)).await?;
+        change(deps, &key, delivery.version, |found| {
+            begin(deps, found, deadline);
+            found.look_at = Some(later);
+        })
+        .await?;
         if let Err(failure) = settle(deps, &key, deadline).await {
             tracing::warn!(reason = %failure, "a delivery cannot be taken in now");
             failed.get_or_insert(failure);
@@ -66,8 +79,30 @@ pub(crate) async fn due(deps: &Deps, deadline: u64) -> Step<()> {
     failed.map_or(Ok(()), Err)
 }
 
+/// An invocation begins to take in a delivery.
+pub(super) fn begin(deps: &Deps, delivery: &mut Delivery, deadline: u64) {
+    let now = deps.now();
+    let is_fair = deadline.saturating_sub(now) >= deps.settings.scaled(FAIR_MS);
+    delivery.begin(now, is_fair);
+}
+
 /// Takes in what has come of a delivery, if that can be done now. A second time it changes nothing.
 pub(super) async fn settle(deps: &Deps, key: &Key, deadline: u64) -> Step<()> {
+    let settled = go_on(deps, key, deadline).await;
+    if settled.is_err() {
+        // What was refused by a service is not too large: it is tried again, however often.
+        let failed = change_delivery(deps, key, |found| {
+            let found = found.as_mut().filter(|found| found.turns.in_vain > 0);
+            (found.map(|found| found.turns.in_vain -= 1).is_some(), ())
+        });
+        if let Err(failure) = failed.await {
+            tracing::warn!(reason = %failure, "an attempt that failed counts as one that came no further");
+        }
+    }
+    settled
+}
+
+async fn go_on(deps: &Deps, key: &Key, deadline: u64) -> Step<()> {
     loop {
         let Some(delivery) = load::<Delivery>(deps, Table::Syncs, key).await?.map(|doc| doc.value) else {
             return Ok(());
@@ -96,39 +131,78 @@ pub(super) async fn settle(deps: &Deps, key: &Key, deadline: u64) -> Step<()> {
         if let Turn::Waits(what, until) = &turn {
             mark(deps, &delivery, ImportStatus::Waiting, what).await?;
             let look = deps.now().saturating_add(deps.settings.scaled(LOOK_MS));
-            return rest(deps, key, version, Some(look.min(*until))).await;
+            // Nobody has begun to take it in.
+            return wait(deps, key, version, Some(look.min(*until)), Some(Turns::default())).await;
         }
-        match take(deps, &feed, &delivery, &turn, deadline).await? {
-            Outcome::Taken => {}
-            Outcome::Held(why) => {
-                change(deps, key, version, |found| {
-                    found.held = Some(why.clone());
-                    found.look_at = None;
-                })
-                .await?;
+        if delivery.turns.count == 0 {
+            // It was to wait, and waits no longer.
+            change(deps, key, version, |found| begin(deps, found, deadline)).await?;
+        }
+        // Of those who were killed nobody has said so.
+        let outcome = match delivery.turns.in_vain > TURNS {
+            true => Outcome::More { progress: delivery.progress.clone(), further: false },
+            false => take(deps, &feed, &delivery, &turn, deadline).await?,
+        };
+        let (progress, why) = match outcome {
+            Outcome::Taken => {
+                forget(deps, &delivery.progress).await?;
+                taken(deps, key, version).await?;
                 continue;
             }
+            Outcome::Held(why) => (delivery.progress, why),
+            Outcome::More { progress, further: false } if delivery.turns.in_vain >= TURNS => {
+                let why = too_large(&progress);
+                (progress, why)
+            }
             // The next tick goes on.
-            Outcome::More(progress) => {
+            Outcome::More { progress, further } => {
                 let now = deps.now();
                 return change(deps, key, version, |found| {
                     found.progress = progress.clone();
+                    found.turns.in_vain = if further { 0 } else { found.turns.in_vain };
                     found.look_at = Some(now);
                 })
                 .await;
             }
-        }
-        taken(deps, key, version).await?;
+        };
+        change(deps, key, version, |found| {
+            found.progress = progress.clone();
+            found.believed = is_believed(found);
+            found.held = Some(why.clone());
+            found.decided = None;
+            found.turns.in_vain = 0;
+            found.look_at = None;
+        })
+        .await?;
     }
 }
 
 /// What became of a delivery.
-enum Outcome {
+pub(super) enum Outcome {
     Taken,
     /// It waits for an operator, and why.
     Held(Said),
-    /// How much is taken; the time was too short for the rest.
-    More(Progress),
+    /// How much is taken; the time was too short for the rest. `further`: it is more than before.
+    More {
+        progress: Progress,
+        further: bool,
+    },
+}
+
+/// Why a delivery waits for an operator with which nobody comes further.
+fn too_large(progress: &Progress) -> Said {
+    let Progress { taken, entries, .. } = *progress;
+    match entries {
+        0 => TOO_LARGE_TO_COUNT.with([("turns", TURNS.into())]),
+        _ => TOO_LARGE_TO_TAKE.with([("turns", TURNS.into()), ("taken", taken.into()), ("entries", entries.into())]),
+    }
+}
+
+/// Whether an operator has said that its ids are ECIDs, by applying it.
+fn is_believed(delivery: &Delivery) -> bool {
+    let too_large = |why: &Said| why.is(&TOO_LARGE_TO_COUNT) || why.is(&TOO_LARGE_TO_TAKE);
+    let of_ids = delivery.held.as_ref().is_some_and(|why| !too_large(why));
+    delivery.believed || (of_ids && delivery.decided == Some(true))
 }
 
 /// Changes a delivery, unless something came meanwhile.
@@ -142,9 +216,18 @@ async fn change(deps: &Deps, key: &Key, version: u64, mut change: impl FnMut(&mu
 
 /// Leaves a delivery until a time (ms), or until something comes.
 async fn rest(deps: &Deps, key: &Key, version: u64, until: Option<u64>) -> Step<()> {
+    wait(deps, key, version, until, None).await
+}
+
+/// The same, with other turns, if any are given.
+async fn wait(deps: &Deps, key: &Key, version: u64, until: Option<u64>, turns: Option<Turns>) -> Step<()> {
     change_delivery(deps, key, |found| {
-        let found = found.as_mut().filter(|found| found.version == version && found.look_at != until);
-        (found.map(|found| found.look_at = until).is_some(), ())
+        let mine = found.as_mut().filter(|found| found.version == version);
+        let Some(found) = mine else { return (false, ()) };
+        let turns = turns.unwrap_or(found.turns);
+        let is_new = (found.look_at, found.turns) != (until, turns);
+        (found.look_at, found.turns) = (until, turns);
+        (is_new, ())
     })
     .await
 }
@@ -238,12 +321,18 @@ fn missing(control: &Control, delivery: &Delivery) -> u64 {
 /// Takes in a delivery.
 async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadline: u64) -> Step<Outcome> {
     let munchkin = &delivery.munchkin;
+    let key = delivery_key(munchkin, &feed.id, &delivery.id);
     let begun_at = deps.now();
+    let until = deadline.saturating_sub(deps.settings.scaled(RESERVE_MS));
     let library = Library::new(library(deps, feed, munchkin).await?);
-    let mut files = Files::new(deps, feed, delivery, library);
-    let (mut all, mut counts) = (Vec::new(), Counts::default());
+    let mut files = Files::new(deps, feed, delivery, library, until);
+    let mut counted = Counted::load(deps, delivery, files.digest()).await?;
+    let before = counted.all.len();
     let mut lost = false;
     for (name, part) in &delivery.parts {
+        if counted.holds(name) {
+            continue;
+        }
         let Some(record) = import(deps, munchkin, part).await? else {
             lost = true;
             continue;
@@ -257,24 +346,30 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
         if over && matches!(turn, Turn::Parts(_)) {
             continue;
         }
-        all.push(files.look(name, part, record, &mut counts).await?);
+        let so_far = counted.counts.clone();
+        match files.look(name, part, record, &mut counted.counts).await? {
+            Some(looked) => counted.all.push(looked),
+            None => {
+                counted.counts = so_far;
+                return counted.more(deps, delivery, before, delivery.progress.clone(), false).await;
+            }
+        }
     }
-    let counts_by_audience = counts.by_audience();
+    let counts = counted.counts.by_audience();
     let why = match turn {
         Turn::Parts(why) => why.map(|why| why.plain()),
         _ if lost => Some(NOT_WHOLE_RECORD.plain()),
-        _ => doubt(delivery, &all),
+        _ => doubt(delivery, &counted.all),
     };
     let whole = matches!(turn, Turn::Whole) && why.is_none();
 
     let state = feed_state(deps, munchkin, &feed.id).await?;
     let mut met_at = None;
-    let believed = delivery.decided == Some(true);
+    let believed = is_believed(delivery);
     // Not in its midst: what was taken would stay.
-    let is_begun = delivery.progress != Progress::default();
-    if !believed && !is_begun {
-        let entries = counts_by_audience.values().map(|count| count.all()).sum();
-        match suspicion(deps, munchkin, feed.kind, &state, entries, counts.sample()).await? {
+    if !believed && !delivery.progress.is_begun() {
+        let entries = counts.values().map(|count| count.all()).sum();
+        match suspicion(deps, munchkin, feed.kind, &state, entries, counted.counts.sample()).await? {
             // The imports are marked once the delivery says so.
             Suspicion::Held(why) => return Ok(Outcome::Held(why)),
             Suspicion::Met => met_at = Some(deps.now()),
@@ -282,18 +377,23 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
         }
     }
     let when = When::of(feed, delivery.as_of());
-    let named: Vec<AudienceId> = counts_by_audience.keys().cloned().collect();
+    let named: Vec<AudienceId> = counts.keys().cloned().collect();
     let own = if whole && feed.snapshots { own(feed, delivery, &named) } else { BTreeSet::new() };
-    let groups = plan(&counts_by_audience, deps.settings.entries_at_once, |audience| own.contains(audience));
-    let plan = digest(feed, when, &counts_by_audience, &groups);
+    let groups = plan(&counts, deps.settings.entries_at_once, |audience| own.contains(audience));
+    let plan = digest(feed, when, &counts, &groups);
     let mut longest = deps.now().saturating_sub(begun_at);
     let mut taking = Taking { deps, feed, delivery, when, whole, met_at, believed, snapshot: None, is_noted: false };
     let mut progress = if delivery.progress.plan == plan {
         delivery.progress.clone()
     } else {
-        Progress { plan, ..Progress::default() }
+        Progress { plan, counted: delivery.progress.counted.clone(), ..Progress::default() }
     };
+    let units: Vec<(Unit, u64)> = groups.iter().flatten().map(|unit| (unit.clone(), entries(unit, &counts))).collect();
+    progress.entries = units.iter().map(|(_, entries)| entries).sum();
     let begun = progress.clone();
+    if longest > deps.settings.scaled(SAY_MS) && begun != delivery.progress {
+        change(deps, &key, delivery.version, |found| found.progress = begun.clone()).await?;
+    }
     for group in groups {
         let is_left = |unit: &Unit| progress.unit.as_ref().is_none_or(|last| *last < unit.place());
         let group: Vec<Unit> = group.into_iter().filter(is_left).collect();
@@ -306,16 +406,26 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
         let next_ends = deps.now() + longest * u64::from(readings) + deps.settings.scaled(RESERVE_MS);
         if !in_its_midst && progress != begun {
             if next_ends > deadline {
-                return Ok(Outcome::More(progress));
+                return counted.more(deps, delivery, before, progress, true).await;
             }
             // Whoever is stopped in the next group need not do this one again.
-            let (key, version) = (delivery_key(munchkin, &feed.id, &delivery.id), delivery.version);
-            change(deps, &key, version, |found| found.progress = progress.clone()).await?;
+            change(deps, &key, delivery.version, |found| found.came_further(&progress)).await?;
+        }
+        // The next invocation has all its time for it.
+        if !in_its_midst && progress == begun && before < counted.all.len() && next_ends > deadline {
+            return counted.more(deps, delivery, before, progress, false).await;
         }
         let group_at = deps.now();
-        let taken = files.take(&group, &all, &counts_by_audience).await?;
-        if taking.group(taken, &mut progress, deadline).await? {
-            return Ok(Outcome::More(progress));
+        let is_late = match files.take(&group, &counted.all, &counts).await? {
+            Some(taken) => taking.group(taken, &mut progress, deadline).await?,
+            None => true,
+        };
+        let is_taken = |unit: &Unit| progress.unit.as_ref().is_some_and(|last| unit.place() <= *last);
+        let taken: u64 = units.iter().filter(|(unit, _)| is_taken(unit)).map(|(_, entries)| entries).sum();
+        progress.taken = taken + progress.facts;
+        if is_late {
+            let further = progress != begun;
+            return counted.more(deps, delivery, before, progress, further).await;
         }
         longest = longest.max(deps.now().saturating_sub(group_at));
     }
@@ -328,8 +438,8 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
         }
     }
     change_feed_state(deps, munchkin, &feed.id, |state| state.name(&named, when.time)).await?;
-    let alone = all.len() == 1;
-    for mut looked in all {
+    let alone = counted.all.len() == 1;
+    for mut looked in counted.all {
         looked.record.not_named.clone_from(&not_named);
         let empty = (alone && looked.record.rows == 0).then(|| looked.fault.map_or(FILE_EMPTY.plain(), Fault::empty));
         let (status, why) = match looked.refused.or(empty) {
@@ -339,6 +449,11 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
         finish(deps, munchkin, looked.record, status, why).await?;
     }
     Ok(Outcome::Taken)
+}
+
+/// Entries of a unit.
+fn entries(unit: &Unit, counts: &BTreeMap<AudienceId, Count>) -> u64 {
+    counts.get(&unit.audience).map_or(0, |count| unit.entries(*count))
 }
 
 /// Tells a plan from others: by what is taken, in which order, and how the feed is to be understood.
@@ -377,6 +492,9 @@ impl Taking<'_> {
         let munchkin = &delivery.munchkin;
         let (mut full, mut written, mut of_facts) = (Full::new(), Vec::new(), Vec::new());
         for taken in group {
+            if deps.now() > deadline {
+                return Ok(true);
+            }
             let audience = &taken.unit.audience;
             if !taken.unit.facts {
                 let mut snapshot = match self.snapshot.take() {

@@ -9,6 +9,7 @@ use domain::{AudienceId, Said};
 use feeds::aep::{FileName, Format, Shape};
 use feeds::{File, Sink};
 use ports::Failure;
+use serde::{Deserialize, Serialize};
 use state::feeds::{Delivery, Feed, Import, Kind, Part};
 use state::{Deps, Step};
 
@@ -22,7 +23,7 @@ const PIECE: u64 = 8 << 20;
 const REPLACED: &str = "a file was replaced while it was read";
 
 /// What is wrong with a part as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Fault {
     /// Its compressed data end too early.
     Cut,
@@ -48,9 +49,10 @@ impl Fault {
 }
 
 /// One part that was read.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Looked {
-    name: String,
-    part: Part,
+    pub(super) name: String,
+    pub(super) part: Part,
     pub(super) record: Import,
     /// Why the delivery is not whole on account of this part.
     pub(super) fault: Option<Fault>,
@@ -62,29 +64,55 @@ pub(super) struct Looked {
     pub(super) lines: u64,
 }
 
+/// What became of reading a part.
+enum Reading {
+    /// How far it could be read, and its bytes.
+    Ended(Result<feeds::Read, Said>, u64),
+    /// It is not there, or not as it was when it came.
+    Gone,
+    /// The time was too short.
+    Late,
+}
+
 /// The files of a delivery.
 pub(super) struct Files<'a> {
     deps: &'a Deps,
     feed: &'a Feed,
     delivery: &'a Delivery,
     library: Library,
+    /// When reading stops, in ms.
+    until: u64,
     /// Small files, by their keys: they need not be fetched again.
     kept: BTreeMap<String, Bytes>,
 }
 
 impl<'a> Files<'a> {
-    pub(super) const fn new(deps: &'a Deps, feed: &'a Feed, delivery: &'a Delivery, library: Library) -> Self {
-        Self { deps, feed, delivery, library, kept: BTreeMap::new() }
+    pub(super) const fn new(
+        deps: &'a Deps,
+        feed: &'a Feed,
+        delivery: &'a Delivery,
+        library: Library,
+        until: u64,
+    ) -> Self {
+        Self { deps, feed, delivery, library, until, kept: BTreeMap::new() }
     }
 
-    /// Reads a part to count what it holds.
+    /// Tells how files are understood: what was counted under another digest says nothing.
+    pub(super) fn digest(&self) -> u32 {
+        let mut digest = crc32fast::Hasher::new();
+        digest.update(format!("{:?}", self.feed).as_bytes());
+        self.library.digest(&mut digest);
+        digest.finalize()
+    }
+
+    /// Reads a part to count what it holds. `None`: the time was too short, and `counts` hold some of it.
     pub(super) async fn look(
         &mut self,
         name: &str,
         part: &Part,
         mut record: Import,
         counts: &mut Counts,
-    ) -> Step<Looked> {
+    ) -> Step<Option<Looked>> {
         let mut counting = Counting::new(&self.library, &mut record, counts);
         let mut keep = None;
         let read = self.read(name, part, &mut counting, &mut keep).await?;
@@ -95,11 +123,15 @@ impl<'a> Files<'a> {
             self.kept.insert(part.key.clone(), whole);
         }
         let (name, part) = (name.to_owned(), part.clone());
+        let read = match read {
+            Reading::Late => return Ok(None),
+            Reading::Gone => Err(FILE_GONE.plain()),
+            Reading::Ended(read, bytes) => read.map(|read| (read, bytes)),
+        };
         let (read, bytes) = match read {
-            Some((Ok(read), bytes)) => (read, bytes),
-            not_read => {
-                let why = not_read.and_then(|(read, _)| read.err()).unwrap_or_else(|| FILE_GONE.plain());
-                return Ok(Looked { name, part, record, fault: None, refused: Some(why), unreadable, lines: 0 });
+            Ok(read) => read,
+            Err(why) => {
+                return Ok(Some(Looked { name, part, record, fault: None, refused: Some(why), unreadable, lines: 0 }));
             }
         };
         record.rows = read.rows;
@@ -112,34 +144,35 @@ impl<'a> Files<'a> {
         } else {
             None
         };
-        Ok(Looked { name, part, record, fault, refused: None, unreadable, lines: read.lines })
+        Ok(Some(Looked { name, part, record, fault, refused: None, unreadable, lines: read.lines }))
     }
 
-    /// Reads the parts again to take what they say of a group.
+    /// Reads the parts again to take what they say of a group. `None`: the time was too short.
     pub(super) async fn take(
         &self,
         group: &[Unit],
         looked: &[Looked],
         counts: &BTreeMap<AudienceId, Count>,
-    ) -> Step<Vec<Taken>> {
+    ) -> Step<Option<Vec<Taken>>> {
         let mut filling = Filling::new(&self.library, group, counts);
         for Looked { name, part, .. } in looked.iter().filter(|looked| looked.refused.is_none()) {
-            if self.read(name, part, &mut filling, &mut None).await?.is_none() {
-                return Err(Failure::retry(REPLACED));
+            match self.read(name, part, &mut filling, &mut None).await? {
+                Reading::Ended(..) => {}
+                Reading::Gone => return Err(Failure::retry(REPLACED)),
+                Reading::Late => return Ok(None),
             }
         }
-        Ok(filling.end())
+        Ok(Some(filling.end()))
     }
 
-    /// Reads a part; how far it could be read, and its bytes. `None`: it is not there, or not as it was when it came. `whole`:
-    /// the whole of it, if it came in one piece.
+    /// Reads a part. `whole`: the whole of it, if it came in one piece.
     async fn read(
         &self,
         name: &str,
         part: &Part,
         sink: &mut (impl Sink + Send),
         whole: &mut Option<Bytes>,
-    ) -> Step<Option<(Result<feeds::Read, Said>, u64)>> {
+    ) -> Step<Reading> {
         let audience = audience_of(self.feed, &part.key);
         let shape = Shape {
             audience: audience.as_ref(),
@@ -155,10 +188,13 @@ impl<'a> Files<'a> {
         };
         if let Some(kept) = self.kept.get(&part.key) {
             file.feed(kept, sink);
-            return Ok(Some((file.end(sink), kept.len() as u64)));
+            return Ok(Reading::Ended(file.end(sink), kept.len() as u64));
         }
         let mut from = 0;
         loop {
+            if self.deps.now() > self.until {
+                return Ok(Reading::Late);
+            }
             let objects = &self.deps.ports.objects;
             let piece = match part.etag.as_str() {
                 // A notice without a tag: whatever stands there.
@@ -167,7 +203,7 @@ impl<'a> Files<'a> {
             };
             let piece = match piece {
                 Some(piece) => piece,
-                None if from == 0 => return Ok(None),
+                None if from == 0 => return Ok(Reading::Gone),
                 // What was counted of it must not stay.
                 None => return Err(Failure::retry(REPLACED)),
             };
@@ -178,7 +214,7 @@ impl<'a> Files<'a> {
             }
             from += length;
             if length < PIECE {
-                return Ok(Some((file.end(sink), from)));
+                return Ok(Reading::Ended(file.end(sink), from));
             }
         }
     }

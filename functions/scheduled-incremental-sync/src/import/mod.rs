@@ -2,6 +2,7 @@
 
 mod apply;
 mod content;
+mod counted;
 mod delivery;
 mod files;
 mod ids;
@@ -185,6 +186,7 @@ pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> 
                     if new {
                         delivery.control = Some(control.clone());
                         delivery.came(now);
+                        delivery::begin(deps, delivery, deadline);
                     }
                     (new, ())
                 })
@@ -210,7 +212,9 @@ pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> 
                     delivery.parts.insert(name.to_owned(), part.clone());
                     delivery.came(now);
                 }
-                (new, ())
+                // Where it is not new, whoever took it in has died.
+                delivery::begin(deps, delivery, deadline);
+                (true, ())
             })
             .await?;
             delivery::settle(deps, &key, deadline).await

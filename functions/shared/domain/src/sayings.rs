@@ -194,6 +194,12 @@ sayings! {
     /// Experience Platform's ids meet nobody.
     IDS_MEET_NOBODY_AEP = "ids_meet_nobody_aep",
         "these look like Audience Manager UUIDs and not ECIDs: of {looked} of the delivery's ids none meets any of at least {matches} recent matches of this subscription. Ask whoever set the destination up to map the identity namespace ECID to the column of ids, then drop this delivery. If they are ECIDs, apply it";
+    /// Invocations ended before all was counted.
+    TOO_LARGE_TO_COUNT = "too_large_to_count",
+        "the delivery is too large: {turns} invocations in a row ended before one of its files was counted. Nothing of it was taken. Give the function scheduled-incremental-sync more memory, with which it is faster, too, then apply the delivery; or drop it, and ask Adobe for smaller files";
+    /// Invocations ended before the next group of entries was taken.
+    TOO_LARGE_TO_TAKE = "too_large_to_take",
+        "the delivery is too large: {turns} invocations in a row came no further than {taken} of its {entries} entries. Give the function scheduled-incremental-sync more memory, with which it is faster, too, then apply the delivery: it goes on where it is. Or drop what is left of it, and ask Adobe to spread the segments over several destinations";
 
     // Subscriptions and syncs that rest.
 

@@ -168,10 +168,16 @@ pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
 
 /// Reads a line without its line end.
 fn row(line: &[u8], mode: Mode, number: u64, sink: &mut dyn Sink) -> Result<(), Saying> {
-    // The first column's end is the likeliest place of a TAB.
-    let tabs = line.get(Ecid::DIGITS) == Some(&b'\t') || line.contains(&b'\t');
-    let [ecid, segments, removed] = if tabs { by_tabs(line)? } else { by_spaces(line)? };
-    let ecid = ecid_of(ecid.trim_ascii()).ok_or(ROW_NO_ECID)?;
+    let (ecid, segments, removed) = match begin_of(line) {
+        Some((ecid, rest)) => {
+            let [segments, removed] = two_columns(rest)?;
+            (ecid, segments, removed)
+        }
+        None => {
+            let [ecid, segments, removed] = if line.contains(&b'\t') { by_tabs(line)? } else { by_spaces(line)? };
+            (ecid_of(ecid.trim_ascii()).ok_or(ROW_NO_ECID)?, segments, removed)
+        }
+    };
     entries(segments, |sid| match sid {
         Some(sid) => sink.take(number, Named::Segment(sid), ecid, true),
         None => sink.reject(number, &ROW_NO_SEGMENT.plain()),
@@ -185,16 +191,32 @@ fn row(line: &[u8], mode: Mode, number: u64, sink: &mut dyn Sink) -> Result<(), 
     Ok(())
 }
 
+/// An ECID with a TAB behind it, as nearly all lines begin, and what comes then.
+fn begin_of(line: &[u8]) -> Option<(Ecid, &[u8])> {
+    let (digits, rest) = line.split_at_checked(Ecid::DIGITS)?;
+    let (b'\t', rest) = rest.split_first()? else { return None };
+    Some((ecid_of(digits)?, rest))
+}
+
 fn by_tabs(line: &[u8]) -> Result<[&[u8]; 3], Saying> {
-    let mut columns = line.splitn(4, |byte| *byte == b'\t');
-    let (Some(ecid), Some(segments), Some(removed)) = (columns.next(), columns.next(), columns.next()) else {
-        return Err(ROW_TOO_FEW);
-    };
-    // Two TABs as one separator would put what a user is in where we look for what it left.
-    if columns.next().is_some_and(|rest| !rest.trim_ascii().is_empty()) {
-        return Err(ROW_TOO_MANY);
-    }
+    let (ecid, rest) = split_tab(line).ok_or(ROW_TOO_FEW)?;
+    let [segments, removed] = two_columns(rest)?;
     Ok([ecid, segments, removed])
+}
+
+fn two_columns(rest: &[u8]) -> Result<[&[u8]; 2], Saying> {
+    let (segments, rest) = split_tab(rest).ok_or(ROW_TOO_FEW)?;
+    // Two TABs as one separator would put what a user is in where we look for what it left.
+    match split_tab(rest) {
+        Some((_, more)) if !more.trim_ascii().is_empty() => Err(ROW_TOO_MANY),
+        Some((removed, _)) => Ok([segments, removed]),
+        None => Ok([segments, rest]),
+    }
+}
+
+fn split_tab(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = memchr::memchr(b'\t', bytes)?;
+    Some((&bytes[..at], &bytes[at + 1..]))
 }
 
 fn by_spaces(line: &[u8]) -> Result<[&[u8]; 3], Saying> {

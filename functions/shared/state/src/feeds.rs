@@ -485,10 +485,16 @@ pub struct Delivery {
     /// How much of this version is taken already, where one invocation was too short for all.
     #[serde(default)]
     pub progress: Progress,
+    /// The invocations that have begun to take it in.
+    #[serde(default)]
+    pub turns: Turns,
     /// Why it waits for an operator, if it does.
     pub held: Option<Said>,
     /// What the operator said: to be applied (`true`) or dropped.
     pub decided: Option<bool>,
+    /// An operator applied it although its ids met nobody, and then it waited for something else.
+    #[serde(default)]
+    pub believed: bool,
     /// When somebody is to look at it although nothing comes, in ms.
     pub look_at: Option<u64>,
 }
@@ -503,6 +509,34 @@ pub struct Progress {
     pub unit: Option<(bool, AudienceId, u32)>,
     /// Facts of the next unit that are written.
     pub facts: u64,
+    /// Entries that are taken.
+    #[serde(default)]
+    pub taken: u64,
+    /// Entries that are to be taken of all files; 0: they are being counted.
+    #[serde(default)]
+    pub entries: u64,
+    /// Object with what was counted so far: whoever goes on need not count again.
+    #[serde(default)]
+    pub counted: Option<String>,
+}
+
+impl Progress {
+    /// Whether anything is taken: what may hold the delivery back was looked at before.
+    #[must_use]
+    pub const fn is_begun(&self) -> bool {
+        self.unit.is_some() || self.facts > 0
+    }
+}
+
+/// The invocations that have begun to take in a version of a delivery.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turns {
+    /// When the first one began, in ms; 0: none has.
+    pub since: u64,
+    /// How many they are.
+    pub count: u64,
+    /// The last ones that came no further, without those that had little time; the one that is under way is among them.
+    pub in_vain: u32,
 }
 
 impl Delivery {
@@ -523,8 +557,10 @@ impl Delivery {
             version: 0,
             taken: None,
             progress: Progress::default(),
+            turns: Turns::default(),
             held: None,
             decided: None,
+            believed: false,
             look_at: None,
         }
     }
@@ -533,9 +569,27 @@ impl Delivery {
     pub fn came(&mut self, now: u64) {
         self.version += 1;
         self.progress = Progress::default();
+        self.turns = Turns::default();
         self.latest_at = now;
         self.held = None;
         self.decided = None;
+        self.believed = false;
+    }
+
+    /// An invocation begins to take it in, at a time (ms). `is_fair`: it has as much time as one can expect.
+    pub fn begin(&mut self, now: u64, is_fair: bool) {
+        let Turns { since, count, in_vain } = &mut self.turns;
+        if *count == 0 {
+            *since = now;
+        }
+        *count += 1;
+        *in_vain += u32::from(is_fair);
+    }
+
+    /// It came further than before.
+    pub fn came_further(&mut self, progress: &Progress) {
+        self.progress = progress.clone();
+        self.turns.in_vain = 0;
     }
 
     /// Its time, in ms: of its files' names, or of its control file, or else when it came.
