@@ -1,21 +1,21 @@
 //! Works out who is wanted in one audience: by rows of work, or by a pass where that is cheaper.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
-use domain::identity::{LeadRecord, TokenRecord};
-use domain::limits::TOKENS_PER_ECID;
-use domain::{AudienceId, Ecid, LeadId, LeadSet, MunchkinId, Token};
+use domain::identity::TokenRecord;
+use domain::{AudienceId, Ecid, LeadSet, MunchkinId};
 use futures::FutureExt as _;
 use ports::{Expect, Failure, Item, Read, Table};
 use state::audience::{Members, Todo, pk, want_pass};
 use state::bell::{BellKey, Next};
 use state::doc;
 use state::edges::{Noted, note};
-use state::identity::{hints_of_ecid, hints_of_lead, leads, save_token, tokens};
+use state::identity::{save_token, tokens};
 use state::lists::{AudienceReport, Want, read_leads, want_key, write_leads};
 use state::syncs::Start;
 use state::{Deps, Doc, Step, bell, load, save, syncs};
 
+use crate::look::Look;
 use crate::propagate::many;
 use crate::{pass, preview};
 
@@ -27,9 +27,13 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, audience: &Audience
     }
     let Some(members) = Members::open(deps, munchkin, audience).await? else { return Ok(Next::Done(None)) };
     let next = if followed { follow(deps, munchkin, audience, &members, deadline).await? } else { Next::Done(None) };
+    // Behind what the lists wait for.
     if next == Next::Done(None) && !members.head().previews.is_empty() {
-        // Behind what the lists wait for.
         return preview::work(deps, munchkin, audience, &members).await;
+    }
+    if next == Next::Done(None) && members.head().is_to_fold(deps) {
+        members.fold(deadline).await?;
+        return Ok(Next::Again);
     }
     Ok(next)
 }
@@ -76,52 +80,32 @@ pub(crate) async fn apply(
     todos: &[Item],
     wanted: &mut LeadSet,
 ) -> Step<()> {
-    let mut concerned: BTreeSet<LeadId> = BTreeSet::new();
-    let mut unasked = false;
-    for (leads, woken) in many(todos.iter().map(|item| concerns(deps, munchkin, members, item).boxed())).await? {
-        concerned.extend(leads);
-        unasked |= woken;
+    let (mut ecids, mut former) = (BTreeSet::new(), BTreeSet::new());
+    for item in todos {
+        let ecid = item.key.sk.strip_prefix("todo/").and_then(Ecid::parse);
+        ecids.insert(ecid.ok_or_else(|| Failure::fail("a row of work has no ECID in its key"))?);
+        former.extend(doc::read::<Todo>(item.clone())?.value.leads);
     }
-    if unasked {
-        bell::mark(deps, &BellKey::identity(munchkin)).await?;
+    let mut look = Look::new(deps, munchkin, members);
+    let (mut concerned, inside) = look.concerned(&ecids).await?;
+    let resting: Vec<_> = inside.into_iter().filter(|token| rests(&token.value)).collect();
+    if !resting.is_empty() {
+        let noted = &note(deps, munchkin, resting.iter().map(|token| &token.value.token), []).await?;
+        let woken = many(resting.into_iter().map(|token| wake(deps, munchkin, token, noted).boxed())).await?;
+        if woken.contains(&true) {
+            bell::mark(deps, &BellKey::identity(munchkin)).await?;
+        }
     }
-    let checked = concerned
-        .iter()
-        .map(|lead| async move { Ok((*lead, is_wanted(deps, munchkin, members, *lead).await?)) }.boxed());
-    for (lead, inside) in many(checked).await? {
-        if inside {
+    concerned.extend(former);
+    let inside = look.wanted(&concerned).await?;
+    for lead in concerned {
+        if inside.contains(&lead) {
             wanted.insert(lead);
         } else {
             wanted.remove(lead);
         }
     }
     Ok(())
-}
-
-/// The leads that a row of work concerns, and whether a resting token of its ECID was woken.
-async fn concerns(
-    deps: &Deps,
-    munchkin: &MunchkinId,
-    members: &Members<'_>,
-    item: &Item,
-) -> Step<(BTreeSet<LeadId>, bool)> {
-    let ecid = item.key.sk.strip_prefix("todo/").and_then(Ecid::parse);
-    let ecid = ecid.ok_or_else(|| Failure::fail("a row of work has no ECID in its key"))?;
-    let mut concerned = doc::read::<Todo>(item.clone())?.value.leads;
-    let hints = hints_of_ecid(deps, munchkin, ecid).await?;
-    concerned.extend(hints.leads);
-    let inside = !members.which(&BTreeSet::from([ecid])).await?.is_empty();
-    let mut woken = false;
-    for token in tokens(deps, munchkin, &hints.tokens).await? {
-        if token.value.ecids.contains_key(&ecid) {
-            concerned.extend(token.value.lead);
-            if inside && rests(&token.value) {
-                let noted = note(deps, munchkin, [&token.value.token], []).await?;
-                woken |= wake(deps, munchkin, token, &noted).await?;
-            }
-        }
-    }
-    Ok((concerned, woken))
 }
 
 /// Whether a token is in no audience that is followed, or is about to be found in none.
@@ -143,44 +127,6 @@ pub(crate) async fn wake(deps: &Deps, munchkin: &MunchkinId, mut token: Doc<Toke
             None => return Ok(false),
         }
     }
-}
-
-/// Whether a lead is known and owns at least one ECID of the audience.
-pub(crate) async fn is_wanted(deps: &Deps, munchkin: &MunchkinId, members: &Members<'_>, lead: LeadId) -> Step<bool> {
-    let mut ecids: BTreeSet<Ecid> = BTreeSet::new();
-    let hints = hints_of_lead(deps, munchkin, lead).await?;
-    for token in tokens(deps, munchkin, &hints).await? {
-        if token.value.person() == Some(lead) {
-            ecids.extend(token.value.ecids.keys());
-        }
-    }
-    for record in leads(deps, munchkin, [lead]).await? {
-        if let Some(counted) = direct(&record.value) {
-            ecids.extend(counted);
-        }
-    }
-    let inside = members.which(&ecids).await?;
-    for ecid in inside {
-        if !too_many_tokens(deps, munchkin, ecid).await? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// The ECIDs by which Marketo itself ties a lead to an audience.
-pub(crate) fn direct(record: &LeadRecord) -> Option<&BTreeSet<Ecid>> {
-    record.counted().filter(|_| record.known && !record.gone)
-}
-
-async fn too_many_tokens(deps: &Deps, munchkin: &MunchkinId, ecid: Ecid) -> Step<bool> {
-    let hints = hints_of_ecid(deps, munchkin, ecid).await?.tokens;
-    if hints.len() <= TOKENS_PER_ECID {
-        return Ok(false);
-    }
-    let distinct: HashSet<&Token> = hints.iter().collect();
-    let found = tokens(deps, munchkin, distinct).await?;
-    Ok(found.iter().filter(|token| token.value.ecids.contains_key(&ecid)).count() > TOKENS_PER_ECID)
 }
 
 /// Publishes who is wanted: a new object, then its pointer on condition of the one that was read.

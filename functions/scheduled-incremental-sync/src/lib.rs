@@ -8,6 +8,7 @@ mod identity;
 mod import;
 mod library;
 mod lists_index;
+mod look;
 mod pass;
 mod preview;
 mod propagate;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use domain::fact::{Streamed, inside};
+use domain::fact::Streamed;
 use domain::limits::{HOUR_MS, REJECTS_KEPT};
 use domain::{AudienceId, Ecid, MunchkinId};
 use futures::FutureExt as _;
@@ -85,15 +85,12 @@ async fn take(
 ) -> Step<()> {
     name(deps, munchkin, audience, &heard.feeds[audience]).await?;
     let Some(members) = Members::open(deps, munchkin, audience).await? else { return Ok(()) };
-    let base = members.head().base.clone();
     let ecids: BTreeSet<Ecid> = said.keys().copied().collect();
-    let in_base = members.which_in_base(&ecids).await?;
-    let as_of = base.as_ref().map(|base| base.as_of);
+    let sets = &members.in_sets(&ecids).await?;
     let taken = said.iter().map(|(&ecid, &streamed)| {
-        let in_base = in_base.contains(&ecid);
         async move {
             let (before, after) = take_said(deps, munchkin, audience, ecid, Said::Stream(streamed)).await?;
-            Ok((ecid, inside(in_base, as_of, before) != inside(in_base, as_of, after)))
+            Ok((ecid, sets.inside(ecid, before) != sets.inside(ecid, after)))
         }
         .boxed()
     });
@@ -101,10 +98,11 @@ async fn take(
     if !followed(deps, munchkin).await?.contains(audience) {
         return Ok(());
     }
-    // A snapshot that came meanwhile may say otherwise than the one we compared with.
+    // A file that came meanwhile may say otherwise than those we compared with.
     let head: Option<state::Doc<Head>> = load(deps, Table::Audiences, &head_key(munchkin, audience)).await?;
-    let same_base = head.is_some_and(|head| head.value.base == base);
-    let all = !heard.fresh || !same_base;
+    let known = members.head();
+    let same_sets = head.is_some_and(|head| head.value.base == known.base && head.value.runs == known.runs);
+    let all = !heard.fresh || !same_sets;
     let changed: Vec<Ecid> = ecids.into_iter().filter(|ecid| all || taken[ecid]).collect();
     if changed.is_empty() {
         return Ok(());

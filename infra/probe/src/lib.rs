@@ -69,6 +69,8 @@ pub async fn probe(
         pass_above: 1,
         slice_records: 1,
         entries_at_once: 1_000,
+        run_above: 1_000,
+        fold_after_ms: 8 * 86_400_000,
     };
     let deps = Deps::new(memory::ports(instance.credentials)?, settings);
     let munchkin = MunchkinId::parse(MUNCHKIN).ok_or_else(|| anyhow::anyhow!("not a Munchkin id"))?;

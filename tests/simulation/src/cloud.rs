@@ -49,7 +49,14 @@ pub struct Cloud {
 /// Settings as in AWS (`functions/shared/lambda/src/deps.rs`), at half of a quota.
 #[must_use]
 pub fn settings(quota_per_day: u64) -> Settings {
-    Settings { quota_per_day, pass_above: 100, slice_records: 400_000, entries_at_once: 1 << 25, ..driver::settings() }
+    Settings {
+        quota_per_day,
+        pass_above: 100,
+        slice_records: 400_000,
+        entries_at_once: 1 << 25,
+        run_above: 1_000,
+        ..driver::settings()
+    }
 }
 
 impl Cloud {

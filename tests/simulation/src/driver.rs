@@ -68,6 +68,8 @@ pub fn settings() -> Settings {
         pass_above: 6,
         slice_records: 7,
         entries_at_once: 5,
+        run_above: 2,
+        fold_after_ms: 8 * 86_400_000,
     }
 }
 

@@ -1,8 +1,9 @@
 //! Files of every shape: whole or in parts, with a control file or without, early, late, twice, or never.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::task::{Context, Waker};
 
-use domain::limits::FUNCTION_MS;
+use domain::limits::{DAY_MS, FUNCTION_MS};
 use domain::sayings::{IDS_MEET_NOBODY_AAM, NEVER_WHOLE, NOT_WHOLE_ROWS};
 use domain::{AudienceId, MunchkinId};
 use doubles::adobe::{Columns, Info, Key, Numbering, Outbound, Shape};
@@ -11,8 +12,12 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use scheduled_incremental_sync::{Arrival, arrived};
 use serde_json::{Value, json};
+use simulation::driver::settings;
 use simulation::fakes::{etag, run};
 use simulation::scenario::{BEGIN, LIST, MUNCHKIN, ORG, Scenario, ecid, instance, token};
+use state::Settings;
+use state::audience::{Head, head_key};
+use state::facts::RUNS_KEPT;
 use state::feeds::{FeedState, Import, ImportStatus};
 use world::types::{Audience, Lead};
 
@@ -466,4 +471,86 @@ fn what_an_export_of_one_audience_tells_of_another_is_no_snapshot_of_that_one() 
     let (munchkin, audience) = (MunchkinId::parse(MUNCHKIN).expect("an id"), AudienceId::aep(other).expect("a UUID"));
     let members = run(state::audience::Members::open(&deps, &munchkin, &audience)).expect("tables").expect("delivered");
     assert_eq!(run(members.effective()).expect("objects").len(), 3);
+}
+
+/// The head of the audience that feeds the list.
+fn head(scenario: &Scenario) -> Head {
+    let (munchkin, audience) = (MunchkinId::parse(MUNCHKIN).expect("an id"), AudienceId::aam(101));
+    let found = run(state::load(&scenario.driver.deps(), Table::Audiences, &head_key(&munchkin, &audience)));
+    found.expect("a table").expect("delivered").value
+}
+
+/// What says of so many people that they came, or of so many that they left, at a time.
+fn changes(time: u64, came: &[u64], left: &[u64]) -> (String, Vec<u8>) {
+    let row = |n: &u64, came: &str, left: &str| format!("{}\t{came}\t{left}\n", ecid(*n));
+    let came = came.iter().map(|n| row(n, "101", ""));
+    let text: String = came.chain(left.iter().map(|n| row(n, "", "101"))).collect();
+    (format!("S3_1_2_X_iter_{time}.sync"), text.into_bytes())
+}
+
+#[test]
+fn wherever_somebody_dies_who_takes_facts_in_they_are_one_run_and_are_told() {
+    for cut in (0..).step_by(3) {
+        let mut scenario = world(&snapshots("single-file"));
+        set(&scenario, 101, &[1, 2, 3]);
+        files(&scenario, BEGIN + 1, Outbound::default()).iter().for_each(|file| arrive(&mut scenario, file));
+        assert_eq!(members(&mut scenario), [1, 2, 3]);
+        let (path, body) = changes(BEGIN + 10, &[4, 5], &[1, 2]);
+        let key = format!("incoming/{path}");
+        scenario.driver.sim.lock().objects.insert(key.clone(), body.clone().into());
+        let whole = {
+            let (deps, arrival) = (scenario.driver.deps(), Arrival { key, etag: etag(&body) });
+            let mut work = std::pin::pin!(arrived(&deps, &arrival, deps.now() + FUNCTION_MS));
+            let mut context = Context::from_waker(Waker::noop());
+            (0..cut).any(|_| work.as_mut().poll(&mut context).is_ready())
+        };
+        arrive(&mut scenario, &(path, body));
+        assert_eq!(head(&scenario).runs.len(), 1, "after {cut} calls");
+        assert_eq!(members(&mut scenario), [3, 4, 5], "after {cut} calls");
+        if whole {
+            return;
+        }
+    }
+}
+
+#[test]
+fn beyond_the_room_for_runs_facts_are_rows_and_what_is_old_is_folded() {
+    let mut scenario = world(&snapshots("single-file"));
+    scenario.driver.set(Settings { run_above: 0, entries_at_once: 100, ..settings() });
+    set(&scenario, 101, &[1, 2]);
+    files(&scenario, BEGIN + 1, Outbound::default()).iter().for_each(|file| arrive(&mut scenario, file));
+    assert_eq!(members(&mut scenario), [1, 2]);
+    let rows = |scenario: &Scenario| {
+        scenario.driver.sim.lock().tables.keys().filter(|(_, key)| key.sk.starts_with("e/")).count()
+    };
+    let begin = BEGIN + HOUR;
+    for n in 0..20 {
+        let (came, left): ([u64; 2], [u64; 2]) = if n % 2 == 0 { ([3, 4], [1, 2]) } else { ([1, 2], [3, 4]) };
+        arrive(&mut scenario, &changes(begin + n, &came, &left));
+        assert_eq!(members(&mut scenario), came, "{n}");
+        assert_eq!(head(&scenario).runs.len() as u64, (n + 1).min(RUNS_KEPT as u64));
+    }
+    assert_eq!(rows(&scenario), 4);
+    // When something comes again after more than eight days.
+    let now = scenario.driver.sim.lock().now + 9 * DAY_MS;
+    scenario.driver.sim.lock().advance(now);
+    arrive(&mut scenario, &changes(now, &[5], &[]));
+    assert_eq!(members(&mut scenario), [1, 2, 5]);
+    let folded = head(&scenario);
+    assert_eq!(
+        (folded.runs.len(), folded.base.as_ref().map(|base| (base.as_of, base.count))),
+        (0, Some((begin + 19, 2)))
+    );
+    // What is as old says nothing any more; what is not does, late as it is.
+    arrive(&mut scenario, &changes(begin + 18, &[6], &[1]));
+    arrive(&mut scenario, &changes(now - DAY_MS, &[4], &[2]));
+    assert_eq!(members(&mut scenario), [1, 4, 5]);
+    assert_eq!(head(&scenario).runs.len(), 1);
+    // A full file forgets the runs that are older.
+    set(&scenario, 101, &[2]);
+    files(&scenario, now + 10, Outbound::default()).iter().for_each(|file| arrive(&mut scenario, file));
+    assert_eq!(members(&mut scenario), [2]);
+    assert_eq!(head(&scenario).runs, []);
+    let objects: Vec<String> = scenario.driver.sim.lock().objects.keys().cloned().collect();
+    assert_eq!(objects.iter().filter(|key| key.starts_with("sets/base/") || key.starts_with("sets/facts/")).count(), 1);
 }

@@ -399,6 +399,8 @@ impl World {
             pass_above: 100,
             slice_records: 1_000,
             entries_at_once: 1_000,
+            run_above: 1_000,
+            fold_after_ms: 8 * 86_400_000,
         };
         let ports = Ports {
             tables: outside.clone(),

@@ -20,7 +20,7 @@ use state::syncs::change_sync;
 use state::{Doc, Step, doc, save, syncs};
 
 use super::Worker;
-use crate::audience::is_wanted;
+use crate::look::is_wanted;
 
 /// How often an erasure that waits for others is looked at, in ms.
 const LOOK_AGAIN_MS: u64 = 10_000;

@@ -10,6 +10,7 @@ use ports::{Failure, Table};
 use state::audience::{BaseRef, Head, Members, Rows, SETS, Said, add_todo, head_key, point_to, take_said, want_pass};
 use state::bases::Writer;
 use state::bell::BellKey;
+use state::facts::{NewRun, take_run};
 use state::feeds::Feed;
 use state::syncs::followed;
 use state::{Cause, Deps, Step, bell, update};
@@ -126,19 +127,32 @@ pub(super) async fn snapshots(
     Ok(())
 }
 
+/// Where facts come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin<'a> {
+    pub(super) feed: &'a str,
+    pub(super) when: When,
+    /// Tells what is taken from anything else that ever is.
+    pub(super) of: &'a str,
+}
+
 /// Every row is a fact of its own; absence says nothing. `done`: so many of them, in this order, were written before.
 /// Returns how many are written now if the time was too short; `None`: all.
 pub(super) async fn facts(
     deps: &Deps,
     munchkin: &MunchkinId,
-    feed: &str,
-    when: When,
+    origin: Origin<'_>,
     taken: Taken,
     done: u64,
     deadline: u64,
 ) -> Step<Option<u64>> {
     let deps = &deps.because([Cause::File]);
+    if taken.inside.len() + taken.outside.len() > deps.settings.run_above && run(deps, munchkin, origin, &taken).await?
+    {
+        return Ok(None);
+    }
     let deadline = deadline.saturating_sub(deps.settings.scaled(RESERVE_MS));
+    let Origin { feed, when, .. } = origin;
     let Taken { unit: Unit { audience, .. }, inside, outside } = taken;
     let now = deps.now();
     // First the head: whoever reads it from here on looks at the overlay.
@@ -191,6 +205,20 @@ pub(super) async fn facts(
     }
     bell::mark(deps, &BellKey::audience(munchkin, &audience)).await?;
     Ok(None)
+}
+
+/// Many facts are one run of them. `false`: there is no room for it.
+async fn run(deps: &Deps, munchkin: &MunchkinId, origin: Origin<'_>, taken: &Taken) -> Step<bool> {
+    let Taken { unit: Unit { audience, part, .. }, inside, outside } = taken;
+    let Origin { feed, when, of } = origin;
+    let of = &format!("{of}/{part}");
+    let new = NewRun { of, feed, named_at: when.time, time: when.as_of, inside, outside };
+    let Some(head) = take_run(deps, munchkin, audience, new).await? else { return Ok(false) };
+    // Rung even where the run was known: an earlier attempt may have died before it rang.
+    if head.is_to_fold(deps) || followed(deps, munchkin).await?.contains(audience) {
+        bell::mark(deps, &BellKey::audience(munchkin, audience)).await?;
+    }
+    Ok(true)
 }
 
 fn ecid(row: u128) -> Step<Ecid> {

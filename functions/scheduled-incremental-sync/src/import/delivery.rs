@@ -19,7 +19,7 @@ use state::feeds::{
 use state::syncs::Subscription;
 use state::{Deps, Step, audience, doc, load, syncs};
 
-use super::apply::{Before, RESERVE_MS, Snapshot, When, facts, snapshots};
+use super::apply::{Before, Origin, RESERVE_MS, Snapshot, When, facts, snapshots};
 use super::audience_of;
 use super::content::{Count, Library, Taken, Unit, plan};
 use super::counted::{Counted, forget};
@@ -535,10 +535,13 @@ impl Taking<'_> {
         if !written.is_empty() {
             snapshots(deps, munchkin, &feed.id, when, written).await?;
         }
+        // Of the same version and plan each unit holds the same.
+        let of = format!("{}/{}/{}/{}", feed.id, delivery.id, delivery.version, progress.plan);
+        let origin = Origin { feed: &feed.id, when, of: &of };
         for taken in of_facts {
             let place = taken.unit.place();
             let done = std::mem::take(&mut progress.facts);
-            if let Some(more) = facts(deps, munchkin, &feed.id, when, taken, done, deadline).await? {
+            if let Some(more) = facts(deps, munchkin, origin, taken, done, deadline).await? {
                 progress.facts = more;
                 return Ok(true);
             }

@@ -18,8 +18,20 @@ impl Fact {
     /// Whether this fact takes the place of `other`.
     #[must_use]
     pub fn beats(self, other: Fact) -> bool {
-        (self.time, self.rank, !self.inside) > (other.time, other.rank, !other.inside)
+        self.order() > other.order()
     }
+
+    /// Its place in the total order.
+    #[must_use]
+    pub const fn order(self) -> (u64, u8, bool) {
+        (self.time, self.rank, !self.inside)
+    }
+}
+
+/// The one of two facts that counts.
+#[must_use]
+pub fn latest(one: Option<Fact>, other: Option<Fact>) -> Option<Fact> {
+    one.into_iter().chain(other).max_by_key(|fact| fact.order())
 }
 
 /// Whether an ECID is in the audience, from the snapshot's word (taken at `as_of`) and the overlay's.
@@ -98,10 +110,7 @@ impl Told {
     pub fn word(self) -> Option<Fact> {
         let stream =
             self.stream.map(|said| Fact { time: said.as_of.max(said.changed), rank: RANK_STREAM, inside: said.inside });
-        match (self.file, stream) {
-            (Some(file), Some(stream)) => Some(if file.beats(stream) { file } else { stream }),
-            (file, stream) => file.or(stream),
-        }
+        latest(self.file, stream)
     }
 }
 
@@ -117,6 +126,12 @@ mod tests {
         assert!(fact(1, false).beats(fact(1, true)));
         assert!(!fact(1, true).beats(fact(1, false)));
         assert!(!fact(1, true).beats(fact(1, true)));
+        for (one, other) in [(fact(2, true), fact(1, false)), (fact(1, false), fact(1, true))] {
+            assert_eq!(latest(Some(other), Some(one)), Some(one));
+            assert_eq!(latest(Some(one), Some(other)), Some(one));
+        }
+        assert_eq!(latest(None, Some(fact(1, true))), Some(fact(1, true)));
+        assert_eq!(latest(None, None), None);
     }
 
     #[test]

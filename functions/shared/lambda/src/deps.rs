@@ -15,6 +15,12 @@ const SLICE_RECORDS: usize = 400_000;
 /// Entries of a delivery that stand in memory at once: 512 MB of the function's 1,024 (`infra/template.yaml`). Three audiences of
 /// ten million fit.
 const ENTRIES_AT_ONCE: u64 = 32 << 20;
+/// Facts of a delivery about one audience above which they are a set and not rows. Two objects cost about as much as a dozen
+/// rows; but an audience has room for few of them, each is opened by whoever asks, and a pass follows.
+const RUN_ABOVE: usize = 1_000;
+/// After this time facts are folded, in ms: as long as what stands between two steps is kept. Adobe delivers each day, and
+/// notices that were lost are found after a quarter of an hour.
+const FOLD_AFTER_MS: u64 = 8 * DAY_MS;
 
 /// The dependencies of a process, made once, so that a warm one remembers credentials, tokens and bases. What a function
 /// does not use stays empty.
@@ -40,6 +46,8 @@ pub async fn deps(app: &App) -> Deps {
         pass_above: PASS_ABOVE,
         slice_records: SLICE_RECORDS,
         entries_at_once: ENTRIES_AT_ONCE,
+        run_above: RUN_ABOVE,
+        fold_after_ms: FOLD_AFTER_MS,
     };
     let deps = Deps::new(app.ports.clone(), settings);
     let vendors: Vec<Vendor> = config.secrets().into_keys().collect();

@@ -1,18 +1,23 @@
-//! Where audiences stand: a pointer to an immutable base, overlay rows for what changed since, and rows of work.
+//! Where audiences stand: a pointer to an immutable base, runs of facts ([`crate::facts`]) and overlay rows for what changed
+//! since, and rows of work.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use domain::base::{Base, Fences, block_holds, fences_at, fold, mix};
-use domain::fact::{Fact, Streamed, Told, inside};
+use domain::base::{Base, Fences, block_holds, fences_at, mix};
+use domain::fact::{Fact, RANK_FILE, Streamed, Told, inside, latest};
 use domain::{AudienceId, Ecid, LeadId, MunchkinId};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use ports::{Failure, Key, Read, Table};
+use ports::{Failure, Key, Page, Read, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::bases::{Reader, Writer};
+use crate::doc::insert_or_update;
+use crate::facts::{FactRun, Folded};
+use crate::merge::Ascending;
+pub use crate::merge::Rows;
 use crate::{Deps, Step, doc, load, update};
 
 /// The head of an audience.
@@ -26,6 +31,12 @@ pub struct Head {
     pub base: Option<BaseRef>,
     /// Whether overlay rows may exist.
     pub has_overlay: bool,
+    /// Facts of large deliveries, each as a set of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<FactRun>,
+    /// When facts were last folded into the base.
+    #[serde(default)]
+    pub folded: Folded,
     /// When a delivery last named it, in ms. A head exists only for audiences that were delivered.
     pub delivered_at: u64,
     /// The feeds that name it, each with the time (ms) of its latest word; of streams to the hour.
@@ -110,6 +121,8 @@ impl Head {
             audience,
             base: None,
             has_overlay: false,
+            runs: Vec::new(),
+            folded: Folded { at: delivered_at, to: 0 },
             delivered_at,
             feeds: BTreeMap::new(),
             missing: None,
@@ -182,20 +195,14 @@ pub async fn add_todo(
     ecid: Ecid,
     leads: &BTreeSet<LeadId>,
 ) -> Step<()> {
-    update(
-        deps,
-        Table::Audiences,
-        &todo_key(munchkin, audience, ecid),
-        |found: Option<Todo>| {
-            let mut todo = found.unwrap_or_default();
-            todo.v = 1;
-            todo.leads.extend(leads);
-            // Written even where nothing is new: the revision tells the one who handles it now that it is not done.
-            Ok((Some(todo), ()))
-        },
-        |_| None,
-    )
-    .await
+    let change = |found: Option<Todo>| {
+        let mut todo = found.unwrap_or_default();
+        todo.v = 1;
+        todo.leads.extend(leads);
+        // Written even where nothing is new: the revision tells the one who handles it now that it is not done.
+        Ok((Some(todo), ()))
+    };
+    insert_or_update(deps, Table::Audiences, &todo_key(munchkin, audience, ecid), change).await
 }
 
 /// Asks for a pass over the audience, if it was ever delivered. Returns the number of the pass that will do.
@@ -217,20 +224,91 @@ pub async fn want_pass(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId
 /// The members of one audience, at the moment it was opened.
 #[derive(Debug)]
 pub struct Members<'a> {
-    deps: &'a Deps,
-    munchkin: &'a MunchkinId,
-    head: Head,
+    pub(crate) deps: &'a Deps,
+    pub(crate) munchkin: &'a MunchkinId,
+    pub(crate) head: Head,
     base: Source,
+    /// Those who are in by each of the head's runs, and those who are out.
+    runs: Vec<(Source, Source)>,
 }
 
+/// Those of some ECIDs of whom a fact was said.
+type Looked<'a> = BoxFuture<'a, Step<(Fact, HashSet<Ecid>)>>;
+
+/// A set of ECIDs that is looked into.
 #[derive(Debug)]
 enum Source {
     None,
     Whole(Arc<Base>),
-    Blocks { key: String, count: u64, fences: Fences },
+    Blocks { set: BaseRef, fences: Fences },
 }
 
-/// Bases up to this many members are read whole (8 MB) and remembered; larger ones by blocks.
+impl Source {
+    async fn open(deps: &Deps, set: Option<&BaseRef>) -> Step<Self> {
+        match set {
+            None => Ok(Self::None),
+            Some(set) if set.count <= WHOLE_UP_TO => Ok(Self::Whole(read_base(deps, set).await?)),
+            Some(set) => {
+                let (from, len) = fences_at(set.count).ok_or_else(|| Failure::fail("a base object is damaged"))?;
+                let bytes = deps.ports.objects.get_range(&set.key, from, len).await?;
+                let bytes = bytes.ok_or_else(|| Failure::retry("a base is gone: it was replaced"))?;
+                Ok(Self::Blocks { set: set.clone(), fences: Fences::decode(&bytes) })
+            }
+        }
+    }
+
+    /// Those of the ECIDs that it holds.
+    async fn which(&self, deps: &Deps, ecids: &BTreeSet<Ecid>) -> Step<HashSet<Ecid>> {
+        match self {
+            Self::None => Ok(HashSet::new()),
+            Self::Whole(base) => Ok(ecids.iter().filter(|ecid| base.row(**ecid).is_some()).copied().collect()),
+            Self::Blocks { set, fences } => {
+                let runs = runs(ecids, fences, set.count);
+                let looked: Vec<BoxFuture<'_, Step<Vec<Ecid>>>> =
+                    runs.iter().map(|run| which_in_run(deps, &set.key, run).boxed()).collect();
+                let found: Vec<Ecid> = stream::iter(looked).buffer_unordered(READS_AT_ONCE).try_concat().await?;
+                Ok(found.into_iter().collect())
+            }
+        }
+    }
+
+    /// Its rows; `many`: of so many sets that are read side by side.
+    fn rows<'a>(&self, deps: &'a Deps, many: u64) -> Ascending<'a> {
+        match self {
+            Self::None => Ascending::none(),
+            Self::Whole(base) => Ascending::of(base.clone()),
+            Self::Blocks { set, .. } => Ascending::read(Reader::one_of(deps, set.clone(), many)),
+        }
+    }
+}
+
+async fn which_in_run(deps: &Deps, key: &str, run: &Run) -> Step<Vec<Ecid>> {
+    let bytes = deps.ports.objects.get_range(key, run.from, run.to - run.from).await?;
+    let bytes = bytes.ok_or_else(|| Failure::retry("a base is gone: it was replaced"))?;
+    let holds = |(ecid, from, to): &(Ecid, u64, u64)| {
+        let place = usize::try_from(from - run.from).ok()?..usize::try_from(to - run.from).ok()?;
+        block_holds(bytes.get(place)?, *ecid).then_some(*ecid)
+    };
+    Ok(run.ecids.iter().filter_map(holds).collect())
+}
+
+/// What snapshots and runs of facts say of some ECIDs: everything but what rows say.
+#[derive(Debug)]
+pub struct InSets {
+    as_of: Option<u64>,
+    held: HashSet<Ecid>,
+    said: HashMap<Ecid, Fact>,
+}
+
+impl InSets {
+    /// Whether an ECID is in the audience, given what its row says.
+    #[must_use]
+    pub fn inside(&self, ecid: Ecid, row: Option<Fact>) -> bool {
+        inside(self.held.contains(&ecid), self.as_of, latest(self.said.get(&ecid).copied(), row))
+    }
+}
+
+/// Sets up to this many members are read whole (8 MB) and remembered; larger ones by blocks.
 const WHOLE_UP_TO: u64 = 500_000;
 
 /// Blocks of a base that are read at a time. Ours: one after the other, they are bound by the network's latency alone.
@@ -291,17 +369,13 @@ impl<'a> Members<'a> {
             return Ok(None);
         };
         let head = head.value;
-        let base = match &head.base {
-            None => Source::None,
-            Some(base) if base.count <= WHOLE_UP_TO => Source::Whole(read_base(deps, base).await?),
-            Some(base) => {
-                let (from, len) = fences_at(base.count).ok_or_else(|| Failure::fail("a base object is damaged"))?;
-                let bytes = deps.ports.objects.get_range(&base.key, from, len).await?;
-                let bytes = bytes.ok_or_else(|| Failure::retry("a base is gone: it was replaced"))?;
-                Source::Blocks { key: base.key.clone(), count: base.count, fences: Fences::decode(&bytes) }
-            }
-        };
-        Ok(Some(Members { deps, munchkin, head, base }))
+        let base = Source::open(deps, head.base.as_ref()).await?;
+        let sides = head.runs.iter().flat_map(|run| [run.inside.as_ref(), run.outside.as_ref()]);
+        let opened: Vec<BoxFuture<'_, Step<Source>>> = sides.map(|set| Source::open(deps, set).boxed()).collect();
+        let opened: Vec<Source> = stream::iter(opened).buffered(READS_AT_ONCE).try_collect().await?;
+        let mut opened = opened.into_iter();
+        let runs = std::iter::from_fn(|| opened.next().zip(opened.next())).collect();
+        Ok(Some(Members { deps, munchkin, head, base, runs }))
     }
 
     /// The head that was read.
@@ -323,43 +397,50 @@ impl<'a> Members<'a> {
 
     /// What [`Members::which`] and [`Members::which_ever`] say, by one reading.
     pub async fn which_and_ever(&self, ecids: &BTreeSet<Ecid>) -> Step<(HashSet<Ecid>, HashSet<Ecid>)> {
-        let overlay = self.overlay(ecids).await?;
-        let as_of = self.head.base.as_ref().map(|base| base.as_of);
-        let mut ever = self.which_in_base(ecids).await?;
-        let found = ecids.iter().filter(|ecid| inside(ever.contains(ecid), as_of, overlay.get(ecid).copied()));
-        let found = found.copied().collect();
-        ever.extend(overlay.into_keys());
+        let rows = self.overlay(ecids).await?;
+        let sets = self.in_sets(ecids).await?;
+        let found = ecids.iter().filter(|ecid| sets.inside(**ecid, rows.get(ecid).copied())).copied().collect();
+        let mut ever = sets.held;
+        ever.extend(rows.into_keys().chain(sets.said.into_keys()));
         Ok((found, ever))
     }
 
-    /// Those of the ECIDs that the snapshot holds, whatever was said since.
-    pub async fn which_in_base(&self, ecids: &BTreeSet<Ecid>) -> Step<HashSet<Ecid>> {
-        match &self.base {
-            Source::None => Ok(HashSet::new()),
-            Source::Whole(base) => Ok(ecids.iter().filter(|ecid| base.row(**ecid).is_some()).copied().collect()),
-            Source::Blocks { key, count, fences } => {
-                let runs = runs(ecids, fences, *count);
-                let looked: Vec<BoxFuture<'_, Step<Vec<Ecid>>>> =
-                    runs.iter().map(|run| self.which_in_run(key, run).boxed()).collect();
-                let found: Vec<Ecid> = stream::iter(looked).buffer_unordered(READS_AT_ONCE).try_concat().await?;
-                Ok(found.into_iter().collect())
+    /// What snapshots and runs of facts say of the ECIDs.
+    pub async fn in_sets(&self, ecids: &BTreeSet<Ecid>) -> Step<InSets> {
+        let as_of = self.head.base.as_ref().map(|base| base.as_of);
+        let held = self.base.which(self.deps, ecids).await?;
+        let sets: Vec<Looked<'_>> = self
+            .sets()
+            .map(|(fact, set)| async move { Ok((fact, set.which(self.deps, ecids).await?)) }.boxed())
+            .collect();
+        let mut said: HashMap<Ecid, Fact> = HashMap::new();
+        let mut found = stream::iter(sets).buffer_unordered(READS_AT_ONCE);
+        while let Some((fact, ecids)) = found.try_next().await? {
+            for ecid in ecids {
+                let word = said.entry(ecid).or_insert(fact);
+                *word = if fact.beats(*word) { fact } else { *word };
             }
         }
+        drop(found);
+        Ok(InSets { as_of, held, said })
     }
 
-    async fn which_in_run(&self, key: &str, run: &Run) -> Step<Vec<Ecid>> {
-        let bytes = self.deps.ports.objects.get_range(key, run.from, run.to - run.from).await?;
-        let bytes = bytes.ok_or_else(|| Failure::retry("a base is gone: it was replaced"))?;
-        let holds = |(ecid, from, to): &(Ecid, u64, u64)| {
-            let place = usize::try_from(from - run.from).ok()?..usize::try_from(to - run.from).ok()?;
-            block_holds(bytes.get(place)?, *ecid).then_some(*ecid)
-        };
-        Ok(run.ecids.iter().filter_map(holds).collect())
+    /// The sets of the runs of facts, each with what is said of all in it.
+    fn sets(&self) -> impl Iterator<Item = (Fact, &Source)> {
+        self.head.runs.iter().zip(&self.runs).flat_map(|(run, (inside, outside))| {
+            let fact = |inside| Fact { time: run.time, rank: RANK_FILE, inside };
+            [(fact(true), inside), (fact(false), outside)]
+        })
     }
 
     /// What was said last about those of the ECIDs of which something was said beside snapshots.
     pub async fn said(&self, ecids: &BTreeSet<Ecid>) -> Step<BTreeMap<Ecid, Fact>> {
-        self.overlay(ecids).await
+        let mut said = self.overlay(ecids).await?;
+        for (ecid, fact) in self.in_sets(ecids).await?.said {
+            let word = said.entry(ecid).or_insert(fact);
+            *word = if fact.beats(*word) { fact } else { *word };
+        }
+        Ok(said)
     }
 
     async fn overlay(&self, ecids: &BTreeSet<Ecid>) -> Step<BTreeMap<Ecid, Fact>> {
@@ -383,96 +464,51 @@ impl<'a> Members<'a> {
         Ok(Base::of_rows(rows, as_of))
     }
 
-    /// All members by pieces, with the overlay folded in.
+    /// All members by pieces, with everything folded in.
     pub async fn rows(&self) -> Step<Rows<'a>> {
-        let base = match (&self.head.base, &self.base) {
-            (None, _) => Pieces::None,
-            (Some(_), Source::Whole(base)) => Pieces::Whole(base.clone()),
-            (Some(base), _) => Pieces::Read(Reader::new(self.deps, base.clone())),
-        };
-        Ok(Rows { base, said: self.all_said().await?, folded: 0 })
+        Ok(self.rows_of(u64::MAX, self.all_said().await?))
     }
 
-    /// Every word said beside snapshots, ascending by its row, and whether the ECID is in on its account.
-    async fn all_said(&self) -> Step<Vec<(u128, bool)>> {
+    /// The members at a time (ms), by what rows said until then.
+    pub(crate) fn rows_of(&self, until: u64, said: Vec<(u128, Fact)>) -> Rows<'a> {
+        let many = 1 + self.head.runs.len() as u64;
+        let sets = self.sets().filter(|(fact, _)| fact.time <= until);
+        let sets = sets.map(|(fact, set)| (fact, set.rows(self.deps, many))).collect();
+        let as_of = self.head.base.as_ref().map(|base| base.as_of);
+        Rows::new(self.base.rows(self.deps, 1), as_of, sets, said)
+    }
+
+    /// Everything that rows say, by the ECID's row of a set; without what is older than the snapshot.
+    async fn all_said(&self) -> Step<Vec<(u128, Fact)>> {
         let mut said = Vec::new();
+        let as_of = self.head.base.as_ref().map_or(0, |base| base.as_of);
         if !self.head.has_overlay {
             return Ok(said);
         }
-        let as_of = self.head.base.as_ref().map(|base| base.as_of);
-        let pk = pk(self.munchkin, &self.head.audience);
         let mut after: Option<String> = None;
         loop {
-            let tables = &self.deps.ports.tables;
-            let page = tables.query(Table::Audiences, &pk, "e/", after.as_deref(), 1000, Read::Consistent).await?;
+            let page = self.overlay_page(after.as_deref()).await?;
             for item in page.items {
                 let (ecid, fact) = overlay_row(item)?;
-                // An older word than the snapshot's says nothing: the ECID is in where the snapshot holds it.
-                let (held, not_held) = (inside(true, as_of, Some(fact)), inside(false, as_of, Some(fact)));
-                if held == not_held {
-                    said.push((mix(ecid), held));
+                if fact.time >= as_of {
+                    said.push((mix(ecid), fact));
                 }
             }
             after = page.next;
             if after.is_none() {
-                said.sort_unstable();
                 return Ok(said);
             }
         }
     }
-}
 
-enum Pieces<'a> {
-    None,
-    Whole(Arc<Base>),
-    Read(Reader<'a, u128>),
-}
-
-/// The members of an audience, ascending by [`mix`], piece by piece: of the snapshot one piece stands in memory, and what was
-/// said since.
-pub struct Rows<'a> {
-    base: Pieces<'a>,
-    said: Vec<(u128, bool)>,
-    /// Words that are folded in.
-    folded: usize,
-}
-
-impl Rows<'_> {
-    /// The next members; `None`: that were all.
-    pub async fn next(&mut self) -> Step<Option<Vec<u128>>> {
-        loop {
-            let (piece, is_last) = match &mut self.base {
-                Pieces::None if self.folded == self.said.len() => return Ok(None),
-                Pieces::None => (Vec::new(), true),
-                Pieces::Whole(base) => {
-                    let piece = base.rows().to_vec();
-                    self.base = Pieces::None;
-                    (piece, false)
-                }
-                Pieces::Read(reader) => match reader.next().await? {
-                    Some(piece) => (piece, false),
-                    None => {
-                        self.base = Pieces::None;
-                        continue;
-                    }
-                },
-            };
-            if self.said.is_empty() {
-                return Ok(Some(piece));
-            }
-            let mut left = &self.said[self.folded..];
-            let mut members = Vec::with_capacity(piece.len());
-            fold(&piece, &mut left, is_last, &mut members);
-            self.folded = self.said.len() - left.len();
-            if !members.is_empty() {
-                return Ok(Some(members));
-            }
-        }
+    pub(crate) async fn overlay_page(&self, after: Option<&str>) -> Step<Page> {
+        let pk = pk(self.munchkin, &self.head.audience);
+        Ok(self.deps.ports.tables.query(Table::Audiences, &pk, "e/", after, 1000, Read::Consistent).await?)
     }
 }
 
-/// Puts a snapshot in the place of the one before, and asks for a pass. `by`: the feed that delivered it, and when. `false`:
-/// a newer one stands there.
+/// Puts a snapshot in the place of the one before, and asks for a pass; runs of facts that are older say nothing any more.
+/// `by`: the feed that delivered it, and when. `false`: a newer one stands there.
 pub async fn replace_base(
     deps: &Deps,
     munchkin: &MunchkinId,
@@ -514,21 +550,19 @@ pub async fn point_to(
             if let Some((feed, at)) = by {
                 head.named(now, feed, at);
             }
-            let old = head.base.replace(pointer.clone());
+            let mut garbage: Vec<BaseRef> = head.base.replace(pointer.clone()).into_iter().collect();
+            garbage.extend(head.runs.extract_if(.., |run| run.time < as_of).flat_map(FactRun::into_sets));
             head.want_pass();
-            Ok((Some(head), Some(old)))
+            Ok((Some(head), Some(garbage)))
         },
         |_| None,
     )
     .await?;
-    let garbage = match &replaced {
-        None => Some(&pointer.key),
-        Some(old) => old.as_ref().map(|old| &old.key),
-    };
-    if let Some(key) = garbage {
-        deps.ports.objects.delete(key).await?;
+    let is_taken = replaced.is_some();
+    for set in replaced.unwrap_or_else(|| vec![pointer.clone()]) {
+        deps.ports.objects.delete(&set.key).await?;
     }
-    Ok(replaced.is_some())
+    Ok(is_taken)
 }
 
 /// Takes an operator's word that an audience which a full delivery did not name is empty. `false`: every delivery names
@@ -546,7 +580,10 @@ pub async fn miss(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, fee
         let named_since = head.feeds.get(feed).is_some_and(|last| *last >= time);
         // Another feed may deliver it still.
         let elsewhere = head.feeds.iter().any(|(other, last)| other != feed && *last >= time);
-        if named_since || elsewhere || head.missing.as_ref().is_some_and(|missing| missing.since <= time) {
+        // Nor could it be declared empty as of a time before the snapshot's.
+        let is_old = head.base.as_ref().is_some_and(|base| base.as_of > time);
+        let is_known = head.missing.as_ref().is_some_and(|missing| missing.since <= time);
+        if named_since || elsewhere || is_old || is_known {
             return Ok((None, ()));
         }
         head.missing = Some(Missing { feed: feed.to_owned(), since: time });
@@ -555,7 +592,7 @@ pub async fn miss(deps: &Deps, munchkin: &MunchkinId, audience: &AudienceId, fee
     update(deps, Table::Audiences, &head_key(munchkin, audience), change, |_| None).await
 }
 
-fn overlay_row(item: ports::Item) -> Step<(Ecid, Fact)> {
+pub(crate) fn overlay_row(item: ports::Item) -> Step<(Ecid, Fact)> {
     let ecid = item.key.sk.strip_prefix("e/").and_then(Ecid::parse);
     let ecid = ecid.ok_or_else(|| Failure::fail("an overlay row has no ECID in its key"))?;
     let word = doc::read::<Overlay>(item)?.value.told().word();
@@ -607,22 +644,22 @@ pub async fn take_said(
     ecid: Ecid,
     said: Said,
 ) -> Step<(Option<Fact>, Option<Fact>)> {
-    update(
-        deps,
-        Table::Audiences,
-        &overlay_key(munchkin, audience, ecid),
-        |found: Option<Overlay>| {
-            let mut told = found.map_or_else(Told::default, Overlay::told);
-            let before = told.word();
-            let changed = match said {
-                Said::File(fact) => told.by_file(fact),
-                Said::Stream(streamed) => told.by_stream(streamed),
-            };
-            Ok((changed.then(|| Overlay::of(told)), (before, told.word())))
-        },
-        |_| None,
-    )
-    .await
+    let key = overlay_key(munchkin, audience, ecid);
+    let change = |found: Option<Overlay>| {
+        let mut told = found.map_or_else(Told::default, Overlay::told);
+        let before = told.word();
+        let changed = match said {
+            Said::File(fact) => told.by_file(fact),
+            Said::Stream(streamed) => told.by_stream(streamed),
+        };
+        Ok((changed.then(|| Overlay::of(told)), (before, told.word())))
+    };
+    match said {
+        // Of a large audience hardly anybody has a row already.
+        Said::File(_) => insert_or_update(deps, Table::Audiences, &key, change).await,
+        // A stream repeats much of what it said: then nothing is written.
+        Said::Stream(_) => update(deps, Table::Audiences, &key, change, |_| None).await,
+    }
 }
 
 #[cfg(test)]

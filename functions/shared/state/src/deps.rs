@@ -40,6 +40,12 @@ pub struct Settings {
     pub slice_records: usize,
     /// Entries of a delivery that stand in memory at once, 16 bytes each.
     pub entries_at_once: u64,
+    /// Facts of a delivery about one audience above which they are written as a set, and not as a row each
+    /// ([`crate::facts`]).
+    pub run_above: usize,
+    /// What was said of an audience is folded into its snapshot after this time, in ms: a file that is later says nothing
+    /// about it. An eighth of it is longer than an invocation lasts.
+    pub fold_after_ms: u64,
 }
 
 impl Settings {

@@ -70,6 +70,24 @@ where
     update_item(deps, table, key, change, |value, item| item.due = due(value)).await
 }
 
+/// The same where most often nothing stands there: it is written as for the first time, and read only where that fails.
+pub async fn insert_or_update<T, R>(
+    deps: &Deps,
+    table: Table,
+    key: &Key,
+    mut change: impl FnMut(Option<T>) -> Step<(Option<T>, R)>,
+) -> Step<R>
+where
+    T: Serialize + DeserializeOwned,
+{
+    let (first, answer) = change(None)?;
+    let Some(first) = first else { return Ok(answer) };
+    if save(deps, table, key.clone(), &first, None, None).await? {
+        return Ok(answer);
+    }
+    update(deps, table, key, change, |_| None).await
+}
+
 /// The same for a row that the table may sweep by itself after a time (ms).
 pub async fn update_until<T, R>(
     deps: &Deps,
