@@ -16,7 +16,7 @@
 //! clock ([`promise`]). A smaller one is a test of the simulation.
 //!
 //! `cargo run --release -p bench -- first-sync [--tokens N] [--people N] [--json]`: a first sync of 5 million tokens that
-//! nobody has asked about and 2 million known people. It takes hours of one core, for each pass reads five million tokens, and 2.3 GB.
+//! nobody has asked about and 2 million known people. It takes hours of one core, and 2.3 GB.
 //!
 //! `cargo run --release -p bench -- spike [--json]`: beacons at the highest rate that this machine sustains, for a
 //! minute ([`spike`]). An error if one of them is lost that was answered 2xx, or if it is fewer than 400 a second.
@@ -35,8 +35,9 @@
 //! one takes more than 16 bytes of memory a membership beside a constant. Without any flag but `--json` the counts are those of
 //! `import.jsonl`, which a test of the simulation compares; `--all` goes up to ten million ECIDs.
 //!
-//! `cargo run --release -p bench -- whole [--size N] [--churn PERCENT] [--days N] [--json]`: files from `incoming/` to *want*, with
-//! half as many tokens as ECIDs ([`whole`]). An error if a *want* is not what it should be.
+//! `cargo run --release -p bench -- whole [--size N] [--churn PERCENT] [--days N] [--json]`: a full file from `incoming/` to
+//! *want* of three audiences, and the one of the day after ([`whole`]): what it uses of AWS, a processor's time with that of the
+//! SDK, and memory.
 //!
 //! `cargo run --release -p bench -- codecs [--size N] [--json]`: its kernels, each by itself ([`codecs`]).
 //!

@@ -27,7 +27,7 @@ use simulation::import::{self, ENTRIES_AT_ONCE, Plan, munchkin};
 use simulation::promise::put;
 use simulation::scenario::{BEGIN, active_sync};
 use state::bell::Ring;
-use state::identity::{SHARDS, token_key, token_shard};
+use state::identity::{SHARDS, ecid_to_token, token_key, token_shard};
 use state::lists::{Want, want_key};
 use state::syncs::sync_key;
 use state::{Deps, Settings, load};
@@ -131,8 +131,13 @@ pub fn measure(ecids: u64, churn_percent: u64, days: u64) -> anyhow::Result<Vec<
     let bucket = Counted::new(sim.clone(), folder.path().to_owned());
     let whole = Arc::new(Whole::new(bucket.clone(), ecids / 2));
     let ports = Ports { tables: whole.clone(), ..bucket.ports() };
-    let settings =
-        Settings { entries_at_once: ENTRIES_AT_ONCE, slice_records: 400_000, pass_above: 100, ..driver::settings() };
+    let settings = Settings {
+        entries_at_once: ENTRIES_AT_ONCE,
+        slice_records: 400_000,
+        pass_above: 100,
+        run_above: 1_000,
+        ..driver::settings()
+    };
     let deps = Deps::new(ports, settings);
     // The SDK wants a runtime.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("a runtime")?;
@@ -260,6 +265,8 @@ impl Whole {
 struct Pages {
     /// By partition, its tokens in order.
     shards: BTreeMap<String, Vec<u32>>,
+    /// ECIDs that were seen, in order, each with its token.
+    seen: Vec<(Ecid, u32)>,
     half_read_units: AtomicU64,
     seconds: Mutex<f64>,
 }
@@ -267,12 +274,29 @@ struct Pages {
 impl Pages {
     fn new(count: u64) -> Self {
         let munchkin = munchkin();
-        let mut shards: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        let (mut shards, mut seen): (BTreeMap<String, Vec<u32>>, Vec<(Ecid, u32)>) = Default::default();
         for number in 0..count {
             let pk = token_key(&munchkin, &token(number)).pk;
-            shards.entry(pk).or_default().push(u32::try_from(number).expect("fewer than four thousand million"));
+            let place = u32::try_from(number).expect("fewer than four thousand million");
+            shards.entry(pk).or_default().push(place);
+            seen.push((ecid_of(number), place));
         }
-        Self { shards, half_read_units: AtomicU64::new(0), seconds: Mutex::new(0.0) }
+        seen.sort_unstable();
+        Self { shards, seen, half_read_units: AtomicU64::new(0), seconds: Mutex::new(0.0) }
+    }
+
+    /// The hints of an ECID.
+    fn hints(&self, ecid: Ecid) -> Page {
+        self.half_read_units.fetch_add(2, Ordering::Relaxed);
+        let found = self.seen.binary_search_by_key(&ecid, |(seen, _)| *seen).ok();
+        let item = |place: usize| Item {
+            key: ecid_to_token(&munchkin(), ecid, &token(u64::from(self.seen[place].1))),
+            rev: 1,
+            doc: json!({"v": 1}),
+            due: None,
+            expires_at: None,
+        };
+        Page { items: found.map(item).into_iter().collect(), next: None }
     }
 
     fn spent(&self, seconds: f64) {
@@ -313,11 +337,15 @@ fn token(number: u64) -> Token {
         .expect("a token")
 }
 
+/// The ECID that a token was seen beside.
+fn ecid_of(number: u64) -> Ecid {
+    Ecid::from_number(import::ecid(2 * number)).expect("an ECID")
+}
+
 /// A token's item as the adapter writes it, and its bytes as DynamoDB counts them. It was seen once, and asked about.
 fn item(pk: &str, number: u64) -> (Value, u64) {
     let mut record = TokenRecord::new(token(number));
-    let ecid = Ecid::from_number(import::ecid(2 * number)).expect("an ECID");
-    record.ecids.insert(ecid, Seen { first: BEGIN - DAY_MS, last: BEGIN - DAY_MS });
+    record.ecids.insert(ecid_of(number), Seen { first: BEGIN - DAY_MS, last: BEGIN - DAY_MS });
     (record.lead, record.known) = (owner(number), owner(number).is_some());
     (record.asked_at, record.asked) = (Some(BEGIN - DAY_MS / 2), 5);
     let doc = serde_json::to_string(&record).expect("JSON");
@@ -370,6 +398,10 @@ impl Tables for Whole {
     ) -> PortResult<Page> {
         if table == Table::Identity && is_of_tokens(pk, &munchkin()) {
             return self.tokens.query(table, pk, prefix, after, limit, read).await;
+        }
+        let of_ecid = pk.strip_prefix(&format!("{}/e/", munchkin())).and_then(Ecid::parse);
+        if let (Table::Identity, Some(ecid)) = (table, of_ecid) {
+            return Ok(self.pages.hints(ecid));
         }
         self.rest.query(table, pk, prefix, after, limit, read).await
     }
