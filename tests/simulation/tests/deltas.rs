@@ -17,8 +17,9 @@ use simulation::fakes::{Sim, run};
 use simulation::scenario::{BEGIN, LIST, MUNCHKIN, ORG, active_sync, instance};
 use state::audience::{Head, Members, head_key, replace_base};
 use state::bell::{self, BellKey, Ring};
+use state::edges::note;
 use state::feeds::{DEFAULT_FEED, Feed, Import, ImportStatus, Kind, feed_key};
-use state::identity::{ecid_to_token, lead_to_token, put_hints, token_item};
+use state::identity::{ecid_to_token, lead_to_token, put_hints, save_token, token_item, tokens};
 use state::lists::{Want, want_key};
 use state::syncs::{Subscription, subscription_key, sync_key};
 use state::{Deps, Settings, doc, load};
@@ -59,9 +60,15 @@ impl Drop for World {
 impl World {
     /// A large audience that a sync follows.
     fn new(name: &str) -> Self {
+        Self::of(name, MEMBERS, 1)
+    }
+
+    /// Audiences of the same members, each of which a sync follows.
+    fn of(name: &str, members: u64, audiences: u64) -> Self {
         let folder = std::env::temp_dir().join(format!("deltas-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for the bucket");
-        let segments = vec![Segment { sid: 101, folder_id: 1, name: "Segment".into() }];
+        let segment = |sid| Segment { sid, folder_id: 1, name: format!("Segment {sid}") };
+        let segments = (101..101 + audiences).map(segment).collect();
         let adobe = Adobe::new(adobe::Settings::default(), Library { segments, ..Library::default() }, BEGIN);
         let marketo = Marketo::new(marketo::Settings::default(), instance(Vec::new(), BTreeSet::new()), BEGIN);
         let sim = Sim::new(1, BEGIN, marketo, adobe);
@@ -87,18 +94,24 @@ impl World {
             new_pairs_per_day: 1_000,
             quota_share_percent: None,
         };
-        let sync = active_sync(&munchkin(), audience(), LIST, false);
         let feed = Feed { snapshots: true, ..Feed::new(DEFAULT_FEED, Kind::AamFiles) };
         for item in [
             doc::item(subscription_key(&munchkin()), &subscription, None, None),
-            doc::item(sync_key(&munchkin(), &sync.id), &sync, None, None),
             doc::item(feed_key(&munchkin(), DEFAULT_FEED), &feed, None, None),
         ] {
             let put = world.deps.ports.tables.put(Table::Syncs, item.expect("JSON"), Expect::Absent);
             assert!(run(put).expect("written"));
         }
-        let base = Base::new((0..MEMBERS).map(ecid), BEGIN - HOUR);
-        assert!(run(replace_base(&world.deps, &munchkin(), &audience(), &base, BEGIN - HOUR, None)).expect("written"));
+        let base = Base::new((0..members).map(ecid), BEGIN - HOUR);
+        for n in 0..audiences {
+            let audience = AudienceId::aam(101 + n);
+            let sync = active_sync(&munchkin(), audience.clone(), LIST + n, false);
+            let item = doc::item(sync_key(&munchkin(), &sync.id), &sync, None, None).expect("JSON");
+            assert!(run(world.deps.ports.tables.put(Table::Syncs, item, Expect::Absent)).expect("written"));
+            let replaced = replace_base(&world.deps, &munchkin(), &audience, &base, BEGIN - HOUR, None);
+            assert!(run(replaced).expect("written"));
+            run(bell::mark(&world.deps, &BellKey::audience(&munchkin(), &audience))).expect("rung");
+        }
         world
     }
 
@@ -251,4 +264,42 @@ fn a_hundred_changes_of_a_large_audience_cost_what_a_hundred_changes_cost() {
     // Bar P4 of the design.
     assert!(used.half_read_units <= 2 * 500 && used.write_units <= 500, "{used:?}");
     assert!(used.object_reads + used.object_writes <= 150, "{used:?}");
+}
+
+/// What is used from when somebody's token is written as theirs until every audience wants them.
+fn newly_known(members: u64, audiences: u64) -> Usage {
+    let mut world = World::of(&format!("known-{members}-{audiences}"), members, audiences);
+    world.know([1, 2]);
+    world.answer();
+    assert_eq!(world.wanted(), 2);
+    world.sim.lock().now += HOUR;
+    run(bell::mark(&world.deps, &BellKey::identity(&munchkin()))).expect("rung");
+    world.answer();
+    // Somebody of whom nobody knew.
+    world.know([3]);
+    let token = Token::parse(&format!("_mch-example.com-{}-1", 1_700_000_000_003_u64)).expect("a token");
+    let found = run(tokens(&world.deps, &munchkin(), [&token])).expect("read").pop().expect("a token");
+    let record = TokenRecord { unpropagated: true, ..found.value };
+    let noted = run(note(&world.deps, &munchkin(), [&token], [])).expect("noted");
+    assert!(run(save_token(&world.deps, &munchkin(), &record, Some(found.rev), &noted)).expect("written"));
+    world.deps = Deps::new(world.bucket.ports(), (*world.deps.settings).clone());
+    let begun = world.bucket.usage();
+    run(bell::mark(&world.deps, &BellKey::identity(&munchkin()))).expect("rung");
+    world.answer();
+    let used = world.bucket.usage().since(begun);
+    shown(&format!("one who becomes known, {audiences} audiences of {members}"), used);
+    assert_eq!(world.wanted(), 3);
+    used
+}
+
+#[test]
+fn somebody_who_becomes_known_costs_reads_by_the_number_of_syncs_and_not_by_their_size() {
+    let reads = |used: Usage| used.half_read_units + used.object_reads;
+    let [small, large, ten, twenty] = [(10_000, 1), (MEMBERS, 1), (10_000, 10), (10_000, 20)]
+        .map(|(members, audiences)| newly_known(members, audiences));
+    // Of a large audience its fences are read, and one block.
+    assert!(reads(large) <= reads(small) + 4, "{small:?} {large:?}");
+    assert_eq!(large.write_units, small.write_units);
+    let (ninth, tenth) = ((reads(ten) - reads(small)) / 9, (reads(twenty) - reads(ten)) / 10);
+    assert!(tenth <= ninth + 2, "{ninth} and then {tenth} for each audience more");
 }
