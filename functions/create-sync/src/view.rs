@@ -383,7 +383,7 @@ pub(crate) async fn status(deps: &Deps, subscription: Option<&Subscription>) -> 
             "refused": null,
             "settled": true,
             "waits_for": [],
-            "dirty": {"identity": 0, "audience": 0, "list": 0},
+            "dirty": {"identity": 0, "edges": 0, "audience": 0, "list": 0},
             "stuck": 0,
             "next_at": null,
             "outstanding": [],

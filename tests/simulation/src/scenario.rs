@@ -575,12 +575,7 @@ impl Scenario {
             }
         }
         for ((table, key), item) in &self.driver.sim.lock().tables {
-            if matches!(
-                table,
-                ports::Table::Identity | ports::Table::Audiences | ports::Table::Lists | ports::Table::Doorbells
-            ) {
-                story.push_str(&format!("\n{table:?} {} {}: {}", key.pk, key.sk, item.doc));
-            }
+            story.push_str(&format!("\n{table:?} {} {}: {}", key.pk, key.sk, item.doc));
         }
         story
     }

@@ -387,7 +387,7 @@ fn a_delivery_with_which_nobody_comes_further_waits_for_an_operator() {
     // Killed with all that it holds, as where memory is too small: nobody says so.
     let world = World::new(&snapshots(), 1 << 25);
     let arrival = world.file(&full(0), &large(0));
-    for _ in 0..3 {
+    for _ in 0..12 {
         assert!(!world.dies(&arrival, 18), "it ended");
         assert_eq!(world.delivery().held, None);
         world.sim.lock().now += AGAIN_MS;

@@ -304,7 +304,7 @@ fn what_is_being_taken_in_says_how_far_it_is() {
         let mut delivery = Delivery::new(&munchkin(), "default", id, START);
         delivery.version = 1;
         let since = if id == "taking" { START - 60_000 } else { START };
-        delivery.turns = Turns { since, count: u64::from(id != "waits") * 3, in_vain: 1 };
+        delivery.turns = Turns { since, count: u64::from(id != "waits") * 3, in_vain: 1, ended: 0 };
         if id == "taking" {
             delivery.progress = Progress { plan: 7, taken: 12, entries: 30, ..Progress::default() };
         }

@@ -39,6 +39,9 @@ const DUE: usize = 20;
 /// So many invocations in a row may come no further with a delivery; then it waits for an operator. Ours: as many as for a key
 /// that is stuck.
 const TURNS: u32 = 3;
+/// The same where invocations were killed, of which nobody can say why: what is too large for the memory kills each of them, and
+/// a machine that breaks does so seldom. Ours: two hours and a half.
+const KILLED: u32 = 12;
 /// An invocation with less time than this ahead, in ms, says nothing of what a delivery needs. Ours: half of what there is.
 const FAIR_MS: u64 = FUNCTION_MS / 2;
 /// Where counting takes longer than this, in ms, it is said when it has ended: taking takes longer still. Ours.
@@ -139,7 +142,7 @@ async fn go_on(deps: &Deps, key: &Key, deadline: u64) -> Step<()> {
             change(deps, key, version, |found| begin(deps, found, deadline)).await?;
         }
         // Of those who were killed nobody has said so.
-        let outcome = match delivery.turns.in_vain > TURNS {
+        let outcome = match delivery.turns.in_vain > KILLED {
             true => Outcome::More { progress: delivery.progress.clone(), further: false },
             false => take(deps, &feed, &delivery, &turn, deadline).await?,
         };
@@ -150,8 +153,15 @@ async fn go_on(deps: &Deps, key: &Key, deadline: u64) -> Step<()> {
                 continue;
             }
             Outcome::Held(why) => (delivery.progress, why),
-            Outcome::More { progress, further: false } if delivery.turns.in_vain >= TURNS => {
-                let why = too_large(&progress);
+            Outcome::More { progress, further: false } if delivery.turns.in_vain > KILLED => {
+                let why = too_large(&progress, KILLED);
+                (progress, why)
+            }
+            // This one is among those in vain, if it had as much time as one can expect.
+            Outcome::More { progress, further: false }
+                if delivery.turns.in_vain > delivery.turns.ended && delivery.turns.ended + 1 >= TURNS =>
+            {
+                let why = too_large(&progress, TURNS);
                 (progress, why)
             }
             // The next tick goes on.
@@ -159,7 +169,11 @@ async fn go_on(deps: &Deps, key: &Key, deadline: u64) -> Step<()> {
                 let now = deps.now();
                 return change(deps, key, version, |found| {
                     found.progress = progress.clone();
-                    found.turns.in_vain = if further { 0 } else { found.turns.in_vain };
+                    if further {
+                        found.turns.came_further();
+                    } else {
+                        found.turns.ended = found.turns.in_vain.min(found.turns.ended + 1);
+                    }
                     found.look_at = Some(now);
                 })
                 .await;
@@ -170,7 +184,7 @@ async fn go_on(deps: &Deps, key: &Key, deadline: u64) -> Step<()> {
             found.believed = is_believed(found);
             found.held = Some(why.clone());
             found.decided = None;
-            found.turns.in_vain = 0;
+            found.turns.came_further();
             found.look_at = None;
         })
         .await?;
@@ -190,11 +204,11 @@ pub(super) enum Outcome {
 }
 
 /// Why a delivery waits for an operator with which nobody comes further.
-fn too_large(progress: &Progress) -> Said {
+fn too_large(progress: &Progress, turns: u32) -> Said {
     let Progress { taken, entries, .. } = *progress;
     match entries {
-        0 => TOO_LARGE_TO_COUNT.with([("turns", TURNS.into())]),
-        _ => TOO_LARGE_TO_TAKE.with([("turns", TURNS.into()), ("taken", taken.into()), ("entries", entries.into())]),
+        0 => TOO_LARGE_TO_COUNT.with([("turns", turns.into())]),
+        _ => TOO_LARGE_TO_TAKE.with([("turns", turns.into()), ("taken", taken.into()), ("entries", entries.into())]),
     }
 }
 

@@ -537,6 +537,17 @@ pub struct Turns {
     pub count: u64,
     /// The last ones that came no further, without those that had little time; the one that is under way is among them.
     pub in_vain: u32,
+    /// Those of them that ended when their time was over. Of the others, each was killed, by whatever.
+    #[serde(default)]
+    pub ended: u32,
+}
+
+impl Turns {
+    /// The one that is under way came further than those before.
+    pub const fn came_further(&mut self) {
+        self.in_vain = 0;
+        self.ended = 0;
+    }
 }
 
 impl Delivery {
@@ -578,7 +589,7 @@ impl Delivery {
 
     /// An invocation begins to take it in, at a time (ms). `is_fair`: it has as much time as one can expect.
     pub fn begin(&mut self, now: u64, is_fair: bool) {
-        let Turns { since, count, in_vain } = &mut self.turns;
+        let Turns { since, count, in_vain, .. } = &mut self.turns;
         if *count == 0 {
             *since = now;
         }
@@ -589,7 +600,7 @@ impl Delivery {
     /// It came further than before.
     pub fn came_further(&mut self, progress: &Progress) {
         self.progress = progress.clone();
-        self.turns.in_vain = 0;
+        self.turns.came_further();
     }
 
     /// Its time, in ms: of its files' names, or of its control file, or else when it came.
