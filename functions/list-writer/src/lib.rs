@@ -90,7 +90,9 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     let pass = syncs.iter().zip(&wants).filter_map(due).max().unwrap_or(0);
     let import_above = subscription.bulk_import_above;
     let ours = ours && !open.state.others_forgotten;
-    let audiences = syncs.iter().filter(|sync| sync.follows()).map(|sync| sync.audience.clone()).collect();
+    let audiences = syncs.iter().zip(&wants).filter(|(sync, _)| sync.follows());
+    let audiences =
+        audiences.map(|(sync, want)| (sync.audience.clone(), want.as_ref().map(|want| want.key.clone()))).collect();
     let writer = Writer {
         deps,
         marketo,
@@ -367,46 +369,32 @@ async fn adopt(asking: Asking<'_>, open: &mut OpenList, no_ecids: bool) -> Resul
     Ok(true)
 }
 
-/// Leads who are known and tied to an ECID.
-#[derive(Default)]
-struct Tied {
-    /// By Marketo's own word or by a token that we have seen, and the audiences have been told of each of these ties.
-    known: LeadSet,
-    /// Nobody can say yet that no audience wants them: Marketo is still to be asked about a token of theirs, or the audiences to
-    /// be told.
-    to_learn: LeadSet,
-}
-
-/// Those of the leads who are known and tied to an ECID. Ties of which Marketo tells, and we know otherwise, are none until we
-/// know of them.
-async fn tied(deps: &Deps, munchkin: &MunchkinId, rows: &[LeadRow]) -> Step<Tied> {
+/// Those of the leads who are known and tied to an ECID, by Marketo's own word or by a token that we have seen. Only if we
+/// know of each tie as Marketo does, and have told the audiences: till then nobody can say that no audience wants them, and they
+/// are looked at again with the next pass.
+async fn tied(deps: &Deps, munchkin: &MunchkinId, rows: &[LeadRow]) -> Step<LeadSet> {
     let seen = identity::tokens(deps, munchkin, rows.iter().flat_map(|row| &row.cookies)).await?;
     let seen: BTreeMap<Token, TokenRecord> =
         seen.into_iter().map(|token| (token.value.token.clone(), token.value)).collect();
     let told = rows.iter().filter(|row| !row.ecids.is_empty()).map(|row| row.id);
     let told: BTreeMap<LeadId, LeadRecord> =
         identity::leads(deps, munchkin, told).await?.into_iter().map(|lead| (lead.value.lead, lead.value)).collect();
-    let mut tied = Tied::default();
-    for row in rows.iter().filter(|row| row.known) {
-        let tokens: Vec<&TokenRecord> =
-            row.cookies.iter().filter_map(|token| seen.get(token)).filter(|token| !token.ecids.is_empty()).collect();
+    let is_tied = |row: &&LeadRow| {
         let lead = told.get(&row.id);
         // What was erased ties nobody.
         let is_erased = |ecid| lead.is_some_and(|lead| lead.erased_at.is_some() || lead.erased_ecids.contains(ecid));
-        let mut ecids = row.ecids.iter().filter(|ecid| !is_erased(ecid)).peekable();
-        let any = !tokens.is_empty() || ecids.peek().is_some();
         let is_told = |ecid| lead.is_some_and(|lead| lead.known && !lead.unpropagated && lead.ecids.contains(ecid));
+        let mut ecids = row.ecids.iter().filter(|ecid| !is_erased(ecid)).peekable();
+        let mut tokens =
+            row.cookies.iter().filter_map(|token| seen.get(token)).filter(|token| !token.ecids.is_empty()).peekable();
         // One that is in no audience that is followed is not asked about.
-        let is_to_learn =
-            |token: &&TokenRecord| token.unpropagated || (!token.parked && (token.hinted || token.asked_at.is_none()));
-        let is_theirs = |token: &&TokenRecord| token.parked || (token.lead == Some(row.id) && token.known);
-        if tokens.iter().any(is_to_learn) || !ecids.all(is_told) {
-            tied.to_learn.insert(row.id);
-        } else if any && tokens.iter().all(is_theirs) {
-            tied.known.insert(row.id);
-        }
-    }
-    Ok(tied)
+        let is_learned = |token: &TokenRecord| {
+            !token.unpropagated && (token.parked || (token.lead == Some(row.id) && token.known && !token.hinted))
+        };
+        let any = ecids.peek().is_some() || tokens.peek().is_some();
+        row.known && any && ecids.all(is_told) && tokens.all(is_learned)
+    };
+    Ok(rows.iter().filter(is_tied).map(|row| row.id).collect())
 }
 
 /// What the syncs of a list wish, and the *want* rows they were read from, in the order of `syncs`.

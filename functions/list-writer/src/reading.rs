@@ -6,7 +6,7 @@ use marketo::{CallError, Marketo};
 use state::lists::{Reading, read_leads, write_leads};
 use state::{Deps, Step};
 
-use crate::{Tied, tied};
+use crate::tied;
 
 /// Pages of one turn; then the next dirty list of the subscription has its turn.
 const PAGES_PER_TURN: usize = 40;
@@ -66,9 +66,7 @@ impl Asking<'_> {
                 Ok((rows, more)) => {
                     members.all.extend(rows.iter().map(|row| row.id));
                     if fields != "id" {
-                        let Tied { known, to_learn } = tied(self.deps, self.munchkin, &rows).await?;
-                        members.tied.add_all(&known);
-                        members.tied.add_all(&to_learn);
+                        members.tied.add_all(&tied(self.deps, self.munchkin, &rows).await?);
                     }
                     if more.is_none() {
                         self.forget(before).await?;

@@ -1,6 +1,6 @@
 //! The calls that change a list: in waves of as many as may be in flight, each intent stored before its call.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use domain::limits::{LATE_EFFECT_MS, MARKETO_BATCH};
@@ -10,10 +10,11 @@ use domain::{AudienceId, LeadId, LeadSet, MunchkinId};
 use futures::future::join_all;
 use marketo::class::Class;
 use marketo::{CallError, Marketo, RowAnswer, Slot};
+use ports::Table;
 use state::bell::{BellKey, Next};
 use state::budget::{Purpose, book, writes_at_once};
-use state::lists::{Booked, OpenList};
-use state::{Deps, Step, bell};
+use state::lists::{Booked, OpenList, Want, want_key};
+use state::{Deps, Doc, Step, bell, load};
 
 use crate::reading::Asking;
 use crate::runs::Recorder;
@@ -28,8 +29,6 @@ const SILENCE_MS: u64 = 30_000;
 /// People of an adopted list who were there before us wait so long for audiences that are being worked out, in ms, should
 /// nobody ring. Ours.
 const WORKED_OUT_MS: u64 = 60_000;
-/// The same for what is to be learnt of their ties, in ms: each look is a call.
-const LEARNT_MS: u64 = 10 * 60_000;
 
 pub(crate) struct Writer<'a> {
     pub(crate) deps: &'a Deps,
@@ -37,8 +36,8 @@ pub(crate) struct Writer<'a> {
     /// We made the list, so nobody was there before us.
     pub(crate) ours: bool,
     pub(crate) wishes: &'a Wishes,
-    /// Audiences of its active syncs.
-    pub(crate) audiences: &'a BTreeSet<AudienceId>,
+    /// Audiences of its active syncs, each with the object of what it wants.
+    pub(crate) audiences: &'a BTreeMap<AudienceId, Option<String>>,
     /// The latest pass of the audiences whose report is due; 0: none is.
     pub(crate) pass: u64,
     /// The instance lacks the field `ecids`.
@@ -102,8 +101,6 @@ impl Writer<'_> {
         let mut size = MARKETO_BATCH;
         // The rest of the day allows no large load for now: it goes on at the pace of small visits.
         let mut bulk_waits = false;
-        // People of an adopted list who wait.
-        let mut to_learn = LeadSet::new();
         while calls < CALLS_PER_TURN {
             let now = self.deps.now();
             if now + self.deps.settings.scaled(marketo::MARGIN_MS) > self.deadline {
@@ -125,12 +122,13 @@ impl Writer<'_> {
             }
             let adopted = if erasing { LeadSet::new() } else { plan.remove.and(&open.state.theirs) };
             let postponed = !adopted.is_empty() && self.is_being_worked_out(&open.munchkin).await?;
-            plan.remove.remove_all(if postponed { &adopted } else { &to_learn });
+            if postponed {
+                plan.remove.remove_all(&adopted);
+            }
             if plan.is_empty() {
                 open.head.booked = None;
-                if postponed || !to_learn.is_empty() {
-                    let wait = if postponed { WORKED_OUT_MS } else { LEARNT_MS };
-                    self.look_again.get_or_init(|| now + self.deps.settings.scaled(wait));
+                if postponed {
+                    self.look_again.get_or_init(|| now + self.deps.settings.scaled(WORKED_OUT_MS));
                 }
                 return Ok(None);
             }
@@ -150,7 +148,6 @@ impl Writer<'_> {
                 other => other?,
             };
             calls += wave.calls.max(1);
-            to_learn.add_all(&wave.to_learn);
             if wave.split {
                 size = (size / 2).max(1);
             }
@@ -205,10 +202,9 @@ impl Writer<'_> {
         let marketo = self.marketo.calling_for(if bulk { Purpose::Bulk } else { Purpose::Write });
 
         let batches = self.without_strangers(open, marketo, batches).await?;
-        let mut to_learn = LeadSet::new();
-        let batches = self.without_untied(open, marketo, batches, &mut to_learn).await?;
+        let batches = self.without_untied(open, marketo, batches).await?;
         if batches.is_empty() {
-            return Ok(Wave { to_learn, ..Wave::default() });
+            return Ok(Wave::default());
         }
         let slots = marketo.slots(batches.len()).await?;
         // The client sends within a while of its slot, and Marketo may act as much later.
@@ -339,13 +335,12 @@ impl Writer<'_> {
     }
 
     /// People of an adopted list who were there before us are read once more just before they leave: they may have
-    /// lost their last ECID since the list was read, and then they stay. `to_learn`: who waits until we know all of their ties.
+    /// lost their last ECID since the list was read, and then they stay.
     async fn without_untied(
         &self,
         open: &mut OpenList,
         marketo: Marketo<'_>,
         batches: Vec<(bool, Vec<LeadId>)>,
-        to_learn: &mut LeadSet,
     ) -> Result<Vec<(bool, Vec<LeadId>)>, CallError> {
         let mut left = Vec::new();
         for (adding, mut batch) in batches {
@@ -354,11 +349,13 @@ impl Writer<'_> {
             if !adopted.is_empty() {
                 let rows = marketo.leads_by_id(marketo.slot().await?, &adopted, !self.no_ecids).await?;
                 let still = tied(self.deps, &open.munchkin, &rows).await?;
-                let mut stay: LeadSet = adopted.into_iter().filter(|lead| !still.known.contains(*lead)).collect();
-                batch.retain(|lead| !stay.contains(*lead));
-                to_learn.add_all(&still.to_learn);
-                stay.remove_all(&still.to_learn);
+                let stay: LeadSet = adopted.iter().copied().filter(|lead| !still.contains(*lead)).collect();
                 open.state.tied.remove_all(&stay);
+                batch.retain(|lead| !stay.contains(*lead));
+                // In this order: an audience is rung before a token says that it was told.
+                if self.is_being_worked_out(&open.munchkin).await? {
+                    batch.retain(|lead| !adopted.contains(lead));
+                }
             }
             if !batch.is_empty() {
                 left.push((adding, batch));
@@ -372,9 +369,12 @@ impl Writer<'_> {
     /// Whether an audience of the list is rung, at work, or waits for something: till it is done nobody knows that it does not
     /// want people who were there before us.
     async fn is_being_worked_out(&self, munchkin: &MunchkinId) -> Step<bool> {
-        for audience in self.audiences {
+        for (audience, key) in self.audiences {
             let bell = bell::look(self.deps, &BellKey::audience(munchkin, audience)).await?;
-            if bell.is_busy() || bell.wake_at.is_some() {
+            let want: Option<Doc<Want>> = load(self.deps, Table::Lists, &want_key(munchkin, audience)).await?;
+            // Done meanwhile: what is wished here is what it wanted before.
+            let is_another = key.is_some() && want.map(|want| want.value.key) != *key;
+            if bell.is_busy() || bell.wake_at.is_some() || is_another {
                 return Ok(true);
             }
         }
@@ -388,8 +388,6 @@ struct Wave {
     answered: usize,
     /// Marketo found a call too large, or one value in it bad.
     split: bool,
-    /// People of an adopted list who wait.
-    to_learn: LeadSet,
 }
 
 async fn send(marketo: Marketo<'_>, slot: Slot, list: u64, call: &Call) -> Result<RowAnswer, CallError> {

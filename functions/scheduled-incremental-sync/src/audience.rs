@@ -59,6 +59,10 @@ async fn follow(
     if todos.is_empty() {
         return Ok(Next::Done(None));
     }
+    // Opened before these rows were read, it may not know that there are words of files and streams beside the base: the first of
+    // them is written before its row of work.
+    let opened_again = if head.has_overlay { None } else { Members::open(deps, munchkin, audience).await? };
+    let members = opened_again.as_ref().unwrap_or(members);
     let mut wanted = read_leads(deps, &want.value.key).await?;
     let before = wanted.clone();
     apply(deps, munchkin, members, &todos, &mut wanted).await?;

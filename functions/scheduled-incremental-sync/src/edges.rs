@@ -20,6 +20,8 @@ use state::{Deps, Doc, Failure, Step, bell, doc, save, update};
 
 /// A slice ends when the invocation has less than this left, in ms.
 pub(crate) const RESERVE_MS: u64 = 30_000;
+/// Parts are merged by an invocation that has this left, in ms.
+const MERGE_MS: u64 = 100_000;
 /// Records of one page.
 const PAGE: usize = 1_000;
 /// Edges that are sorted in memory at a time: 64 MB. Ours.
@@ -46,21 +48,26 @@ pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, deadline: u64) -> S
     ring(deps, munchkin, &edges.value).await
 }
 
-/// Rings the audiences whose edges are there.
+/// Rings the audiences whose edges are there, and deletes objects that nobody can read any more.
 async fn ring(deps: &Deps, munchkin: &MunchkinId, edges: &Head) -> Step<Next> {
     for audience in edges.waiting.iter().filter(|(_, number)| **number <= edges.done).map(|(audience, _)| audience) {
         bell::mark(deps, &BellKey::audience(munchkin, audience)).await?;
     }
     let done = edges.done;
+    let now = deps.now();
+    for key in edges.replaced.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key) {
+        deps.ports.objects.delete(key).await?;
+    }
     let forget = |found: Option<Head>| {
-        let Some(mut head) = found else { return Ok((None, false)) };
-        let waiting = head.waiting.len();
+        let Some(mut head) = found else { return Ok((None, Next::Done(None))) };
+        let before = (head.waiting.len(), head.replaced.len());
         head.waiting.retain(|_, number| *number > done);
-        let more = head.wanted > head.done;
-        Ok(((head.waiting.len() < waiting).then_some(head), more))
+        head.replaced.retain(|_, at| *at > now);
+        let next =
+            if head.wanted > head.done { Next::Again } else { Next::Done(head.replaced.values().min().copied()) };
+        Ok(((before != (head.waiting.len(), head.replaced.len())).then_some(head), next))
     };
-    let more = update(deps, Table::Identity, &head_key(munchkin), forget, |_| None).await?;
-    Ok(if more { Next::Again } else { Next::Done(None) })
+    update(deps, Table::Identity, &head_key(munchkin), forget, |_| None).await
 }
 
 /// Writes down how far it is. Who asks meanwhile changes only what is wanted and who waits.
@@ -105,7 +112,8 @@ async fn go_on(deps: &Deps, munchkin: &MunchkinId, edges: &mut Doc<Head>, mut jo
         let whole = reading.shard == PARTITIONS || read_on(deps, munchkin, reading, deadline).await?;
         edges.value.job = Some(job.clone());
         store(deps, munchkin, edges).await?;
-        if !whole {
+        // To merge takes most of an invocation, where there are many.
+        if !whole || deps.now() + deps.settings.scaled(MERGE_MS) > deadline {
             return Ok(false);
         }
     }
@@ -123,11 +131,10 @@ async fn go_on(deps: &Deps, munchkin: &MunchkinId, edges: &mut Doc<Head>, mut jo
         _ => merge(deps, munchkin, &parts, changed, noted_at).await?,
     };
     let done = &mut edges.value;
-    let mut garbage: Vec<String> =
-        job.reading.iter().flat_map(|reading| &reading.parts).map(|part| part.key.clone()).collect();
-    let old = done.base.replace(base.clone()).map(|old| old.key).filter(|old| *old != base.key);
-    if let Some(old) = old {
-        garbage.extend(done.replaced.replace(old));
+    let parts = job.reading.iter().flat_map(|reading| &reading.parts);
+    let garbage: Vec<String> = parts.map(|part| part.key.clone()).collect();
+    if let Some(old) = done.base.replace(base.clone()).map(|old| old.key).filter(|old| *old != base.key) {
+        done.replaced.insert(old, noted_at + grace);
     }
     if let Some(reading) = &job.reading {
         done.records = reading.records;

@@ -108,9 +108,10 @@ impl World {
             let sync = active_sync(&munchkin(), audience.clone(), LIST + n, false);
             let item = doc::item(sync_key(&munchkin(), &sync.id), &sync, None, None).expect("JSON");
             assert!(run(world.deps.ports.tables.put(Table::Syncs, item, Expect::Absent)).expect("written"));
-            let replaced = replace_base(&world.deps, &munchkin(), &audience, &base, BEGIN - HOUR, None);
+            let munchkin = munchkin();
+            let replaced = replace_base(&world.deps, &munchkin, &audience, &base, BEGIN - HOUR, None);
             assert!(run(replaced).expect("written"));
-            run(bell::mark(&world.deps, &BellKey::audience(&munchkin(), &audience))).expect("rung");
+            run(bell::mark(&world.deps, &BellKey::audience(&munchkin, &audience))).expect("rung");
         }
         world
     }

@@ -35,13 +35,16 @@ struct Ties {
     people: LeadSet,
 }
 
+/// Notes of what changed are read for so long before others have their turn, in ms. Ours.
+const NOTES_MS: u64 = 15_000;
+
 impl Worker<'_> {
     /// Goes on with the erasures. Returns when to look again, in ms.
     pub(super) async fn erase(&mut self) -> Result<Option<u64>, CallError> {
         let now = self.deps.now();
         let mut next = None::<u64>;
         for mut job in open_jobs(self.deps, self.munchkin).await? {
-            if job.value.look_at <= now {
+            if job.value.look_at <= now && !self.late() {
                 match self.go_on(&mut job).await {
                     Ok(()) => {}
                     Err(CallError::Wait(until)) => return Err(CallError::Wait(until)),
@@ -104,7 +107,12 @@ impl Worker<'_> {
         job.value.ecids = job.value.ecids.max(ties.ecids.len() as u64);
         self.save_job(job).await?;
         if !matches!(subject, Subject::Ecid(_)) {
-            forget_notes(self.deps, self.munchkin, &ties.tokens).await?;
+            let until = self.deps.now() + self.deps.settings.scaled(NOTES_MS);
+            let notes = job.value.notes.take();
+            job.value.notes = forget_notes(self.deps, self.munchkin, &ties.tokens, notes, until).await?;
+            if job.value.notes.is_some() {
+                return Ok(self.save_job(job).await?);
+            }
         }
         for token in &ties.tokens {
             self.forget_token(token, &subject, at).await?;
@@ -244,6 +252,10 @@ impl Worker<'_> {
                 Subject::Token(_) | Subject::Leads(_) => record.erase(at),
             };
             if !news {
+                // Forgotten before. Whoever has come again since was taken out of the notes.
+                if !record.ecids.is_empty() {
+                    note(self.deps, self.munchkin, [token], []).await?;
+                }
                 return Ok(());
             }
             // Whoever has come again since is a token like any other.

@@ -23,7 +23,7 @@ use super::apply::{Before, Origin, RESERVE_MS, Snapshot, When, facts, snapshots}
 use super::audience_of;
 use super::content::{Count, Library, Taken, Unit, plan};
 use super::counted::{Counted, forget};
-use super::files::{Fault, Files, Looked};
+use super::files::{Fault, Files, Looked, REPLACED};
 use super::ids::{Suspicion, suspicion};
 
 /// A delivery that is not whole after this time is not waited for any longer, in ms: the next one comes each day.
@@ -92,11 +92,17 @@ pub(super) fn begin(deps: &Deps, delivery: &mut Delivery, deadline: u64) {
 /// Takes in what has come of a delivery, if that can be done now. A second time it changes nothing.
 pub(super) async fn settle(deps: &Deps, key: &Key, deadline: u64) -> Step<()> {
     let settled = go_on(deps, key, deadline).await;
-    if settled.is_err() {
+    if let Err(failure) = &settled {
+        // Counted once, it may be gone by now: it is looked for anew, and then is no part of the delivery.
+        let is_gone = matches!(failure, Failure::Retry { reason, .. } if reason == REPLACED);
         // What was refused by a service is not too large: it is tried again, however often.
         let failed = change_delivery(deps, key, |found| {
-            let found = found.as_mut().filter(|found| found.turns.in_vain > 0);
-            (found.map(|found| found.turns.in_vain -= 1).is_some(), ())
+            let Some(found) = found.as_mut() else { return (false, ()) };
+            let before = (found.turns, found.progress.counted.clone());
+            found.turns.in_vain = found.turns.in_vain.saturating_sub(1);
+            found.turns.ended = found.turns.ended.min(found.turns.in_vain);
+            found.progress.counted.take_if(|_| is_gone);
+            (before != (found.turns, found.progress.counted.clone()), ())
         });
         if let Err(failure) = failed.await {
             tracing::warn!(reason = %failure, "an attempt that failed counts as one that came no further");

@@ -20,7 +20,7 @@ use super::content::{Count, Counting, Counts, Filling, Library, Taken, Unit};
 /// as much as 17 MB-months.
 const PIECE: u64 = 8 << 20;
 
-const REPLACED: &str = "a file was replaced while it was read";
+pub(super) const REPLACED: &str = "a file was replaced while it was read";
 
 /// What is wrong with a part as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,6 +12,9 @@ use crate::{Deps, Step};
 /// costs as much as 17 MB-months, and one piece stands in memory.
 const PIECE_BYTES: u64 = 8 << 20;
 
+/// Bytes of a piece of one of many, at least.
+const LEAST_BYTES: u64 = 1 << 20;
+
 /// Rows of a piece.
 const fn piece_rows<R: Row>() -> u64 {
     PIECE_BYTES / R::SIZE
@@ -93,11 +96,13 @@ impl<'a, R: Row> Reader<'a, R> {
         Self::one_of(deps, base, 1)
     }
 
-    /// The same where so many are read side by side: all of their pieces together are no larger than the only one's.
+    /// The same where so many are read side by side: all of their pieces together are no larger than the only one's, but none
+    /// is smaller than 1 MiB, or requests would grow with the square of their number.
     #[must_use]
     pub fn one_of(deps: &'a Deps, base: BaseRef, many: u64) -> Self {
         let decoder = Decoder::new(base.count);
-        Self { deps, base, decoder, read: 0, piece: (piece_rows::<R>() / many.max(1)).max(1) }
+        let piece = (piece_rows::<R>() / many.max(1)).max(LEAST_BYTES / R::SIZE);
+        Self { deps, base, decoder, read: 0, piece }
     }
 
     /// The next rows; `None`: that were all. The last ones are given only if all are as they were written.

@@ -50,9 +50,9 @@ pub struct Head {
     /// Audiences that wait, each for a number.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waiting: BTreeMap<AudienceId, u64>,
-    /// The object of before: who reads it may still be at it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replaced: Option<String>,
+    /// Objects of before, each with the time from which on nobody can read it any more, in ms.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replaced: BTreeMap<String, u64>,
 }
 
 /// Edges that are being brought up to date.
@@ -230,14 +230,21 @@ async fn put_notes(deps: &Deps, munchkin: &MunchkinId, notes: Vec<Note>) -> Step
 }
 
 /// Takes tokens out of all notes whose write cannot come any more: what is noted when they are forgotten stands for them.
-pub async fn forget_notes(deps: &Deps, munchkin: &MunchkinId, tokens: &BTreeSet<Token>) -> Step<()> {
-    let (pk, mut after) = (notes_pk(munchkin), None::<String>);
+/// Begins behind `after`. Returns where to go on if it is not done at a time (`until`, in ms).
+pub async fn forget_notes(
+    deps: &Deps,
+    munchkin: &MunchkinId,
+    tokens: &BTreeSet<Token>,
+    mut after: Option<String>,
+    until: u64,
+) -> Step<Option<String>> {
+    let pk = notes_pk(munchkin);
     let upto = format!("{:020}", deps.now().saturating_sub(deps.settings.scaled(GRACE_MS)));
     loop {
         let page = deps.ports.tables.query(Table::Identity, &pk, "", after.as_deref(), 1_000, Read::Consistent).await?;
         for item in page.items {
             if item.key.sk > upto {
-                return Ok(());
+                return Ok(None);
             }
             let (key, expires_at) = (item.key.clone(), item.expires_at);
             let Doc { value: mut note, rev } = doc::read::<Note>(item)?;
@@ -251,8 +258,8 @@ pub async fn forget_notes(deps: &Deps, munchkin: &MunchkinId, tokens: &BTreeSet<
             }
         }
         after = page.next;
-        if after.is_none() {
-            return Ok(());
+        if after.is_none() || deps.now() >= until {
+            return Ok(after);
         }
     }
 }

@@ -37,6 +37,9 @@ pub struct Job {
     pub people_stay: u64,
     /// Lists whose writers were told.
     pub lists: BTreeSet<ListId>,
+    /// Notes of what changed are read up to there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notes: Option<String>,
     /// When they were told last, in ms.
     #[serde(default)]
     pub told_at: u64,
@@ -64,6 +67,7 @@ impl Job {
             people_out: 0,
             people_stay: 0,
             lists: BTreeSet::new(),
+            notes: None,
             told_at: 0,
             look_at: requested_at,
             done_at: None,
