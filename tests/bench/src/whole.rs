@@ -410,3 +410,17 @@ impl Tables for Whole {
         self.rest.due(table, due_pk, until, limit).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_uses_what_is_recorded_until_everybody_is_wanted() {
+        let recorded: Vec<Counts> =
+            include_str!("../whole.jsonl").lines().map(|line| serde_json::from_str(line).expect("counts")).collect();
+        let measured = SIZES.iter().flat_map(|size| measure(*size, CHURN_PERCENT, DAYS).expect("measured"));
+        let counts: Vec<Counts> = measured.map(|measured| measured.counts).collect();
+        assert_eq!(counts, recorded, "written anew by `cargo run -p bench -- whole --json > tests/bench/whole.jsonl`");
+    }
+}

@@ -302,5 +302,6 @@ fn somebody_who_becomes_known_costs_reads_by_the_number_of_syncs_and_not_by_thei
     assert!(reads(large) <= reads(small) + 4, "{small:?} {large:?}");
     assert_eq!(large.write_units, small.write_units);
     let (ninth, tenth) = ((reads(ten) - reads(small)) / 9, (reads(twenty) - reads(ten)) / 10);
-    assert!(tenth <= ninth + 2, "{ninth} and then {tenth} for each audience more");
+    // Each audience reads which syncs there are, a unit for some six of them, once to be told and once to tell the lists.
+    assert!(tenth <= ninth + 10, "{ninth} and then {tenth} for each audience more");
 }
