@@ -274,7 +274,8 @@ struct Pages {
 impl Pages {
     fn new(count: u64) -> Self {
         let munchkin = munchkin();
-        let (mut shards, mut seen): (BTreeMap<String, Vec<u32>>, Vec<(Ecid, u32)>) = Default::default();
+        let mut shards: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        let mut seen: Vec<(Ecid, u32)> = Vec::new();
         for number in 0..count {
             let pk = token_key(&munchkin, &token(number)).pk;
             let place = u32::try_from(number).expect("fewer than four thousand million");
