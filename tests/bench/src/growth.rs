@@ -78,7 +78,7 @@ fn picture(points: &[Point]) -> String {
     write!(
         svg,
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="Cost and processor time against the size of the audience: a first load grows in proportion, a file of {CHANGES} changes does not grow" font-family="system-ui, sans-serif" font-size="12">
-  <!-- drawn by: cargo run --release -p bench -- growth -->
+  <desc>drawn by: cargo run --release -p bench -- growth</desc>
   <style>
     .grid {{ stroke: #d5dbe1; stroke-width: 1 }}
     .label {{ fill: #444 }}
