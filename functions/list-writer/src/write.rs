@@ -363,9 +363,7 @@ impl Writer<'_> {
         }
         Ok(left)
     }
-}
 
-impl Writer<'_> {
     /// Whether an audience of the list is rung, at work, or waits for something: till it is done nobody knows that it does not
     /// want people who were there before us.
     async fn is_being_worked_out(&self, munchkin: &MunchkinId) -> Step<bool> {

@@ -92,13 +92,8 @@ pub(crate) async fn apply(
     }
     let mut look = Look::new(deps, munchkin, members);
     let (mut concerned, inside) = look.concerned(&ecids).await?;
-    let resting: Vec<_> = inside.into_iter().filter(|token| rests(&token.value)).collect();
-    if !resting.is_empty() {
-        let noted = &note(deps, munchkin, resting.iter().map(|token| &token.value.token), []).await?;
-        let woken = many(resting.into_iter().map(|token| wake(deps, munchkin, token, noted).boxed())).await?;
-        if woken.contains(&true) {
-            bell::mark(deps, &BellKey::identity(munchkin)).await?;
-        }
+    if wake(deps, munchkin, inside).await? {
+        bell::mark(deps, &BellKey::identity(munchkin)).await?;
     }
     concerned.extend(former);
     let inside = look.wanted(&concerned).await?;
@@ -112,13 +107,16 @@ pub(crate) async fn apply(
     Ok(())
 }
 
-/// Whether a token is in no audience that is followed, or is about to be found in none.
-pub(crate) const fn rests(token: &TokenRecord) -> bool {
-    token.parked || token.doubted
+/// Tokens of an audience that is followed are asked about: takes those that rest, being in none or about to be found in none,
+/// out of their rest. Returns whether there were any.
+pub(crate) async fn wake(deps: &Deps, munchkin: &MunchkinId, mut tokens: Vec<Doc<TokenRecord>>) -> Step<bool> {
+    tokens.retain(|token| token.value.parked || token.value.doubted);
+    let noted = &note(deps, munchkin, tokens.iter().map(|token| &token.value.token), []).await?;
+    let woken = many(tokens.into_iter().map(|token| wake_one(deps, munchkin, token, noted).boxed())).await?;
+    Ok(woken.contains(&true))
 }
 
-/// A token of an audience that is followed is asked about: takes it out of its rest. Returns whether it rested.
-pub(crate) async fn wake(deps: &Deps, munchkin: &MunchkinId, mut token: Doc<TokenRecord>, noted: &Noted) -> Step<bool> {
+async fn wake_one(deps: &Deps, munchkin: &MunchkinId, mut token: Doc<TokenRecord>, noted: &Noted) -> Step<bool> {
     loop {
         if !token.value.is_wanted() {
             return Ok(false);

@@ -13,12 +13,11 @@ use state::audience::{Head, Members, Pass, Waiting, head_key};
 use state::bases::Reader;
 use state::bell::{BellKey, Next};
 use state::budget::outlook;
-use state::edges::note;
 use state::identity::{hints_of_ecid, tokens};
 use state::lists::{AudienceReport, Want, want_key, write_leads};
 use state::{Deps, Doc, Step, bell, edges, load, save, update};
 
-use crate::audience::{apply, forget, publish, rests, ring_lists, todos, wake};
+use crate::audience::{apply, forget, publish, ring_lists, todos, wake};
 use crate::edges::RESERVE_MS;
 use crate::propagate::many;
 use crate::sizes;
@@ -65,11 +64,9 @@ impl Waking<'_> {
         let (deps, munchkin) = (self.deps, self.munchkin);
         let hints = many(ecids.iter().map(|ecid| hints_of_ecid(deps, munchkin, *ecid).boxed())).await?;
         let hinted: BTreeSet<&Token> = hints.iter().flat_map(|hints| &hints.tokens).collect();
-        let mut resting = tokens(deps, munchkin, hinted).await?;
-        resting.retain(|token| rests(&token.value) && token.value.ecids.keys().any(|ecid| ecids.contains(ecid)));
-        let noted = &note(deps, munchkin, resting.iter().map(|token| &token.value.token), []).await?;
-        let waking = resting.into_iter().map(|token| wake(deps, munchkin, token, noted).boxed());
-        self.woken |= many(waking).await?.contains(&true);
+        let mut beside = tokens(deps, munchkin, hinted).await?;
+        beside.retain(|token| token.value.ecids.keys().any(|ecid| ecids.contains(ecid)));
+        self.woken |= wake(deps, munchkin, beside).await?;
         Ok(())
     }
 }
