@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use state::audience::{Head, Waiting};
 use state::bell::BellKey;
 use state::budget::Outlook;
+use state::edges::PARTITIONS;
 use state::identity::{SHARDS, ask_pk, tell_pk, token_shard};
 use state::lists::{Left, OpenList, Want, read_leads, want_key};
 use state::syncs::{Start, Status, Sync};
@@ -190,7 +191,7 @@ async fn part_read(head: &Head, once: &Once<'_>) -> Step<f64> {
     }
     let job = once.edges().await?.and_then(|edges| edges.job.as_ref());
     let read = job.and_then(|job| job.reading.as_ref()).map_or(0, |reading| reading.shard);
-    Ok(f64::from(read) / f64::from(2 * SHARDS))
+    Ok(f64::from(read) / f64::from(PARTITIONS))
 }
 
 const fn is_to_be_counted(head: &Head) -> bool {

@@ -14,7 +14,9 @@ use ports::{Read, Table};
 use state::audience::BaseRef;
 use state::bases::{Reader, Writer};
 use state::bell::{BellKey, Next};
-use state::edges::{Changed, GRACE_MS, Head, Job, NOTED_MS, Reading, head, head_key, noted_since, source_of};
+use state::edges::{
+    Changed, GRACE_MS, Head, Job, NOTED_MS, PARTITIONS, Reading, head, head_key, noted_since, source_of,
+};
 use state::identity::{SHARDS, lead_shard, leads, token_shard, tokens};
 use state::{Deps, Doc, Failure, Step, bell, doc, save, update};
 
@@ -30,13 +32,11 @@ const SORTED_AT_ONCE: usize = 1 << 20;
 const RECORDS_PER_UNIT: u64 = 10;
 /// Records that are read by their keys at once.
 const BY_KEY: usize = 10_000;
-/// Partitions of tokens and of leads.
-pub(crate) const PARTITIONS: u32 = 2 * SHARDS;
 
 pub(crate) async fn work(deps: &Deps, munchkin: &MunchkinId, deadline: u64) -> Step<Next> {
     let Some(mut edges) = head(deps, munchkin).await? else { return Ok(Next::Done(None)) };
     if edges.value.job.is_none() && edges.value.done < edges.value.wanted {
-        edges.value.job = Some(Job { number: edges.value.wanted, since: deps.now(), reading: None });
+        edges.value.job = Some(Job { number: edges.value.wanted, reading: None });
         store(deps, munchkin, &mut edges).await?;
     }
     if let Some(job) = edges.value.job.clone()

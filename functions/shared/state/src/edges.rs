@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::audience::BaseRef;
 use crate::bell::{self, BellKey};
+use crate::identity::SHARDS;
 use crate::{Deps, Doc, Step, doc, load, update};
 
 /// How long after a note its write may still come, in ms: a function lives half as long; the rest is for clocks that differ.
@@ -25,6 +26,8 @@ pub const GRACE_MS: u64 = 2 * FUNCTION_MS;
 const KEPT_MS: u64 = 3 * DAY_MS;
 /// Edges that lack the notes of a longer time are read anew, in ms: the oldest notes may be swept.
 pub const NOTED_MS: u64 = 2 * DAY_MS;
+/// Partitions of tokens, and then of leads: each is read from beginning to end.
+pub const PARTITIONS: u32 = 2 * SHARDS;
 /// Tokens and leads of one note. Ours: some 15 KB, of an item's 400.
 const PER_NOTE: usize = 300;
 
@@ -60,8 +63,6 @@ pub struct Head {
 pub struct Job {
     /// Its number.
     pub number: u64,
-    /// When it began, in ms.
-    pub since: u64,
     /// Every record is read; absent: those that the notes name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reading: Option<Reading>,
