@@ -15,22 +15,22 @@ use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_http_client::test_util::infallible_client_fn;
 use aws_smithy_types::body::SdkBody;
 use domain::identity::{Seen, TokenRecord};
-use domain::{AudienceId, Ecid, LeadId, MunchkinId, Token};
+use domain::{AudienceId, Ecid, LeadId, Token};
 use ports::{Expect, Item, Key, Page, PortResult, Ports, Queue, Read, Table, Tables};
 use scheduled_incremental_sync::{Arrival, arrived, handle};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use simulation::cloud::settings;
 use simulation::counted::{Counted, Usage, forget_peak, peak_bytes, processor_seconds};
-use simulation::driver;
 use simulation::fakes::Sim;
-use simulation::import::{self, ENTRIES_AT_ONCE, Plan, munchkin};
+use simulation::import::{self, Plan, munchkin};
 use simulation::promise::put;
 use simulation::scenario::{BEGIN, active_sync};
 use state::bell::Ring;
-use state::identity::{SHARDS, ecid_to_token, token_key, token_shard};
+use state::identity::{ecid_to_token, token_key};
 use state::lists::{Want, want_key};
 use state::syncs::sync_key;
-use state::{Deps, Settings, load};
+use state::{Deps, load};
 
 use crate::flags::Flags;
 use crate::import::{dollars, plan_of};
@@ -46,6 +46,8 @@ const CHURN_PERCENT: u64 = 1;
 const DAYS: u64 = 2;
 const DAY_MS: u64 = 86_400_000;
 const DEADLINE_MS: u64 = 120_000;
+/// Calls of a day: nothing here is written to Marketo.
+const QUOTA: u64 = 50_000;
 
 /// What was used until every audience's *want* was published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,14 +133,7 @@ pub fn measure(ecids: u64, churn_percent: u64, days: u64) -> anyhow::Result<Vec<
     let bucket = Counted::new(sim.clone(), folder.path().to_owned());
     let whole = Arc::new(Whole::new(bucket.clone(), ecids / 2));
     let ports = Ports { tables: whole.clone(), ..bucket.ports() };
-    let settings = Settings {
-        entries_at_once: ENTRIES_AT_ONCE,
-        slice_records: 400_000,
-        pass_above: 100,
-        run_above: 1_000,
-        ..driver::settings()
-    };
-    let deps = Deps::new(ports, settings);
+    let deps = Deps::new(ports, settings(QUOTA));
     // The SDK wants a runtime.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("a runtime")?;
     runtime.block_on(async {
@@ -362,10 +357,6 @@ fn item(pk: &str, number: u64) -> (Value, u64) {
     (item, size)
 }
 
-fn is_of_tokens(pk: &str, munchkin: &MunchkinId) -> bool {
-    (0..SHARDS).any(|shard| pk == token_shard(munchkin, shard))
-}
-
 #[async_trait]
 impl Tables for Whole {
     async fn get(&self, table: Table, key: &Key, read: Read) -> PortResult<Option<Item>> {
@@ -397,7 +388,7 @@ impl Tables for Whole {
         limit: usize,
         read: Read,
     ) -> PortResult<Page> {
-        if table == Table::Identity && is_of_tokens(pk, &munchkin()) {
+        if table == Table::Identity && self.pages.shards.contains_key(pk) {
             return self.tokens.query(table, pk, prefix, after, limit, read).await;
         }
         let of_ecid = pk.strip_prefix(&format!("{}/e/", munchkin())).and_then(Ecid::parse);

@@ -5,39 +5,34 @@ use std::sync::Arc;
 
 use domain::base::Base;
 use domain::identity::{Seen, TokenRecord};
-use domain::{AudienceId, Ecid, MunchkinId, OrgId, Token};
-use doubles::adobe::{self, Adobe};
-use doubles::marketo::{self, Marketo};
+use domain::{AudienceId, Ecid, Token};
 use ports::{Expect, Queue, Table};
 use scheduled_incremental_sync::{Arrival, arrived, handle};
 use serde_json::Value;
-use simulation::counted::{Counted, Usage};
-use simulation::driver;
+use simulation::cloud::settings;
+use simulation::counted::{self, Counted, Usage};
 use simulation::fakes::{Sim, run};
-use simulation::scenario::{BEGIN, LIST, MUNCHKIN, ORG, active_sync, instance};
+use simulation::import::{self, munchkin};
+use simulation::promise::put;
+use simulation::scenario::{BEGIN, LIST, active_sync};
 use state::audience::{Head, Members, head_key, replace_base};
 use state::bell::{self, BellKey, Ring};
 use state::edges::note;
 use state::feeds::{DEFAULT_FEED, Feed, Import, ImportStatus, Kind, feed_key};
 use state::identity::{ecid_to_token, lead_to_token, put_hints, save_token, token_item, tokens};
 use state::lists::{Want, want_key};
-use state::syncs::{Subscription, subscription_key, sync_key};
-use state::{Deps, Settings, doc, load};
-use world::types::{Library, Segment};
+use state::syncs::sync_key;
+use state::{Deps, doc, load};
 
 const MEMBERS: u64 = 1_000_000;
 const HOUR: u64 = 3_600_000;
+/// Calls of a day: nothing here is written to Marketo.
+const QUOTA: u64 = 50_000;
 /// The prices of the requests (`tests/bench/prices.json`), in dollars.
 const PRICES: &str = include_str!("../../bench/prices.json");
 
-/// ECIDs look like chance.
 fn ecid(n: u64) -> Ecid {
-    let spread = |n: u64| u128::from(n.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    Ecid::from_number((spread(n) << 64 | spread(!n)) % 10_u128.pow(38)).expect("an ECID")
-}
-
-fn munchkin() -> MunchkinId {
-    MunchkinId::parse(MUNCHKIN).expect("a Munchkin id")
+    Ecid::from_number(import::ecid(n)).expect("an ECID")
 }
 
 fn audience() -> AudienceId {
@@ -67,48 +62,18 @@ impl World {
     fn of(name: &str, members: u64, audiences: u64) -> Self {
         let folder = std::env::temp_dir().join(format!("deltas-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder for the bucket");
-        let segment = |sid| Segment { sid, folder_id: 1, name: format!("Segment {sid}") };
-        let segments = (101..101 + audiences).map(segment).collect();
-        let adobe = Adobe::new(adobe::Settings::default(), Library { segments, ..Library::default() }, BEGIN);
-        let marketo = Marketo::new(marketo::Settings::default(), instance(Vec::new(), BTreeSet::new()), BEGIN);
-        let sim = Sim::new(1, BEGIN, marketo, adobe);
-        let bucket = Counted::new(sim.clone(), folder.clone());
-        let settings = Settings {
-            pass_above: 100,
-            slice_records: 400_000,
-            entries_at_once: 32 << 20,
-            run_above: 1_000,
-            ..driver::settings()
-        };
-        let deps = Deps::new(bucket.ports(), settings);
-        let world = Self { sim, bucket, deps, folder };
-        let subscription = Subscription {
-            v: 1,
-            munchkin_id: munchkin(),
-            org_id: OrgId::parse(ORG),
-            hipaa_ready: false,
-            cookie_sync: true,
-            extract_since: None,
-            bulk_import_above: None,
-            origins: Vec::new(),
-            new_pairs_per_day: 1_000,
-            quota_share_percent: None,
-        };
+        let sim = counted::world(1, 101..101 + audiences);
         let feed = Feed { snapshots: true, ..Feed::new(DEFAULT_FEED, Kind::AamFiles) };
-        for item in [
-            doc::item(subscription_key(&munchkin()), &subscription, None, None),
-            doc::item(feed_key(&munchkin(), DEFAULT_FEED), &feed, None, None),
-        ] {
-            let put = world.deps.ports.tables.put(Table::Syncs, item.expect("JSON"), Expect::Absent);
-            assert!(run(put).expect("written"));
-        }
+        put(&sim, Table::Syncs, feed_key(&munchkin(), DEFAULT_FEED), &feed);
+        let bucket = Counted::new(sim.clone(), folder.clone());
+        let deps = Deps::new(bucket.ports(), settings(QUOTA));
+        let world = Self { sim, bucket, deps, folder };
         let base = Base::new((0..members).map(ecid), BEGIN - HOUR);
         for n in 0..audiences {
             let audience = AudienceId::aam(101 + n);
             let sync = active_sync(&munchkin(), audience.clone(), LIST + n, false);
-            let item = doc::item(sync_key(&munchkin(), &sync.id), &sync, None, None).expect("JSON");
-            assert!(run(world.deps.ports.tables.put(Table::Syncs, item, Expect::Absent)).expect("written"));
             let munchkin = munchkin();
+            put(&world.sim, Table::Syncs, sync_key(&munchkin, &sync.id), &sync);
             let replaced = replace_base(&world.deps, &munchkin, &audience, &base, BEGIN - HOUR, None);
             assert!(run(replaced).expect("written"));
             run(bell::mark(&world.deps, &BellKey::audience(&munchkin, &audience))).expect("rung");
