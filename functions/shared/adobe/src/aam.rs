@@ -1,5 +1,8 @@
 //! Audience Manager.
 
+use std::collections::BTreeSet;
+
+use domain::AudienceId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use state::{Deps, Step};
@@ -33,8 +36,10 @@ pub struct Segment {
 
 impl Segment {
     fn read(row: &Value) -> Option<Self> {
+        // A number that no audience's id can hold would be written into rows that nobody can read again.
+        let sid = number(&row["sid"]).filter(|sid| AudienceId::parse(AudienceId::aam(*sid).as_str()).is_some())?;
         Some(Self {
-            sid: number(&row["sid"])?,
+            sid,
             folder_id: number(&row["folderId"]).unwrap_or(0),
             name: text(&row["name"]),
             description: text(&row["description"]),
@@ -45,19 +50,21 @@ impl Segment {
 /// Segments of one page. Adobe documents no maximum; its default is 10.
 const PAGE: usize = 500;
 
-/// All segments.
+/// All segments, each once. Pages are followed until one brings nothing new: a service that does not know our parameters, or
+/// counts otherwise than it shows, would answer for ever.
 pub async fn segments(deps: &Deps) -> Step<Vec<Segment>> {
-    let (mut found, mut read) = (Vec::new(), 0);
+    let (mut found, mut read, mut seen) = (Vec::new(), 0, BTreeSet::new());
     for page in 0.. {
         let answer = get(deps, &format!("/v1/segments/?page={page}&pageSize={PAGE}")).await?;
         let answer = answer.ok_or_else(|| ims::not_there(Api::AudienceManager))?;
         let rows = rows(&answer).ok_or_else(|| ims::unreadable(Api::AudienceManager))?;
         read += rows.len();
-        found.extend(rows.iter().filter_map(Segment::read));
+        let before = seen.len();
+        found.extend(rows.iter().filter_map(Segment::read).filter(|segment| seen.insert(segment.sid)));
         // A page may hold fewer rows than we asked for: where the answer tells how many there are, that counts.
         let whole = number(&answer["total"]).map_or(rows.len() < PAGE, |total| read as u64 >= total);
         // A bare array is everything at once, whatever was asked.
-        if answer.is_array() || rows.is_empty() || whole {
+        if answer.is_array() || seen.len() == before || whole {
             break;
         }
     }

@@ -131,7 +131,7 @@ async fn token(deps: &Deps) -> Step<SecretString> {
     // Used until a minute before it ends.
     let seconds = number(&body["expires_in"]).unwrap_or(0).saturating_sub(60);
     let token = SecretString::from(token);
-    deps.keep_access_token(Vendor::Adobe, token.clone(), now + seconds * 1000);
+    deps.keep_access_token(Vendor::Adobe, token.clone(), now.saturating_add(seconds.saturating_mul(1_000)));
     Ok(token)
 }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::planted::{Guard, holds};
+
 /// What a source said about one ECID and one audience. Facts are ordered by time, then by the rank of the
 /// source; at a tie an exit wins. So the order of arrival never matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +41,7 @@ pub fn latest(one: Option<Fact>, other: Option<Fact>) -> Option<Fact> {
 pub fn inside(in_base: bool, as_of: Option<u64>, overlay: Option<Fact>) -> bool {
     let base = as_of.map(|time| Fact { time, rank: RANK_FILE, inside: in_base });
     match (base, overlay) {
-        (Some(base), Some(overlay)) if overlay.beats(base) => overlay.inside,
+        (Some(base), Some(overlay)) if overlay.beats(base) && holds(Guard::WordsSurviveSnapshots) => overlay.inside,
         (Some(base), _) => base.inside,
         (None, Some(overlay)) => overlay.inside,
         (None, None) => false,
@@ -89,7 +91,7 @@ pub struct Told {
 impl Told {
     /// Takes in what a file says. Returns whether that changes anything.
     pub fn by_file(&mut self, fact: Fact) -> bool {
-        let newer = self.file.is_none_or(|known| fact.beats(known));
+        let newer = self.file.is_none_or(|known| fact.beats(known)) || !holds(Guard::LaterWordCounts);
         if newer {
             self.file = Some(fact);
         }
@@ -98,7 +100,7 @@ impl Told {
 
     /// Takes in what a stream says. Returns whether that changes anything.
     pub fn by_stream(&mut self, said: Streamed) -> bool {
-        let newer = self.stream.is_none_or(|known| said.beats(known));
+        let newer = self.stream.is_none_or(|known| said.beats(known)) || !holds(Guard::LaterWordCounts);
         if newer {
             self.stream = Some(said);
         }

@@ -203,6 +203,9 @@ impl TokenRecord {
 
     fn drop_edge(&mut self, ecid: Ecid) {
         if self.ecids.remove(&ecid).is_some() {
+            if !holds(Guard::EndsAreTold) {
+                return;
+            }
             self.former_ecids.insert(ecid);
             // Told even where the token is nobody's: the ECID may have been over its cap, and is not any more.
             self.unpropagated = true;
@@ -218,7 +221,7 @@ impl TokenRecord {
     /// The known lead that owns it, unless it is set aside.
     #[must_use]
     pub fn person(&self) -> Option<LeadId> {
-        self.lead.filter(|_| self.known && !self.set_aside())
+        self.lead.filter(|_| (self.known || !holds(Guard::AnonymousStayOut)) && !self.set_aside())
     }
 
     /// Marketo says who owns it; `None`: nobody does any more. Returns whether anything changed.
@@ -366,7 +369,9 @@ impl LeadRecord {
         if (self.known, &self.ecids) == (known, &ecids) {
             return false;
         }
-        self.former.extend(self.ecids.difference(&ecids));
+        if holds(Guard::FormerEcidsAreTold) {
+            self.former.extend(self.ecids.difference(&ecids));
+        }
         self.known = known;
         self.ecids = ecids;
         self.unpropagated = true;

@@ -288,6 +288,10 @@ impl Wishes {
     /// The union of what the active syncs want.
     #[must_use]
     pub fn wanted(&self) -> LeadSet {
+        if !holds(Guard::EverySyncCounts) {
+            let last = self.syncs.iter().rfind(|wish| wish.is_active());
+            return last.map_or_else(LeadSet::new, |wish| wish.want.clone());
+        }
         self.union(|wish| wish.is_active())
     }
 
@@ -756,7 +760,7 @@ impl State {
     /// Marketo says that these strangers are in the list already: they were there before us.
     pub fn were_there(&mut self, members: impl IntoIterator<Item = LeadId>) {
         for lead in members {
-            if !self.may.contains(lead) {
+            if !self.may.contains(lead) && holds(Guard::MembersOfBefore) {
                 self.theirs.insert(lead);
             }
         }
@@ -858,6 +862,14 @@ impl State {
         }
     }
 
+    /// Nobody has answered the call of an intent, and whoever sent it has given up only now: it may take effect up to then.
+    pub fn hold_on(&mut self, batch: &[LeadId], until: u64) {
+        for lead in batch {
+            let hold = self.hold.entry(*lead).or_default();
+            *hold = until.max(*hold);
+        }
+    }
+
     /// The call of an intent certainly did not take effect: the intent is taken back. `newly`: what
     /// [`State::intend_add`] returned; empty for a removal.
     pub fn take_back(&mut self, batch: &[LeadId], newly: &LeadSet) {
@@ -878,7 +890,8 @@ impl State {
                 }
             }
             Answer::Refused(refusal) => {
-                if refusal.code != LEAD_NOT_FOUND && newly.contains(lead) {
+                // Whoever is gone was not put there either: who they were merged into is not in the list by our doing.
+                if newly.contains(lead) {
                     self.may.remove(lead);
                 }
                 self.failed.insert(lead, refusal);
@@ -1106,12 +1119,12 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_tried_again_a_day_later_and_shrinks_may_only_when_it_is_clear() {
+    fn a_refusal_is_tried_again_a_day_later_and_takes_the_intent_back() {
         let mut state = State::default();
         let newly = state.intend_add(&[1, 2], 100);
         state.added(1, refusal("1008", 5), &newly);
         state.added(2, refusal(LEAD_NOT_FOUND, 5), &newly);
-        assert_eq!(state.may, set(&[2]));
+        assert!(state.may.is_empty());
         let plan = state.plan(&wishes(Mode::Active, &[1, 2]), 6);
         assert!(plan.is_empty());
         assert_eq!((plan.next_at, plan.waiting), (Some(5 + REFUSED_RETRY_MS), 2));
@@ -1538,6 +1551,23 @@ mod tests {
         assert!(state.mass_change(&fewer, guard).is_none(), "one of 26");
         state.count(&[1, 2, 3, 4, 5], false, &fewer, 0);
         assert_eq!(union(&state.left), set(&[5]));
+    }
+
+    #[test]
+    fn whoever_was_merged_away_before_we_added_them_makes_nobody_ours() {
+        let mut state = State::default();
+        let newly = state.intend_add(&[2], 9);
+        state.added(2, refusal(LEAD_NOT_FOUND, 5), &newly);
+        // 1 was there before us, and nobody has asked.
+        state.merged(1, &BTreeSet::from([2]));
+        assert!(!state.may.contains(1) && !state.may.contains(2));
+        // Whom an earlier call may have put there counts all the same.
+        let newly = state.intend_add(&[3], 9);
+        assert!(newly.contains(3));
+        let again = state.intend_add(&[3], 9);
+        state.added(3, refusal(LEAD_NOT_FOUND, 5), &again);
+        state.merged(4, &BTreeSet::from([3]));
+        assert!(state.may.contains(4));
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub trait Row: Copy {
     /// Adds its bytes.
     fn put(self, out: &mut Vec<u8>);
 
-    /// Reads what [`Row::put`] wrote; `None`: these bytes are too few.
-    fn take(bytes: &[u8]) -> Option<Self>;
+    /// Adds the rows of which [`Row::put`] wrote these bytes.
+    fn take(bytes: &[u8], out: &mut Vec<Self>);
 }
 
 /// When an object's rows were so, in ms, by its header; `None`: these bytes begin no object of such rows.
@@ -106,28 +106,26 @@ impl<R: Row> Encoder<R> {
     }
 }
 
-/// Reads rows piece by piece.
+/// Checks rows that are read piece by piece.
 #[derive(Debug)]
-pub struct Decoder<R> {
+pub struct Check<R> {
     crc: Hasher,
     count: u64,
     read: u64,
     row: PhantomData<R>,
 }
 
-impl<R: Row> Decoder<R> {
+impl<R: Row> Check<R> {
     /// Of an object of so many rows.
     #[must_use]
     pub fn new(count: u64) -> Self {
         Self { crc: Hasher::new(), count, read: 0, row: PhantomData }
     }
 
-    /// Reads a piece: the bytes of whole rows, as they follow each other from [`HEADER`] on.
-    pub fn rows(&mut self, bytes: &[u8], out: &mut Vec<R>) {
+    /// Looks at a piece: the bytes of whole rows, as they follow each other from [`HEADER`] on. [`Row::take`] reads them.
+    pub fn look(&mut self, bytes: &[u8]) {
         self.crc.update(bytes);
-        let before = out.len();
-        out.extend(bytes.chunks_exact(usize::try_from(R::SIZE).unwrap_or(usize::MAX)).filter_map(R::take));
-        self.read += (out.len() - before) as u64;
+        self.read += bytes.len() as u64 / R::SIZE;
     }
 
     /// Whether all rows were read, and as they were written; by the last 16 bytes of the object.
@@ -151,8 +149,12 @@ pub fn decode<R: Row>(bytes: &[u8]) -> Option<(Vec<R>, u64)> {
     if u64::try_from(rest.len()).ok()? != from.checked_add(length)?.checked_sub(HEADER)? {
         return None;
     }
-    let mut decoder = Decoder::new(count);
-    let mut rows = Vec::with_capacity(usize::try_from(count).ok()?);
-    decoder.rows(rest.get(..usize::try_from(count * R::SIZE).ok()?)?, &mut rows);
-    decoder.is_whole(trailer).then_some((rows, as_of))
+    let bytes = rest.get(..usize::try_from(count * R::SIZE).ok()?)?;
+    let mut check = Check::<R>::new(count);
+    check.look(bytes);
+    check.is_whole(trailer).then(|| {
+        let mut rows = Vec::with_capacity(bytes.len() / usize::try_from(R::SIZE).unwrap_or(usize::MAX));
+        R::take(bytes, &mut rows);
+        (rows, as_of)
+    })
 }

@@ -1,6 +1,6 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use roaring::RoaringTreemap;
+use roaring::{RoaringBitmap, RoaringTreemap};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::LeadId;
@@ -14,6 +14,25 @@ impl LeadSet {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Those leads, in any order, each as often as may be.
+    #[must_use]
+    pub fn of(mut leads: Vec<LeadId>) -> Self {
+        let Some(most) = leads.iter().copied().max() else { return Self::default() };
+        // Marketo counts leads from 1: many of them stand close together, and a bit for each up to the last one takes no more
+        // room than they do.
+        if let Ok(most) = u32::try_from(most)
+            && u64::from(most) / 64 <= leads.len() as u64
+        {
+            let mut bits = vec![0_u8; most as usize / 8 + 1];
+            for lead in leads {
+                bits[lead as usize / 8] |= 1 << (lead % 8);
+            }
+            return Self(RoaringTreemap::from_bitmaps([(0, RoaringBitmap::from_lsb0_bytes(0, &bits))]));
+        }
+        leads.sort_unstable();
+        leads.into_iter().collect()
     }
 
     /// Adds a lead; `true` if it was not there.
@@ -85,7 +104,13 @@ impl LeadSet {
     /// Reads what [`LeadSet::to_bytes`] wrote; `None` if the bytes are something else.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        RoaringTreemap::deserialize_from(bytes).ok().map(Self)
+        let mut rest = bytes;
+        let set = RoaringTreemap::deserialize_from(&mut rest).ok()?;
+        // The reader of the crate takes the same range twice, and the last of it counts; and it leaves empty ones, with which
+        // equal sets differ.
+        let ranges = u64::from_le_bytes(*bytes.first_chunk()?);
+        let is_whole = set.bitmaps().count() as u64 == ranges && set.bitmaps().all(|(_, range)| !range.is_empty());
+        (rest.is_empty() && is_whole).then_some(Self(set))
     }
 }
 
@@ -112,5 +137,37 @@ impl<'de> Deserialize<'de> for LeadSet {
         let text = String::deserialize(deserializer)?;
         let bytes = STANDARD.decode(text).map_err(serde::de::Error::custom)?;
         Self::from_bytes(&bytes).ok_or_else(|| serde::de::Error::custom("not a roaring bitmap"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_something_else_are_no_set() {
+        let set: LeadSet = [1, 70_000, 1 << 40].into_iter().collect();
+        let bytes = set.to_bytes();
+        assert_eq!(LeadSet::from_bytes(&bytes), Some(set));
+        assert_eq!(LeadSet::from_bytes(&[&bytes[..], b"x"].concat()), None, "more than a set");
+        assert_eq!(LeadSet::from_bytes(&bytes[..bytes.len() - 1]), None, "less");
+        assert_eq!(LeadSet::from_bytes(b""), None);
+        // One range of no leads.
+        let empty_range = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x3a, 0x30, 0, 0, 0, 0, 0, 0];
+        assert_eq!(LeadSet::from_bytes(&empty_range), None);
+        assert_eq!(LeadSet::from_bytes(&LeadSet::new().to_bytes()), Some(LeadSet::new()));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn however_close_they_stand_the_set_is_the_same(
+            leads in proptest::collection::vec(proptest::prop_oneof![0..300_u64, 0..u64::MAX], 0..50),
+            close in proptest::collection::vec(0..3_000_u64, 0..200),
+        ) {
+            for leads in [leads, close] {
+                let one_by_one: LeadSet = leads.iter().copied().collect();
+                proptest::prop_assert_eq!(LeadSet::of(leads), one_by_one);
+            }
+        }
     }
 }

@@ -18,7 +18,10 @@ pub enum ExtractStatus {
     /// Queued or being made.
     Pending,
     /// The file is ready.
-    Completed,
+    Completed {
+        /// How long it is, if Marketo says so.
+        bytes: Option<u64>,
+    },
     /// Failed or cancelled.
     Failed,
 }
@@ -76,16 +79,23 @@ impl Marketo<'_> {
         let status = answer.result.first().and_then(|job| text(&job["status"])).unwrap_or_default();
         Ok(match status.as_str() {
             "Created" => ExtractStatus::Created,
-            "Completed" => ExtractStatus::Completed,
+            "Completed" => ExtractStatus::Completed {
+                bytes: answer.result.first().and_then(|job| text(&job["fileSize"])?.parse().ok()),
+            },
             "Failed" | "Canceled" | "Cancelled" => ExtractStatus::Failed,
             _ => ExtractStatus::Pending,
         })
     }
 
-    /// The file of a completed job.
-    pub async fn extract_file(&self, slot: Slot, id: &str) -> Result<Vec<u8>, CallError> {
+    /// The file of a completed job, of at least as many bytes as its status has said. One that is cut is read again later: whoever
+    /// is missing from it would be taken for somebody without ECIDs.
+    pub async fn extract_file(&self, slot: Slot, id: &str, bytes: Option<u64>) -> Result<Vec<u8>, CallError> {
         let path = format!("/bulk/v1/leads/export/{id}/file.json");
-        self.resting(self.fetch(slot, &Call::get(&path), read_file).await)
+        let file = self.resting(self.fetch(slot, &Call::get(&path), read_file).await)?;
+        if bytes.is_some_and(|bytes| bytes > file.len() as u64) {
+            return Err(Failure::retry("an extract's file came cut").into());
+        }
+        Ok(file)
     }
 }
 

@@ -1,11 +1,12 @@
 //! Where audiences stand: a pointer to an immutable base, runs of facts ([`crate::facts`]) and overlay rows for what changed
 //! since, and rows of work.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use domain::base::{Base, Fences, block_holds, fences_at, mix};
 use domain::fact::{Fact, RANK_FILE, Streamed, Told, inside, latest};
+use domain::planted::{Guard, holds};
 use domain::{AudienceId, Ecid, LeadId, MunchkinId};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -148,7 +149,8 @@ impl Head {
 
     /// Asks for a pass. Returns its number: a pass under way may have read before the fact that asks for it.
     pub fn want_pass(&mut self) -> u64 {
-        let busy = self.pass.as_ref().map_or(self.pass_done, |pass| pass.number);
+        let under_way = self.pass.as_ref().filter(|_| holds(Guard::FactsAskForAnotherPass));
+        let busy = under_way.map_or(self.pass_done, |pass| pass.number);
         self.pass_wanted = self.pass_wanted.max(busy + 1);
         self.pass_wanted
     }
@@ -233,7 +235,7 @@ pub struct Members<'a> {
 }
 
 /// Those of some ECIDs of whom a fact was said.
-type Looked<'a> = BoxFuture<'a, Step<(Fact, HashSet<Ecid>)>>;
+type Looked<'a> = BoxFuture<'a, Step<(Fact, BTreeSet<Ecid>)>>;
 
 /// A set of ECIDs that is looked into.
 #[derive(Debug)]
@@ -258,9 +260,9 @@ impl Source {
     }
 
     /// Those of the ECIDs that it holds.
-    async fn which(&self, deps: &Deps, ecids: &BTreeSet<Ecid>) -> Step<HashSet<Ecid>> {
+    async fn which(&self, deps: &Deps, ecids: &BTreeSet<Ecid>) -> Step<BTreeSet<Ecid>> {
         match self {
-            Self::None => Ok(HashSet::new()),
+            Self::None => Ok(BTreeSet::new()),
             Self::Whole(base) => Ok(ecids.iter().filter(|ecid| base.row(**ecid).is_some()).copied().collect()),
             Self::Blocks { set, fences } => {
                 let runs = runs(ecids, fences, set.count);
@@ -296,7 +298,7 @@ async fn which_in_run(deps: &Deps, key: &str, run: &Run) -> Step<Vec<Ecid>> {
 #[derive(Debug)]
 pub struct InSets {
     as_of: Option<u64>,
-    held: HashSet<Ecid>,
+    held: BTreeSet<Ecid>,
     said: HashMap<Ecid, Fact>,
 }
 
@@ -385,18 +387,18 @@ impl<'a> Members<'a> {
     }
 
     /// Those of the ECIDs that are in the audience.
-    pub async fn which(&self, ecids: &BTreeSet<Ecid>) -> Step<HashSet<Ecid>> {
+    pub async fn which(&self, ecids: &BTreeSet<Ecid>) -> Step<BTreeSet<Ecid>> {
         Ok(self.which_and_ever(ecids).await?.0)
     }
 
     /// Those of the ECIDs that are in the audience, or were when somebody last looked: whoever left may not have been looked at
     /// since.
-    pub async fn which_ever(&self, ecids: &BTreeSet<Ecid>) -> Step<HashSet<Ecid>> {
+    pub async fn which_ever(&self, ecids: &BTreeSet<Ecid>) -> Step<BTreeSet<Ecid>> {
         Ok(self.which_and_ever(ecids).await?.1)
     }
 
     /// What [`Members::which`] and [`Members::which_ever`] say, by one reading.
-    pub async fn which_and_ever(&self, ecids: &BTreeSet<Ecid>) -> Step<(HashSet<Ecid>, HashSet<Ecid>)> {
+    pub async fn which_and_ever(&self, ecids: &BTreeSet<Ecid>) -> Step<(BTreeSet<Ecid>, BTreeSet<Ecid>)> {
         let rows = self.overlay(ecids).await?;
         let sets = self.in_sets(ecids).await?;
         let found = ecids.iter().filter(|ecid| sets.inside(**ecid, rows.get(ecid).copied())).copied().collect();
@@ -541,7 +543,7 @@ pub async fn point_to(
         &head_key(munchkin, audience),
         |head: Option<Head>| {
             let mut head = head.unwrap_or_else(|| Head::new(audience.clone(), now));
-            if head.base.as_ref().is_some_and(|base| base.as_of > as_of) {
+            if head.base.as_ref().is_some_and(|base| base.as_of > as_of) && holds(Guard::NewerSnapshotStays) {
                 return Ok((None, None));
             }
             if head.missing.as_ref().is_some_and(|missing| missing.since <= as_of) {

@@ -2,7 +2,7 @@
 //! set of any size no more than a piece stands in memory.
 
 use bytes::Bytes;
-use domain::rows::{Decoder, Encoder, HEADER, Row, TRAILER, trailer_at};
+use domain::rows::{Check, Encoder, HEADER, Row, TRAILER, trailer_at};
 use ports::Failure;
 
 use crate::audience::BaseRef;
@@ -79,14 +79,20 @@ impl<'a, R: Row> Writer<'a, R> {
     }
 }
 
+/// Rows that are given at a time, at most. Ours: they stay in a processor's cache while they are looked at.
+const AT_ONCE: usize = 2_048;
+
 /// Reads a set's rows, ascending, piece by piece.
 pub struct Reader<'a, R> {
     deps: &'a Deps,
     base: BaseRef,
-    decoder: Decoder<R>,
+    check: Check<R>,
+    /// Rows that were read.
     read: u64,
     /// Rows of a piece.
     piece: u64,
+    /// What was read of the bucket and not yet given.
+    left: Bytes,
 }
 
 impl<'a, R: Row> Reader<'a, R> {
@@ -100,38 +106,46 @@ impl<'a, R: Row> Reader<'a, R> {
     /// is smaller than 1 MiB, or requests would grow with the square of their number.
     #[must_use]
     pub fn one_of(deps: &'a Deps, base: BaseRef, many: u64) -> Self {
-        let decoder = Decoder::new(base.count);
+        let check = Check::new(base.count);
         let piece = (piece_rows::<R>() / many.max(1)).max(LEAST_BYTES / R::SIZE);
-        Self { deps, base, decoder, read: 0, piece }
+        Self { deps, base, check, read: 0, piece, left: Bytes::new() }
     }
 
     /// The next rows; `None`: that were all. The last ones are given only if all are as they were written.
     pub async fn next(&mut self) -> Step<Option<Vec<R>>> {
+        if self.left.is_empty() {
+            if self.read == self.base.count {
+                return Ok(None);
+            }
+            self.left = self.fetch().await?;
+        }
+        let size = usize::try_from(R::SIZE).unwrap_or(usize::MAX);
+        let some = self.left.split_to(self.left.len().min(AT_ONCE * size));
+        let mut rows = Vec::with_capacity(some.len() / size);
+        R::take(&some, &mut rows);
+        Ok(Some(rows))
+    }
+
+    /// The bytes of the next piece.
+    async fn fetch(&mut self) -> Step<Bytes> {
         let damaged = || Failure::fail("a set is damaged");
         let left = self.base.count - self.read;
-        if left == 0 {
-            return Ok(None);
-        }
         let count = left.min(self.piece);
         let from = HEADER + self.read * R::SIZE;
         // The last piece brings what stands behind the rows: one request less.
         let (trailer, length) = trailer_at::<R>(self.base.count).ok_or_else(damaged)?;
         let end = if count == left { trailer + length } else { from + count * R::SIZE };
         let bytes = self.deps.ports.objects.get_range(&self.base.key, from, end - from).await?;
-        let bytes = bytes.ok_or_else(|| Failure::retry("a set is gone: it was replaced"))?;
+        let mut bytes = bytes.ok_or_else(|| Failure::retry("a set is gone: it was replaced"))?;
         if bytes.len() as u64 != end - from {
             return Err(damaged());
         }
-        let (piece, rest) = bytes.split_at(usize::try_from(count * R::SIZE).unwrap_or_default());
-        let mut rows = Vec::with_capacity(usize::try_from(count).unwrap_or_default());
-        self.decoder.rows(piece, &mut rows);
+        let rest = bytes.split_off(usize::try_from(count * R::SIZE).unwrap_or_default());
+        self.check.look(&bytes);
         self.read += count;
-        if count == left {
-            let trailer = rest.get(rest.len() - TRAILER..).unwrap_or_default();
-            if !self.decoder.is_whole(trailer) {
-                return Err(damaged());
-            }
+        if count == left && !self.check.is_whole(rest.get(rest.len() - TRAILER..).unwrap_or_default()) {
+            return Err(damaged());
         }
-        Ok(Some(rows))
+        Ok(bytes)
     }
 }

@@ -234,11 +234,11 @@ pub async fn mark(deps: &Deps, key: &BellKey) -> Step<()> {
     let now = deps.now();
     let version = change(deps, key, |bell| {
         let new = bell.add(deps.why());
-        if bell.dirty_since.is_some() {
+        if bell.dirty_since.is_some() || (bell.taken_at.is_some() && !holds(Guard::MarkedWhileAtWork)) {
             return (new, None);
         }
         bell.soil(now);
-        (true, Some(bell.version))
+        (true, Some(bell.version).filter(|_| holds(Guard::MarksAreRung)))
     })
     .await?;
     match version {
@@ -293,6 +293,7 @@ where
     // Boxed: the futures of the handlers are deep.
     match Box::pin(work(deps.because(why))).await {
         Ok(next) => finish(deps, &message.key, version, next).await,
+        Err(_) if !holds(Guard::FailedWorkComesAgain) => finish(deps, &message.key, version, Next::Done(None)).await,
         Err(Failure::Outage { reason }) => Err(Failure::Outage { reason }),
         Err(failure) => give_up(deps, &message.key, failure).await,
     }
@@ -334,7 +335,7 @@ async fn finish(deps: &Deps, key: &BellKey, version: u64, next: Next) -> Step<()
         match next {
             Next::Done(wake_at) => {
                 bell.laps = 0;
-                bell.wake_at = wake_at;
+                bell.wake_at = wake_at.filter(|_| holds(Guard::TimersAreKept));
                 bell.taken.clear();
             }
             Next::Rest(until) => {

@@ -36,6 +36,11 @@ const BACK_OFF: f64 = 0.9;
 const RECOVERY: f64 = 1.0 / 64.0;
 /// "Midnight US Central" may mean standard time all year round: a 607 this short after midnight, in ms, says so.
 const STANDARD_TIME_MS: u64 = 90 * 60_000;
+/// Marketo's clock and ours differ by less than this, in ms: a 607 this short after midnight says only that Marketo's day is
+/// not over yet. Ours.
+const CLOCKS_DIFFER_MS: u64 = 5 * 60_000;
+/// Then it is tried again after this time, in ms: a handful of calls. Ours.
+const NEARLY_MIDNIGHT_MS: u64 = 60_000;
 /// How long the answer 615 keeps everybody away, in ms.
 const CROWDED_MS: u64 = 1_000;
 /// The control plane's [`Lease`] ends by itself after this time, in ms: as long as the client waits for an answer
@@ -458,12 +463,16 @@ pub async fn push_back_and_end(
     .await
 }
 
-/// When to try again after 607: the next midnight; or, just after one, an hour later, for Marketo's day may follow
-/// standard time.
+/// When to try again after 607: the next midnight; or, at one, a minute later, for our clock may be fast; or, just after one, an
+/// hour later, for Marketo's day may follow standard time.
 fn day_begins_again(now: u64) -> u64 {
     let midnight = next_midnight(now);
     let before = next_midnight(now.saturating_sub(STANDARD_TIME_MS));
-    if before <= now { before + STANDARD_TIME_MS } else { midnight }
+    match now.checked_sub(before) {
+        None => midnight,
+        Some(since) if since < CLOCKS_DIFFER_MS => now + NEARLY_MIDNIGHT_MS,
+        Some(_) => before + STANDARD_TIME_MS,
+    }
 }
 
 /// Books the calls of a visit to a list that fills no call. Returns when they are due, in ms; in the past, or now:
@@ -603,10 +612,13 @@ mod tests {
     }
 
     #[test]
-    fn a_607_just_after_midnight_is_tried_again_when_the_day_begins_in_standard_time() {
+    fn a_607_at_midnight_is_tried_again_a_minute_later_and_then_when_the_day_begins_in_standard_time() {
         for (now, then) in [
             ("2026-07-10T12:00:00Z", "2026-07-11T05:00:00Z"),
-            ("2026-07-11T05:00:00Z", "2026-07-11T06:30:00Z"),
+            ("2026-07-11T05:00:00Z", "2026-07-11T05:01:00Z"),
+            ("2026-07-11T05:04:59Z", "2026-07-11T05:05:59Z"),
+            ("2026-07-11T05:05:00Z", "2026-07-11T06:30:00Z"),
+            ("2026-01-11T06:00:01Z", "2026-01-11T06:01:01Z"),
             ("2026-07-11T06:31:00Z", "2026-07-12T05:00:00Z"),
             ("2026-03-08T06:10:00Z", "2026-03-08T07:30:00Z"),
             ("2026-03-09T05:10:00Z", "2026-03-09T06:30:00Z"),

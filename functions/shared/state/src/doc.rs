@@ -1,5 +1,6 @@
 //! Typed documents in tables.
 
+use domain::planted::{Guard, holds};
 use ports::{Due, Expect, Failure, Item, Key, Read, Table};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -138,7 +139,12 @@ where
         let Some(value) = changed else { return Ok(answer) };
         let mut item = item(key.clone(), &value, rev, None)?;
         finish(&value, &mut item);
-        if deps.ports.tables.put(table, item, rev.map_or(Expect::Absent, Expect::Rev)).await? {
+        let expect = if holds(Guard::UpdatesAreConditional) {
+            rev.map_or(Expect::Absent, Expect::Rev)
+        } else {
+            Expect::Anything
+        };
+        if deps.ports.tables.put(table, item, expect).await? {
             return Ok(answer);
         }
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use domain::LeadSet;
 use futures::executor::block_on;
-use marketo::{ExtractStatus, Import, ImportState, parse_extract};
+use marketo::{CallError, ExtractStatus, Import, ImportState, parse_extract};
+use ports::Failure;
 
 use crate::support::{LIST, START, World};
 
@@ -123,9 +124,27 @@ fn the_members_of_a_list_are_extracted_with_their_ids_alone() {
     block_on(world.client().enqueue_extract(world.slot(), &id)).expect("enqueued");
     world.pass(10 * MINUTE);
     let status = block_on(world.client().extract_status(world.slot(), &id)).expect("a status");
-    assert_eq!(status, ExtractStatus::Completed);
-    let file = block_on(world.client().extract_file(world.slot(), &id)).expect("a file");
+    let ExtractStatus::Completed { bytes } = status else { panic!("{status:?}") };
+    let file = block_on(world.client().extract_file(world.slot(), &id, bytes)).expect("a file");
     assert_eq!(parse_extract(&file).iter().map(|row| row.id).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn a_file_that_is_cut_is_not_taken_for_the_whole() {
+    let world = World::new();
+    let id = block_on(world.client().create_list_extract(world.slot(), LIST)).expect("a job");
+    for (body, bytes) in [("", Some(7)), ("id\n1\n", Some(7))] {
+        world.say(200, body);
+        let cut = block_on(world.client().extract_file(world.slot(), &id, bytes)).expect_err("an error");
+        assert!(matches!(cut, CallError::Ours(Failure::Retry { .. })), "{body:?}: {cut:?}");
+    }
+    // Whether a file of nobody has a line of columns is not documented.
+    for bytes in [None, Some(0)] {
+        world.say(200, "");
+        assert_eq!(block_on(world.client().extract_file(world.slot(), &id, bytes)).expect("a file"), b"");
+    }
+    world.say(200, "id\n1\n2\n");
+    assert_eq!(block_on(world.client().extract_file(world.slot(), &id, Some(7))).expect("a file"), b"id\n1\n2\n");
 }
 
 #[test]
