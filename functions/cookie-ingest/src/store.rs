@@ -100,7 +100,10 @@ pub async fn store(deps: &Deps, messages: &[Message], counts: &Counts) -> Step<(
         let Some(batch) = batches.remove(munchkin) else { continue };
         let hints = batch.hints.clone();
         let why = (!hints.is_empty()).then_some(Cause::Hint);
-        store_matches(deps, subscription, batch, counts).await?;
+        let stored = store_matches(deps, subscription, batch, counts).await;
+        if holds(Guard::FailedMatchesComeAgain) {
+            stored?;
+        }
         // After the matches: a hint is on a token that we know.
         for hint in hints {
             look_at(deps, munchkin, hint, counts).await?;
@@ -296,7 +299,9 @@ async fn store_token(
         // Hints first: whoever sees the edge must find it from its other end. Then the hints are read: an erasure of
         // the ECID writes its mark before it reads them, so that one of the two sees the other.
         put.extend(new.iter().copied());
-        put_hints(deps, new.iter().map(|ecid| ecid_to_token(munchkin, *ecid, token))).await?;
+        if holds(Guard::HintBeforeEdge) {
+            put_hints(deps, new.iter().map(|ecid| ecid_to_token(munchkin, *ecid, token))).await?;
+        }
         let read = new.iter().map(|ecid| verdict(deps, munchkin, *ecid, token));
         let (mut verdicts, mut changed) = (BTreeMap::new(), false);
         for (ecid, (verdict, erased_at)) in new.iter().zip(try_join_all(read).await?) {
@@ -325,6 +330,9 @@ async fn store_token(
         };
         let save = save_token(deps, munchkin, &record, rev, noted);
         if save_forgetting(deps, &without_edge, save).await? || !holds(Guard::TokenRevision) {
+            if !holds(Guard::HintBeforeEdge) {
+                put_hints(deps, new.iter().map(|ecid| ecid_to_token(munchkin, *ecid, token))).await?;
+            }
             return Ok(tally);
         }
     }

@@ -4,6 +4,7 @@
 
 use domain::limits::{MARKETO_BATCH, NEW_PAIRS_PER_DAY};
 use domain::origin::OriginPattern;
+use domain::planted::{Guard, holds};
 use domain::said::Said;
 use domain::sayings::{PAUSED_BY_HAND, STOPPED_BY_HAND};
 use domain::{MunchkinId, OrgId};
@@ -106,7 +107,9 @@ pub(crate) async fn resume(deps: &Deps, sync: Sync, deadline: u64) -> Answer<Val
     })
     .await?;
     let row = changed.unwrap_or(sync);
-    rouse_list(deps, &row).await?;
+    if holds(Guard::ResumedIsRung) {
+        rouse_list(deps, &row).await?;
+    }
     bell::mark(deps, &BellKey::audience(&row.munchkin, &row.audience)).await?;
     bell::mark(deps, &BellKey::identity(&row.munchkin)).await?;
     view::sync(deps, &row).await

@@ -208,8 +208,8 @@ pub(crate) async fn post(
         Table::Syncs,
         &row,
         |found: Option<Once>| match found {
-            Some(once) => Ok((None, once)),
-            None => Ok((Some(fresh.clone()), fresh.clone())),
+            Some(once) if holds(Guard::RepeatsAreOneRequest) => Ok((None, once)),
+            _ => Ok((Some(fresh.clone()), fresh.clone())),
         },
         |_| None,
     )

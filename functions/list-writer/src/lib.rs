@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 use domain::identity::{LeadRecord, TokenRecord};
 use domain::limits::{HOUR_MS, LATE_EFFECT_MS};
 use domain::list::{GuardSettings, MassChange, Mode, Plan, Wish, Wishes};
+use domain::planted::{Guard, holds};
 use domain::sayings::{HELD_ADDITIONS, HELD_ADDITIONS_AFTER, HELD_REMOVALS, HELD_REMOVALS_AFTER, LIST_GONE};
 use domain::{LeadId, LeadSet, ListId, MunchkinId, Said, Token};
 use marketo::{CallError, LeadRow, Marketo};
@@ -350,6 +351,7 @@ async fn learn_departures(deps: &Deps, open: &mut OpenList) -> Step<IdentityHead
     let seen = if open.head.state_key.is_none() { upto } else { open.state.merges_seen };
     for line in departures(deps, &open.munchkin, seen, upto).await? {
         match line.winner {
+            Some(_) if !holds(Guard::MergesAreFollowed) => {}
             Some(winner) => open.state.merged(winner, &line.gone),
             None => line.gone.iter().for_each(|lead| open.state.deleted(*lead)),
         }

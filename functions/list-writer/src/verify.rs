@@ -136,8 +136,8 @@ async fn extract(
         ExtractStatus::Created => marketo.enqueue_extract(marketo.slot().await?, job).await?,
         ExtractStatus::Pending => {}
         ExtractStatus::Failed => return Ok(by_pages(open, "it failed")),
-        ExtractStatus::Completed => {
-            let file = marketo.extract_file(marketo.slot().await?, job).await?;
+        ExtractStatus::Completed { bytes } => {
+            let file = marketo.extract_file(marketo.slot().await?, job, bytes).await?;
             let members: LeadSet = parse_extract(&file).into_iter().map(|row| row.id).collect();
             if members.is_empty() {
                 return Ok(by_pages(open, "it names nobody"));

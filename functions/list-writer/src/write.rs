@@ -225,7 +225,9 @@ impl Writer<'_> {
         // A sync that keeps its people keeps them from the moment of the intent.
         open.state.settle(self.wishes);
         self.recorder.begin(self.deps, &mut open.head);
-        open.publish(self.deps).await?;
+        if holds(Guard::IntentBeforeEffect) {
+            open.publish(self.deps).await?;
+        }
         let list = open.head.list;
         let sent = calls.iter().zip(slots).map(|(call, slot)| send(marketo, slot, list, call));
         let answers: Vec<Result<RowAnswer, CallError>> = join_all(sent).await;
@@ -244,8 +246,12 @@ impl Writer<'_> {
                         }
                     }
                 }
-                // It may still take effect: the hold stays.
-                Err(error @ CallError::Unknown(_)) => self.recorder.failed(self.deps, &mut open.head, &error),
+                // It may still take effect, so long after this moment at most.
+                Err(error @ CallError::Unknown(_)) if holds(Guard::SilenceProvesNothing) => {
+                    let until = self.deps.now() + self.deps.settings.scaled(LATE_EFFECT_MS);
+                    open.state.hold_on(&call.batch, until);
+                    self.recorder.failed(self.deps, &mut open.head, &error);
+                }
                 Err(error) => {
                     wave.answered += 1;
                     open.state.take_back(&call.batch, &call.newly);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use domain::identity::TokenRecord;
+use domain::planted::{Guard, holds};
 use domain::{AudienceId, Ecid, LeadSet, MunchkinId};
 use futures::FutureExt as _;
 use ports::{Expect, Failure, Item, Read, Table};
@@ -71,7 +72,9 @@ async fn follow(
         publish(deps, munchkin, audience, Some(want), &wanted, report, pass).await?;
     }
     // Rung even if nothing changed: an earlier attempt may have died between the two.
-    ring_lists(deps, munchkin, audience, false).await?;
+    if wanted != before || holds(Guard::RungThoughNothingIsNew) {
+        ring_lists(deps, munchkin, audience, false).await?;
+    }
     forget(deps, &todos).await?;
     Ok(Next::Done(None))
 }
@@ -96,7 +99,8 @@ pub(crate) async fn apply(
         bell::mark(deps, &BellKey::identity(munchkin)).await?;
     }
     concerned.extend(former);
-    let inside = look.wanted(&concerned).await?;
+    let inside =
+        if holds(Guard::AnyBrowserCounts) { look.wanted(&concerned).await? } else { look.seen_inside(&concerned) };
     for lead in concerned {
         if inside.contains(&lead) {
             wanted.insert(lead);
@@ -180,7 +184,8 @@ pub(crate) async fn todos(deps: &Deps, munchkin: &MunchkinId, audience: &Audienc
 /// Deletes rows of work that were done, unless somebody added to them meanwhile.
 pub(crate) async fn forget(deps: &Deps, todos: &[Item]) -> Step<()> {
     for item in todos {
-        deps.ports.tables.delete(Table::Audiences, &item.key, Expect::Rev(item.rev)).await?;
+        let expect = if holds(Guard::AddedWorkStays) { Expect::Rev(item.rev) } else { Expect::Anything };
+        deps.ports.tables.delete(Table::Audiences, &item.key, expect).await?;
     }
     Ok(())
 }

@@ -358,6 +358,10 @@ impl Worker<'_> {
         }
         put_hints(self.deps, hints).await?;
         let owner = |token: &Doc<TokenRecord>| match owners.get(&token.value.token).map(Vec::as_slice) {
+            _ if !holds(Guard::RowsByName) => {
+                let mut pairs = batch.iter().zip(&rows);
+                pairs.find(|(asked, _)| asked.value.token == token.value.token).map(|(_, row)| (row.id, row.known))
+            }
             Some([row]) => Some((row.id, row.known)),
             // Two owners cannot be: Marketo is in the middle of something, and is asked again.
             _ => None,
@@ -738,8 +742,8 @@ impl Worker<'_> {
                     return Ok(now + poll);
                 }
                 ExtractStatus::Failed => self.head.extract.job = None,
-                ExtractStatus::Completed => {
-                    let file = self.polling().extract_file(self.polling().slot().await?, &job.id).await?;
+                ExtractStatus::Completed { bytes } => {
+                    let file = self.polling().extract_file(self.polling().slot().await?, &job.id, bytes).await?;
                     self.told(&parse_extract(&file), job.created_at, false).await?;
                     self.head.extract.job = None;
                     let whole = job.upto >= job.created_at;

@@ -134,7 +134,7 @@ impl<'a> Look<'a> {
     }
 
     /// Those of the leads of whom what was read says so already.
-    fn seen_inside(&self, people: &BTreeSet<LeadId>) -> BTreeSet<LeadId> {
+    pub(crate) fn seen_inside(&self, people: &BTreeSet<LeadId>) -> BTreeSet<LeadId> {
         let counts = |ecid: &Ecid| {
             self.is_inside(*ecid) && self.hints.get(ecid).is_some_and(|hints| hints.tokens.len() <= TOKENS_PER_ECID)
         };

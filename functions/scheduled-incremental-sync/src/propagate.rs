@@ -1,8 +1,9 @@
 //! Tells the audiences that something about tokens or leads changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::identity::{LeadRecord, TokenRecord};
+use domain::planted::{Guard, holds};
 use domain::{AudienceId, Ecid, LeadId, MunchkinId};
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
@@ -28,7 +29,7 @@ pub(crate) async fn memberships(
     deps: &Deps,
     munchkin: &MunchkinId,
     ecids: &BTreeSet<Ecid>,
-) -> Step<BTreeMap<AudienceId, HashSet<Ecid>>> {
+) -> Step<BTreeMap<AudienceId, BTreeSet<Ecid>>> {
     let mut found = BTreeMap::new();
     for audience in syncs::followed(deps, munchkin).await? {
         if let Some(members) = Members::open(deps, munchkin, &audience).await? {
@@ -71,12 +72,17 @@ pub(crate) async fn propagate(
         if inside.is_empty() {
             continue;
         }
+        if !holds(Guard::WriteBeforeRing) {
+            bell::mark(deps, &BellKey::audience(munchkin, &audience)).await?;
+        }
         if bulk || inside.len() > deps.settings.pass_above {
             want_pass(deps, munchkin, &audience).await?;
         } else {
             many(inside.iter().map(|ecid| add_todo(deps, munchkin, &audience, *ecid, &changed[ecid]).boxed())).await?;
         }
-        bell::mark(deps, &BellKey::audience(munchkin, &audience)).await?;
+        if holds(Guard::WriteBeforeRing) {
+            bell::mark(deps, &BellKey::audience(munchkin, &audience)).await?;
+        }
     }
     // Lost to somebody who changed one of them again: then that one is told again.
     many(tokens.into_iter().map(|token| token_told(deps, munchkin, token).boxed())).await?;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use domain::fact::Streamed;
 use domain::limits::{HOUR_MS, REJECTS_KEPT};
+use domain::planted::{Guard, holds};
 use domain::{AudienceId, Ecid, MunchkinId};
 use futures::FutureExt as _;
 use ports::Table;
@@ -69,7 +70,7 @@ pub async fn heard(deps: &Deps, messages: &[Events], fresh: bool) -> Step<()> {
             }
         }
     }
-    if let Some(failure) = failed {
+    if let Some(failure) = failed.filter(|_| holds(Guard::FailedEntriesComeAgain)) {
         return Err(failure);
     }
     let taken: Vec<&Events> = messages.iter().filter(|message| open.contains(&message.munchkin_id)).collect();

@@ -1,6 +1,6 @@
 //! Members of another list whom the sync's audience does not want: what is known of each of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::identity::{LeadRecord, TokenRecord};
 use domain::limits::TOKENS_PER_ECID;
@@ -163,7 +163,7 @@ impl Ties {
         self.counting.iter().chain(&self.aside).copied()
     }
 
-    fn inside(&self, inside: &HashSet<Ecid>) -> Option<Inside> {
+    fn inside(&self, inside: &BTreeSet<Ecid>) -> Option<Inside> {
         let counting: BTreeSet<Ecid> = self.counting.iter().filter(|ecid| inside.contains(ecid)).copied().collect();
         if !counting.is_empty() {
             return Some(Inside::Counts(counting));

@@ -281,7 +281,7 @@ async fn said(
     let mut all: BTreeMap<Ecid, BTreeMap<AudienceId, Option<Said>>> = BTreeMap::new();
     for audience in followed.keys() {
         let members = Members::open(deps, munchkin, audience).await?;
-        let mut inside = std::collections::HashSet::new();
+        let mut inside = BTreeSet::new();
         let (mut facts, mut as_of) = (BTreeMap::new(), None);
         if let Some(members) = &members {
             inside = members.which(ecids).await?;

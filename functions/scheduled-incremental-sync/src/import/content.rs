@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::base::mix;
+use domain::base::{mix, sort};
 use domain::limits::REJECTS_KEPT;
 use domain::sayings::UNKNOWN_AUDIENCE;
 use domain::{AudienceId, Ecid, Said};
@@ -316,8 +316,7 @@ impl<'a> Filling<'a> {
     /// What was taken, in the group's order.
     pub(super) fn end(mut self) -> Vec<Taken> {
         for side in self.all.iter_mut().flat_map(|taken| [&mut taken.inside, &mut taken.outside]) {
-            side.sort_unstable();
-            side.dedup();
+            sort(side);
         }
         self.all
     }
@@ -341,8 +340,7 @@ impl Sink for Filling<'_> {
         };
         // There is room for all; of a part of a large audience it is reckoned, and one ECID may stand there very often.
         if side.len() == side.capacity() {
-            side.sort_unstable();
-            side.dedup();
+            sort(side);
         }
         side.push(row);
     }

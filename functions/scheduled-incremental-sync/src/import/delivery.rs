@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::feed::Control;
 use domain::limits::{FUNCTION_MS, HOUR_MS};
+use domain::planted::{Guard, holds};
 use domain::said::Saying;
 use domain::sayings::{
     FILE_DROPPED, FILE_EMPTY, FILE_NOT_NAMED, NEVER_WHOLE, NOT_WHOLE_LINES, NOT_WHOLE_PART, NOT_WHOLE_RECORD,
@@ -147,6 +148,9 @@ async fn go_on(deps: &Deps, key: &Key, deadline: u64) -> Step<()> {
             // It was to wait, and waits no longer.
             change(deps, key, version, |found| begin(deps, found, deadline)).await?;
         }
+        if !holds(Guard::TakenWhenTaken) {
+            taken(deps, key, version).await?;
+        }
         // Of those who were killed nobody has said so.
         let outcome = match delivery.turns.in_vain > KILLED {
             true => Outcome::More { progress: delivery.progress.clone(), further: false },
@@ -270,7 +274,7 @@ async fn closed(deps: &Deps, munchkin: &MunchkinId) -> Step<Option<Said>> {
 }
 
 fn turn(deps: &Deps, feed: &Feed, delivery: &Delivery) -> Turn {
-    if !delivery.full {
+    if !delivery.full && holds(Guard::AbsenceSaysNothing) {
         return Turn::Parts(None);
     }
     let now = deps.now();
