@@ -1,12 +1,16 @@
 //! The kernels of an import and of a pass, each by itself: how many items a second, and how much memory.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::io::Write as _;
 
 use anyhow::{Context as _, ensure};
-use domain::base::{Base, absent, mix};
+use domain::base::{Base, absent, mix, sort};
+use domain::edges::{Census, Edge, Source, of_token};
 use domain::feed::Mode;
-use domain::{Ecid, LeadSet, Said};
+use domain::identity::{Seen, TokenRecord};
+use domain::rows::{Encoder, decode};
+use domain::{Ecid, LeadSet, Said, Token};
 use feeds::{File, Named, Sink};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -21,6 +25,8 @@ const SIZE: u64 = 1_000_000;
 const SEED: u64 = 7;
 /// One ECID of so many is another one in the second set.
 const CHURN: u64 = 100;
+/// One ECID of so many has a match.
+const MATCHED: usize = 2;
 /// One lead of so many is in a set of leads.
 const ONE_OF: u64 = 5;
 
@@ -55,8 +61,7 @@ pub fn run(words: &[&str]) -> anyhow::Result<()> {
     drop(text);
     let mut rows: Vec<u128> = first.iter().copied().map(mix).collect();
     timed("shuffle", size, json, || {
-        rows.sort_unstable();
-        rows.dedup();
+        sort(&mut rows);
         Ok(())
     })?;
     let old = Base::of_rows(rows, 0);
@@ -67,21 +72,49 @@ pub fn run(words: &[&str]) -> anyhow::Result<()> {
         ensure!(gone as u64 == size / CHURN && come == gone, "{gone} gone and {come} come");
         Ok(())
     })?;
+    let mut edges = Vec::new();
+    let token = Token::parse("_mch-example.com-1790000000000-12345").context("a token")?;
+    let mut record = TokenRecord { asked_at: Some(1), ..TokenRecord::new(token) };
+    for (number, ecid) in first.iter().step_by(MATCHED).enumerate() {
+        (record.lead, record.known) = (Some(number as u64 + 1), true);
+        record.ecids = BTreeMap::from([(*ecid, Seen { first: 1, last: 1 })]);
+        of_token(&record, Source::token(number as u128), u64::MAX, &mut edges);
+    }
+    edges.sort_unstable();
+    timed("join", size + edges.len() as u64, json, || {
+        let mut census = Census::new(0);
+        census.join(&mut new.rows(), &mut &edges[..], true, |_| {});
+        let found = census.end().counts;
+        ensure!(found.audience == size && found.known > 0, "{found:?}");
+        Ok(())
+    })?;
     let mut bytes = Vec::new();
-    timed("set written", size, json, || {
+    let mut encoder = Encoder::begin(0, &mut bytes);
+    timed("edge codec, out", edges.len() as u64, json, || {
+        encoder.rows(&edges, &mut bytes);
+        encoder.end(&mut bytes);
+        Ok(())
+    })?;
+    timed("edge codec, in", edges.len() as u64, json, || {
+        ensure!(decode::<Edge>(&bytes).is_some_and(|(read, _)| read == edges), "other edges were read");
+        Ok(())
+    })?;
+    drop(edges);
+    let mut bytes = Vec::new();
+    timed("page codec, out", size, json, || {
         bytes = new.encode();
         Ok(())
     })?;
-    timed("set read", size, json, || {
+    timed("page codec, in", size, json, || {
         ensure!(Base::decode(&bytes).as_ref() == Some(&new), "another set was read");
         Ok(())
     })?;
     let leads: LeadSet = (0..size).map(|n| n * ONE_OF + rng.random_range(0..ONE_OF)).collect();
-    timed("leads written", size, json, || {
+    timed("bitmap codec, out", size, json, || {
         bytes = leads.to_bytes();
         Ok(())
     })?;
-    timed("leads read", size, json, || {
+    timed("bitmap codec, in", size, json, || {
         ensure!(LeadSet::from_bytes(&bytes).as_ref() == Some(&leads), "another set was read");
         Ok(())
     })?;
@@ -104,7 +137,8 @@ fn timed(name: &str, items: u64, json: bool, work: impl FnOnce() -> anyhow::Resu
         let told = |number: Option<f64>| number.map_or("-".to_owned(), |number| format!("{number:.1}"));
         writeln!(
             out,
-            "{name:<14} {items:>10} items  {:>8} M items a second  {:>8} MB",
+            "{name:<17} {items:>10} items  {:>8} s of a processor  {:>8} M items a second  {:>8} MB",
+            seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.3}")),
             told(a_second.map(|rate| rate / 1e6)),
             told(bytes.map(|bytes| bytes as f64 / f64::from(1 << 20))),
         )?;

@@ -35,6 +35,9 @@
 //! one takes more than 16 bytes of memory a membership beside a constant. Without any flag but `--json` the counts are those of
 //! `import.jsonl`, which a test of the simulation compares; `--all` goes up to ten million ECIDs.
 //!
+//! `cargo run --release -p bench -- delta [--size N] [--json]`: a hundred changes, one in a hundred, and somebody who becomes
+//! known ([`delta`]). An error if they cost more than they may (design, P4). Recorded in `delta.jsonl`, and compared.
+//!
 //! `cargo run --release -p bench -- whole [--size N] [--churn PERCENT] [--days N] [--json]`: a full file from `incoming/` to
 //! *want* of three audiences, and the one of the day after ([`whole`]): what it uses of AWS, a processor's time with that of the
 //! SDK, and memory.
@@ -49,6 +52,7 @@
 
 mod beacons;
 mod codecs;
+mod delta;
 mod events;
 mod flags;
 mod growth;
@@ -81,7 +85,8 @@ const SEED: u64 = 1;
 const USAGE: &str = "usage: cargo run [--release] -p bench -- settle [--json] | writer [SCENARIO] [--json] | \
                      beacons [--json] | spike [--json] | events [--json] | freshness [--json] | \
                      download [--people N] [--refused PERCENT] [--json] | \
-                     import [--all | --size N --segments N --churn PERCENT --changes N] [--json] | codecs [--size N] [--json] | \
+                     import [--all | --size N --segments N --churn PERCENT --changes N] [--json] | \
+                     delta [--size N] [--json] | codecs [--size N] [--json] | \
                      whole [--size N] [--churn PERCENT] [--days N] [--json] | \
                      versus-duckdb [--size N] [--json] | growth [--size N] [--json] | \
                      first-sync [--tokens N] [--people N] [--json]";
@@ -101,6 +106,7 @@ fn main() -> ExitCode {
         ["beacons", "--json"] => beacons::run().and_then(|measured| show_beacons(&measured, true)),
         ["download", words @ ..] => show_download(words),
         ["import", words @ ..] => import::run(words),
+        ["delta", words @ ..] => delta::run(words),
         ["codecs", words @ ..] => codecs::run(words),
         ["growth", words @ ..] => growth::run(words),
         ["versus-duckdb", words @ ..] => versus::run(words),
