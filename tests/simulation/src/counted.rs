@@ -281,14 +281,16 @@ impl Tables for Counted {
     }
 }
 
-/// Processor time of this thread so far, in seconds; `None`: the system does not tell (it is not Linux).
+/// Processor time of this process so far, all of its threads together, in seconds; `None`: the system does not tell.
 #[must_use]
 pub fn processor_seconds() -> Option<f64> {
-    // The system adds up at its ticks, and whenever a thread gives way.
-    std::thread::yield_now();
-    let line = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    let nanoseconds: f64 = line.split(' ').next()?.parse().ok()?;
-    Some(nanoseconds / 1e9)
+    #[cfg(unix)]
+    {
+        let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        std::time::Duration::try_from(spent).ok().map(|spent| spent.as_secs_f64())
+    }
+    #[cfg(not(unix))]
+    None
 }
 
 /// The most memory that this process has had since [`forget_peak`], in bytes; `None`: the system does not tell.

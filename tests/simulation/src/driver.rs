@@ -10,18 +10,31 @@ use cookie_ingest::Counts;
 use domain::limits::{FUNCTION_MS, LATE_EFFECT_MS};
 use ports::{Failure, Queue};
 use rand::Rng as _;
+use scheduled_incremental_sync::Arrival;
 use state::{Deps, Settings};
 
 use crate::fakes::Sim;
+use crate::kinds::Kind;
+use crate::logs;
 
 /// Visibility time-out of the queues, in ms: six times the function's.
 pub const VISIBILITY_MS: u64 = 6 * FUNCTION_MS;
 const TICK_MS: u64 = 60_000;
+/// A tick comes late by at most this, in ms.
+const LATE_TICK_MS: u64 = 5 * 60_000;
+/// Clocks differ by at most this from ours, in ms: far more than those of Lambda's machines do.
+const SKEW_MS: i64 = 2_000;
 
 type Work = Pin<Box<dyn Future<Output = Result<(), Failure>>>>;
 
 struct Invocation {
     work: Work,
+    /// It does not move before this time, in ms: it sleeps, or is frozen.
+    still_until: u64,
+    /// What its process remembers, and which function that is of.
+    process: Option<(Function, Deps)>,
+    /// The file of which it has been given notice.
+    arrival: Option<Arrival>,
     /// Messages to acknowledge.
     messages: Vec<u64>,
     /// Its FIFO group.
@@ -30,6 +43,42 @@ struct Invocation {
     deadline: u64,
     /// A name to find it by.
     name: Option<String>,
+}
+
+impl Invocation {
+    /// Whether it may move now, or is to be stopped.
+    const fn moves_at(&self, now: u64) -> bool {
+        self.still_until <= now || self.deadline < now
+    }
+
+    fn of(work: Work, deadline: u64) -> Self {
+        Self {
+            work,
+            still_until: 0,
+            process: None,
+            arrival: None,
+            messages: Vec::new(),
+            group: None,
+            deadline,
+            name: None,
+        }
+    }
+}
+
+/// The functions that work on messages: a process serves one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Function {
+    CookieIngest,
+    Scheduled,
+    ListWriter,
+}
+
+const fn reader_of(queue: Queue) -> Function {
+    match queue {
+        Queue::Matches => Function::CookieIngest,
+        Queue::Events | Queue::IdentityWork | Queue::AudienceWork => Function::Scheduled,
+        Queue::ListWrites => Function::ListWriter,
+    }
 }
 
 /// The queues, the functions and the clock.
@@ -46,6 +95,12 @@ pub struct Driver {
     /// Invocations that were begun.
     pub invocations: u64,
     finished: HashSet<String>,
+    /// Processes that wait for their next invocation.
+    warm: Vec<(Function, Deps)>,
+    /// Notices of files, and when they come, in ms.
+    notices: Vec<(u64, Arrival)>,
+    /// Nobody looks for rings that were lost.
+    pub sweep_is_off: bool,
     /// Polls in a row that moved nothing.
     idle: usize,
 }
@@ -87,6 +142,9 @@ impl Driver {
             dead: 0,
             invocations: 0,
             finished: HashSet::new(),
+            warm: Vec::new(),
+            notices: Vec::new(),
+            sweep_is_off: false,
             idle: 0,
         }
     }
@@ -102,13 +160,54 @@ impl Driver {
         Deps::new(self.sim.ports(), self.settings.clone())
     }
 
+    /// A process of a function: one that has served before, or a cold one, whose clock may differ.
+    fn process(&mut self, function: Function) -> Deps {
+        let mut store = self.sim.lock();
+        let waiting = self.warm.iter().position(|(waiting, _)| *waiting == function);
+        let chance = store.faults.warm;
+        if let Some(index) = waiting
+            && store.strikes(chance, Kind::Warm)
+        {
+            return self.warm.swap_remove(index).1;
+        }
+        let skew = store.faults.skew;
+        let skew = if store.strikes(skew, Kind::Skew) { store.rng.random_range(-SKEW_MS..=SKEW_MS) } else { 0 };
+        drop(store);
+        Deps::new(self.sim.ports_with_clock(skew), self.settings.clone())
+    }
+
+    /// Notice of a file comes in a while, in ms; until it was taken it comes again.
+    pub fn notify(&mut self, in_ms: u64, arrival: Arrival) {
+        let at = self.sim.lock().now + in_ms;
+        self.notices.push((at, arrival));
+    }
+
+    fn begin_notices(&mut self, now: u64) {
+        while let Some(index) = self.notices.iter().position(|(at, _)| *at <= now) {
+            let (_, arrival) = self.notices.swap_remove(index);
+            let deps = self.process(Function::Scheduled);
+            let process = Some((Function::Scheduled, deps.clone()));
+            let noticed = arrival.clone();
+            let work =
+                async move { scheduled_incremental_sync::arrived(&deps, &noticed, deps.now() + FUNCTION_MS).await };
+            self.begin(Invocation {
+                process,
+                arrival: Some(arrival),
+                ..Invocation::of(Box::pin(work), now + FUNCTION_MS)
+            });
+        }
+    }
+
+    fn begin(&mut self, invocation: Invocation) {
+        self.invocations += 1;
+        self.running.push(invocation);
+    }
+
     /// Starts work that no queue asked for (a request, a file, a tick). `finished` tells by its name whether it
     /// ended well.
     pub fn start(&mut self, name: &str, work: impl Future<Output = Result<(), Failure>> + 'static) {
         let deadline = self.sim.lock().now + FUNCTION_MS;
-        let name = Some(name.to_owned());
-        self.running.push(Invocation { work: Box::pin(work), messages: Vec::new(), group: None, deadline, name });
-        self.invocations += 1;
+        self.begin(Invocation { name: Some(name.to_owned()), ..Invocation::of(Box::pin(work), deadline) });
     }
 
     /// Whether work of this name ended well.
@@ -127,49 +226,65 @@ impl Driver {
     pub fn step(&mut self) -> bool {
         let now = self.sim.lock().now;
         if self.ticking && now >= self.next_tick {
-            self.next_tick = now + TICK_MS;
-            let deps = self.deps();
+            let mut store = self.sim.lock();
+            let late = store.faults.late_tick;
+            let late = if store.strikes(late, Kind::LateTick) { store.rng.random_range(0..LATE_TICK_MS) } else { 0 };
+            drop(store);
+            self.next_tick = now + TICK_MS + late;
+            let deps = self.process(Function::Scheduled);
             self.start("tick", async move { scheduled_incremental_sync::tick(&deps, deps.now() + FUNCTION_MS).await });
             let deps = self.deps();
             self.start("resume", async move { create_sync::resume(&deps).await });
         }
+        self.begin_notices(now);
         let ready = self.ready_messages();
-        let choices = self.running.len() + usize::from(!ready.is_empty());
+        let awake = self.running.iter().filter(|run| run.moves_at(now)).count();
+        let choices = awake + usize::from(!ready.is_empty());
         if choices == 0 {
             return false;
         }
-        if ready.is_empty() && self.idle > 8 * self.running.len() {
-            // Sleepers all.
+        if ready.is_empty() && self.idle > 8 * awake {
+            // Each waits for something else than time.
             self.idle = 0;
             return false;
         }
         let choice = self.sim.lock().rng.random_range(0..choices);
-        if choice == self.running.len() {
+        if choice == awake {
             let which = self.sim.lock().rng.random_range(0..ready.len());
             self.deliver(ready[which]);
             return true;
         }
-        self.poll(choice);
+        let mut awake = self.running.iter().enumerate().filter(|(_, run)| run.moves_at(now));
+        let index = awake.nth(choice).map_or(0, |(index, _)| index);
+        self.poll(index);
         true
     }
 
+    /// Messages that may be handed out now. They stand in the order in which they came.
     fn ready_messages(&self) -> Vec<u64> {
         let store = self.sim.lock();
-        let busy: HashSet<(Queue, String)> = self.running.iter().filter_map(|run| run.group.clone()).collect();
-        let mut blocked = HashSet::new();
+        let busy = |queue: Queue, group: &str| {
+            self.running
+                .iter()
+                .any(|run| run.group.as_ref().is_some_and(|(other, key)| *other == queue && key == group))
+        };
+        let mut blocked: Vec<(Queue, &str)> = Vec::new();
         let mut ready = Vec::new();
-        let mut messages: Vec<_> = store.messages.iter().collect();
-        messages.sort_by_key(|message| message.id);
-        for message in messages {
+        for message in &store.messages {
+            let visible = message.visible_at <= store.now;
             let Some(group) = &message.group else {
-                if message.visible_at <= store.now {
+                if visible {
                     ready.push(message.id);
                 }
                 continue;
             };
-            let key = (message.queue, group.clone());
+            let key = (message.queue, group.as_str());
             // Only the first of a group, and only if none of it is in flight.
-            if blocked.insert(key.clone()) && !busy.contains(&key) && message.visible_at <= store.now {
+            if blocked.contains(&key) {
+                continue;
+            }
+            blocked.push(key);
+            if visible && !busy(message.queue, group) {
                 ready.push(message.id);
             }
         }
@@ -183,10 +298,12 @@ impl Driver {
             let Some(index) = store.messages.iter().position(|message| message.id == id) else { return };
             store.messages[index].visible_at = now + VISIBILITY_MS;
             store.messages[index].received += 1;
-            if store.messages[index].received > 5 {
-                // To the dead-letter queue, and put back by an operator an hour later.
+            let dead_letter = store.faults.dead_letter;
+            if store.messages[index].received > 5 || store.strikes(dead_letter, Kind::DeadLetter) {
+                // To the dead-letter queue, and put back by an operator within the hour.
+                let later = store.rng.random_range(60_000..3_600_000);
                 store.messages[index].received = 0;
-                store.messages[index].visible_at = now + 3_600_000;
+                store.messages[index].visible_at = now + later;
                 drop(store);
                 self.dead += 1;
                 return;
@@ -195,8 +312,9 @@ impl Driver {
             // A standard queue hands out several at once.
             let mut extra = Vec::new();
             if !message.queue.is_fifo() {
-                for other in store.messages.iter_mut() {
-                    if other.queue == message.queue && other.id != id && other.visible_at <= now && extra.len() < 3 {
+                let most = store.rng.random_range(0..10);
+                for other in &mut store.messages {
+                    if other.queue == message.queue && other.id != id && other.visible_at <= now && extra.len() < most {
                         other.visible_at = now + VISIBILITY_MS;
                         other.received += 1;
                         extra.push(other.clone());
@@ -205,8 +323,12 @@ impl Driver {
             }
             (message, extra)
         };
-        let deps = self.deps();
-        let deadline = deps.now() + FUNCTION_MS;
+        let function = reader_of(message.queue);
+        let deps = self.process(function);
+        let process = Some((function, deps.clone()));
+        // Lambda tells the process by when it must be done, by the process's own clock.
+        let own_deadline = deps.now() + FUNCTION_MS;
+        let deadline = self.sim.lock().now + FUNCTION_MS;
         let body = message.body.clone();
         let mut messages = vec![message.id];
         let work: Work = match message.queue {
@@ -231,37 +353,48 @@ impl Driver {
             }
             Queue::ListWrites => Box::pin(async move {
                 let ring = serde_json::from_str(&body).map_err(|_| Failure::fail("not a ring"))?;
-                list_writer::handle(&deps, &ring, deadline).await
+                list_writer::handle(&deps, &ring, own_deadline).await
             }),
             Queue::IdentityWork | Queue::AudienceWork => Box::pin(async move {
                 let ring = serde_json::from_str(&body).map_err(|_| Failure::fail("not a ring"))?;
-                scheduled_incremental_sync::handle(&deps, &ring, deadline).await
+                scheduled_incremental_sync::handle(&deps, &ring, own_deadline).await
             }),
         };
-        self.invocations += 1;
         let group = message.group.map(|group| (message.queue, group));
-        self.running.push(Invocation { work, messages, group, deadline, name: None });
+        self.begin(Invocation { messages, group, process, ..Invocation::of(work, deadline) });
     }
 
     fn poll(&mut self, index: usize) {
         let before = {
             let mut store = self.sim.lock();
             let kill = store.faults.kill;
-            let killed = kill > 0.0 && store.rng.random_bool(kill);
-            if killed || store.now > self.running[index].deadline {
+            let now = store.now;
+            if store.strikes(kill, Kind::Kill) || now > self.running[index].deadline {
                 drop(store);
                 // Its messages come back when their visibility ends.
-                self.running.swap_remove(index);
+                let run = self.running.swap_remove(index);
+                self.notices.extend(run.arrival.map(|arrival| (now + VISIBILITY_MS, arrival)));
                 return;
             }
-            store.calls
+            let freeze = store.faults.freeze;
+            if store.strikes(freeze, Kind::Freeze) {
+                // Half of them for longer than it may live.
+                self.running[index].still_until = now + store.rng.random_range(0..2 * FUNCTION_MS);
+                return;
+            }
+            store.wakes_at = None;
+            store.moves
         };
         let mut context = Context::from_waker(Waker::noop());
         match self.running[index].work.as_mut().poll(&mut context) {
             std::task::Poll::Pending => {
-                // A sleeper does not move.
-                let moved = self.sim.lock().calls != before;
+                let store = self.sim.lock();
+                let moved = store.moves != before;
                 self.idle = if moved { 0 } else { self.idle + 1 };
+                if let Some(at) = store.wakes_at.filter(|_| !moved) {
+                    // It does nothing but sleep.
+                    self.running[index].still_until = at;
+                }
             }
             std::task::Poll::Ready(outcome) => {
                 self.idle = 0;
@@ -274,12 +407,17 @@ impl Driver {
     fn end(&mut self, run: Invocation, outcome: Result<(), Failure>) {
         let mut store = self.sim.lock();
         let now = store.now;
+        self.warm.extend(run.process);
+        if let Err(failure) = &outcome {
+            // The runtime logs why an invocation failed.
+            logs::look_at(&failure.to_string());
+            self.notices.extend(run.arrival.map(|arrival| (now + 5_000, arrival)));
+        }
         match outcome {
             Ok(()) => {
                 let redeliver = store.faults.redeliver;
                 for id in run.messages {
-                    let again = redeliver > 0.0 && store.rng.random_bool(redeliver);
-                    if again {
+                    if store.strikes(redeliver, Kind::Redeliver) {
                         if let Some(message) = store.messages.iter_mut().find(|message| message.id == id) {
                             // Its deletion was lost.
                             message.received = message.received.min(2);
@@ -308,9 +446,11 @@ impl Driver {
         let messages = store.messages.iter().map(|message| message.visible_at).filter(|at| *at > now).min();
         let late = store.late.iter().map(|(at, _)| *at).min();
         let tick = self.ticking.then_some(self.next_tick);
-        let next = [messages, late, tick].into_iter().flatten().min().unwrap_or(now + TICK_MS);
-        // Sleepers wake within a second of their time.
-        let next = if self.running.is_empty() { next } else { next.min(now + 1_000) };
+        let notice = self.notices.iter().map(|(at, _)| *at).min();
+        let next = [messages, late, tick, notice].into_iter().flatten().min().unwrap_or(now + TICK_MS);
+        let wakes =
+            |run: &Invocation| if run.still_until > now { run.still_until.min(run.deadline + 1) } else { now + 1_000 };
+        let next = self.running.iter().map(wakes).fold(next, u64::min);
         store.advance(next.max(now + 1));
     }
 
@@ -361,8 +501,9 @@ impl Driver {
     pub fn unsettled(&self) -> Option<String> {
         let store = self.sim.lock();
         let now = store.now;
-        if !self.running.is_empty() || !store.messages.is_empty() {
-            return Some(format!("{} running, {} messages", self.running.len(), store.messages.len()));
+        let waiting = store.messages.len() + self.notices.len();
+        if !self.running.is_empty() || waiting > 0 {
+            return Some(format!("{} running, {waiting} messages", self.running.len()));
         }
         if !store.late.is_empty() {
             return Some("calls that land late".into());

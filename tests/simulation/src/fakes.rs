@@ -1,7 +1,7 @@
 //! In-memory ports on a virtual clock. Every call first yields once, so that the driver may stop a handler at any
 //! await; then it may fail, or take effect without telling.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +17,8 @@ use ports::{
 };
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
+
+use crate::kinds::{Counts, Kind};
 
 /// Runs work over these ports to its end: every call yields once and is ready at the next poll.
 pub fn run<T>(work: impl Future<Output = T>) -> T {
@@ -44,12 +46,39 @@ pub struct Faults {
     pub redeliver: f64,
     /// A message is delivered later than it could be.
     pub delay: f64,
+    /// A handler does not move for a while, at an await.
+    pub freeze: f64,
+    /// A message that is handed out goes to the dead-letter queue instead, and is put back later.
+    pub dead_letter: f64,
+    /// A message bears a field that nobody knows.
+    pub other_version: f64,
+    /// An invocation is served by a process that has served one before.
+    pub warm: f64,
+    /// A process whose clock is fast or slow by up to two seconds.
+    pub skew: f64,
+    /// An eventually consistent read sees what stood there up to two seconds ago.
+    pub stale: f64,
+    /// The minute's tick comes late.
+    pub late_tick: f64,
 }
 
 impl Faults {
     /// Nothing goes wrong.
-    pub const NONE: Faults =
-        Faults { unavailable: 0.0, unknown: 0.0, marketo_silence: 0.0, kill: 0.0, redeliver: 0.0, delay: 0.0 };
+    pub const NONE: Faults = Faults {
+        unavailable: 0.0,
+        unknown: 0.0,
+        marketo_silence: 0.0,
+        kill: 0.0,
+        redeliver: 0.0,
+        delay: 0.0,
+        freeze: 0.0,
+        dead_letter: 0.0,
+        other_version: 0.0,
+        warm: 0.0,
+        skew: 0.0,
+        stale: 0.0,
+        late_tick: 0.0,
+    };
 }
 
 /// A message in a queue.
@@ -81,6 +110,8 @@ pub struct Store {
     /// Tables.
     pub tables: BTreeMap<(Table, Key), Item>,
     due: BTreeMap<(Table, String, u64, Key), ()>,
+    /// What stood there before the latest writes: when it was written over (ms), where, and what it was; the oldest first.
+    past: VecDeque<(u64, (Table, Key), Option<Item>)>,
     /// Bucket.
     pub objects: BTreeMap<String, Bytes>,
     /// Parts of objects that are not whole yet, by upload.
@@ -113,8 +144,44 @@ pub struct Store {
     pub dead_letters: BTreeMap<String, u64>,
     /// Port calls so far.
     pub calls: u64,
+    /// How often anybody began or ended a call to a port.
+    pub moves: u64,
+    /// When the first of those who were found asleep since this was forgotten wakes, in ms.
+    pub wakes_at: Option<u64>,
     /// Virtual time that a port call takes, in ms; 0 where somebody else turns the clock.
     pub port_ms: u64,
+    /// Whoever looks for rings that were lost finds none; what rests is found when its time has come.
+    pub sweep_is_off: bool,
+    /// Whether what calls to Marketo do is looked at.
+    pub watching: bool,
+    /// Whom calls took out of which list, since somebody looked.
+    pub removed: Vec<(u64, u64)>,
+    /// When calls were sent to Marketo within its window, in ms.
+    window: VecDeque<u64>,
+    /// What must never be, and was.
+    pub wrong: Option<String>,
+    /// What struck so far.
+    pub counts: Counts,
+    /// A digest of every call to a port and every message, in their order.
+    pub trace: Trace,
+}
+
+/// A digest of what happened, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Trace(pub u64);
+
+impl Trace {
+    /// Takes in what happened.
+    pub fn note(&mut self, what: &[u8]) {
+        let mut state = self.0;
+        for part in what.chunks(8) {
+            let mut word = [0; 8];
+            word[..part.len()].copy_from_slice(part);
+            // FNV-1a by words, and turned, so that high bits come down.
+            state = (state ^ u64::from_le_bytes(word)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+        }
+        self.0 = (state ^ what.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
 }
 
 /// A handle on the store; it is the ports.
@@ -122,6 +189,8 @@ pub struct Store {
 pub struct Sim(Arc<Mutex<Store>>);
 
 const DEDUP_MS: u64 = 300_000;
+/// Eventually consistent reads see what stood there at most this long ago, in ms: ours; DynamoDB's most often take a second.
+const STALE_MS: u64 = 2_000;
 
 impl Sim {
     /// An empty world at a moment.
@@ -133,6 +202,7 @@ impl Sim {
             faults: Faults::NONE,
             tables: BTreeMap::new(),
             due: BTreeMap::new(),
+            past: VecDeque::new(),
             objects: BTreeMap::new(),
             parts: BTreeMap::new(),
             messages: Vec::new(),
@@ -150,7 +220,16 @@ impl Sim {
             hook_is_down: false,
             dead_letters: BTreeMap::new(),
             calls: 0,
+            moves: 0,
+            wakes_at: None,
             port_ms: 2,
+            sweep_is_off: false,
+            watching: false,
+            removed: Vec::new(),
+            window: VecDeque::new(),
+            wrong: None,
+            counts: Counts::default(),
+            trace: Trace::default(),
         })))
     }
 
@@ -184,9 +263,20 @@ impl Sim {
         }
     }
 
+    /// The ports of a process whose clock is fast by so many ms.
+    #[must_use]
+    pub fn ports_with_clock(&self, fast_ms: i64) -> Ports {
+        let mut ports = self.ports();
+        if fast_ms != 0 {
+            ports.clock = Arc::new(FastClock { sim: self.clone(), fast_ms });
+        }
+        ports
+    }
+
     async fn step(&self) {
         let mut yielded = false;
         poll_fn(|context| {
+            self.lock().moves += 1;
             if yielded {
                 Poll::Ready(())
             } else {
@@ -199,17 +289,20 @@ impl Sim {
         .await;
     }
 
-    /// Yields, counts, and decides whether this call goes wrong.
-    async fn enter(&self, service: &'static str, writes: bool) -> PortResult<bool> {
+    /// Yields, counts, and decides whether this call goes wrong. `what` is concerned.
+    async fn enter(&self, service: &'static str, writes: bool, what: &str) -> PortResult<bool> {
         self.step().await;
         let mut store = self.lock();
         store.calls += 1;
         store.now += store.port_ms;
+        let now = store.now;
+        store.trace.note(&now.to_le_bytes());
+        store.trace.note(what.as_bytes());
         let faults = store.faults;
-        if faults.unavailable > 0.0 && store.rng.random_bool(faults.unavailable) {
+        if store.strikes(faults.unavailable, Kind::Unavailable) {
             return Err(PortError::Unavailable { service, reason: "throttled".into() });
         }
-        if faults.unknown > 0.0 && store.rng.random_bool(faults.unknown) {
+        if store.strikes(faults.unknown, Kind::Unknown) {
             if writes && store.rng.random_bool(0.5) {
                 // It takes effect, and the answer is lost.
                 return Ok(true);
@@ -234,6 +327,15 @@ fn unknown(service: &'static str) -> PortError {
 }
 
 impl Store {
+    /// Whether something of this chance goes wrong now; it is counted.
+    pub fn strikes(&mut self, chance: f64, kind: Kind) -> bool {
+        let strikes = chance > 0.0 && self.rng.random_bool(chance);
+        if strikes {
+            self.counts.count(kind);
+        }
+        strikes
+    }
+
     fn write(&mut self, table: Table, item: Item) {
         self.writes += 1;
         self.erase(table, &item.key);
@@ -244,11 +346,33 @@ impl Store {
     }
 
     fn erase(&mut self, table: Table, key: &Key) {
-        if let Some(old) = self.tables.remove(&(table, key.clone()))
-            && let Some(due) = old.due
-        {
+        let place = (table, key.clone());
+        let old = self.tables.remove(&place);
+        if let Some(due) = old.as_ref().and_then(|old| old.due.clone()) {
             self.due.remove(&(table, due.pk, due.at, key.clone()));
         }
+        if self.faults.stale > 0.0 {
+            let now = self.now;
+            while self.past.front().is_some_and(|(at, ..)| at + STALE_MS < now) {
+                self.past.pop_front();
+            }
+            self.past.push_back((now, place, old));
+        }
+    }
+
+    /// An item as a read of this consistency sees it.
+    fn seen(&mut self, table: Table, key: &Key, read: Read) -> Option<Item> {
+        let place = (table, key.clone());
+        let now = self.now;
+        if read == Read::Eventual && self.faults.stale > 0.0 {
+            let past = self.past.iter().find(|(at, past, _)| at + STALE_MS >= now && *past == place);
+            if let Some(past) = past.map(|(_, _, item)| item.clone())
+                && self.strikes(self.faults.stale, Kind::Stale)
+            {
+                return past;
+            }
+        }
+        self.tables.get(&place).cloned()
     }
 
     fn holds(&self, table: Table, key: &Key, expect: Expect) -> bool {
@@ -272,12 +396,18 @@ impl Store {
         }
         self.sent.push((queue, message.clone()));
         self.next_message += 1;
-        let delay = self.faults.delay;
-        let late = if delay > 0.0 && self.rng.random_bool(delay) { self.rng.random_range(0..90_000) } else { 0 };
+        self.trace.note(message.body.as_bytes());
+        let late = if self.strikes(self.faults.delay, Kind::Delay) { self.rng.random_range(0..90_000) } else { 0 };
+        let mut body = message.body;
+        if self.strikes(self.faults.other_version, Kind::OtherVersion)
+            && let Some(members) = body.strip_prefix('{')
+        {
+            body = format!(r#"{{"of_a_later_version":[],{members}"#);
+        }
         self.messages.push(Message {
             id: self.next_message,
             queue,
-            body: message.body,
+            body,
             group: message.group,
             visible_at: self.now + late,
             received: 0,
@@ -296,30 +426,60 @@ impl Store {
             *at > now
         });
         for (_, request) in landing {
-            self.marketo.handle(now, &request);
+            self.watch(|marketo| marketo.handle(now, &request));
         }
-        self.marketo.tick(now);
+        self.watch(|marketo| marketo.tick(now));
+    }
+
+    /// Whatever calls of ours do to the lists meanwhile is noted.
+    fn watch<R>(&mut self, act: impl FnOnce(&mut Marketo) -> R) -> R {
+        if !self.watching {
+            return act(&mut self.marketo);
+        }
+        let before: Vec<(u64, BTreeSet<u64>)> =
+            self.marketo.lists().iter().map(|(id, list)| (*id, list.members.clone())).collect();
+        let done = act(&mut self.marketo);
+        for (list, before) in before {
+            let Some(after) = self.marketo.members(list) else { continue };
+            self.removed.extend(before.difference(after).map(|lead| (list, *lead)));
+        }
+        done
+    }
+
+    /// Notes a call to Marketo: no window of 20 s holds more of them than our share (half) of 100.
+    fn note_call(&mut self, path: &str) {
+        if !self.watching || path.starts_with("/identity/") {
+            return;
+        }
+        let now = self.now;
+        while self.window.front().is_some_and(|at| at + 20_000 <= now) {
+            self.window.pop_front();
+        }
+        self.window.push_back(now);
+        if self.window.len() > 50 {
+            self.wrong = Some(format!("{} calls to Marketo within 20 s, at {now}", self.window.len()));
+        }
     }
 }
 
 #[async_trait]
 impl Tables for Sim {
-    async fn get(&self, table: Table, key: &Key, _read: Read) -> PortResult<Option<Item>> {
-        self.enter("DynamoDB", false).await?;
-        Ok(self.lock().tables.get(&(table, key.clone())).cloned())
+    async fn get(&self, table: Table, key: &Key, read: Read) -> PortResult<Option<Item>> {
+        self.enter("DynamoDB", false, &key.sk).await?;
+        Ok(self.lock().seen(table, key, read))
     }
 
-    async fn batch_get(&self, table: Table, keys: &[Key], _read: Read) -> PortResult<Vec<Item>> {
-        self.enter("DynamoDB", false).await?;
-        let store = self.lock();
+    async fn batch_get(&self, table: Table, keys: &[Key], read: Read) -> PortResult<Vec<Item>> {
+        self.enter("DynamoDB", false, "batch").await?;
+        let mut store = self.lock();
         let mut keys: Vec<&Key> = keys.iter().collect();
         keys.sort();
         keys.dedup();
-        Ok(keys.into_iter().filter_map(|key| store.tables.get(&(table, key.clone())).cloned()).collect())
+        Ok(keys.into_iter().filter_map(|key| store.seen(table, key, read)).collect())
     }
 
     async fn put(&self, table: Table, item: Item, expect: Expect) -> PortResult<bool> {
-        let lost = self.enter("DynamoDB", true).await?;
+        let lost = self.enter("DynamoDB", true, &item.key.sk).await?;
         let mut store = self.lock();
         let holds = store.holds(table, &item.key, expect);
         if holds {
@@ -329,7 +489,7 @@ impl Tables for Sim {
     }
 
     async fn put_all(&self, table: Table, items: Vec<Item>) -> PortResult<()> {
-        let lost = self.enter("DynamoDB", true).await?;
+        let lost = self.enter("DynamoDB", true, "all").await?;
         let mut store = self.lock();
         for item in items {
             if lost && store.rng.random_bool(0.5) {
@@ -341,7 +501,7 @@ impl Tables for Sim {
     }
 
     async fn delete(&self, table: Table, key: &Key, expect: Expect) -> PortResult<bool> {
-        let lost = self.enter("DynamoDB", true).await?;
+        let lost = self.enter("DynamoDB", true, &key.sk).await?;
         let mut store = self.lock();
         let holds = store.holds(table, key, expect);
         if holds {
@@ -357,10 +517,10 @@ impl Tables for Sim {
         prefix: &str,
         after: Option<&str>,
         limit: usize,
-        _read: Read,
+        read: Read,
     ) -> PortResult<Page> {
-        self.enter("DynamoDB", false).await?;
-        let store = self.lock();
+        self.enter("DynamoDB", false, prefix).await?;
+        let mut store = self.lock();
         let from = after.filter(|after| *after >= prefix).map_or_else(
             || Bound::Included((table, Key::new(pk, prefix))),
             |after| Bound::Excluded((table, Key::new(pk, after))),
@@ -375,21 +535,39 @@ impl Tables for Sim {
         let more = items.len() > limit;
         items.truncate(limit);
         let next = if more { items.last().map(|item| item.key.sk.clone()) } else { None };
+        if read == Read::Eventual && store.faults.stale > 0.0 {
+            items = items.iter().filter_map(|item| store.seen(table, &item.key, read)).collect();
+        }
         Ok(Page { items, next })
     }
 
     async fn due(&self, table: Table, due_pk: &str, until: u64, limit: usize) -> PortResult<Vec<Item>> {
-        self.enter("DynamoDB", false).await?;
-        let store = self.lock();
+        self.enter("DynamoDB", false, due_pk).await?;
+        let mut store = self.lock();
         let from = (table, due_pk.to_owned(), 0, Key::new("", ""));
-        Ok(store
+        let keys: Vec<Key> = store
             .due
             .range(from..)
             .take_while(|((found, pk, at, _), ())| *found == table && pk == due_pk && *at <= until)
             .take(limit)
-            .filter_map(|((_, _, _, key), ())| store.tables.get(&(table, key.clone())).cloned())
-            .collect())
+            .map(|((_, _, _, key), ())| key.clone())
+            .collect();
+        // The index may show an item as it was, as long as that was to be looked at too.
+        let mut items: Vec<Item> = keys.iter().filter_map(|key| store.seen(table, key, Read::Eventual)).collect();
+        items.retain(|item| item.due.as_ref().is_some_and(|due| due.pk == due_pk && due.at <= until));
+        if store.sweep_is_off {
+            items.retain(|item| table != Table::Doorbells || !is_lost(item, until));
+        }
+        Ok(items)
     }
+}
+
+/// Whether a doorbell is looked at only because somebody's ring, or the one who took it, was lost.
+fn is_lost(item: &Item, now: u64) -> bool {
+    let time = |name: &str| item.doc[name].as_u64();
+    let comes = |name: &str| time(name).is_some_and(|at| at <= now);
+    let rested = time("dirty_since").is_some() && comes("not_before");
+    !rested && !comes("wake_at")
 }
 
 /// So many bytes from there, or fewer at the end.
@@ -402,28 +580,28 @@ fn range(body: &Bytes, from: u64, len: u64) -> Bytes {
 #[async_trait]
 impl Objects for Sim {
     async fn get(&self, key: &str) -> PortResult<Option<Bytes>> {
-        self.enter("S3", false).await?;
+        self.enter("S3", false, key).await?;
         Ok(self.lock().objects.get(key).cloned())
     }
 
     async fn get_range(&self, key: &str, from: u64, len: u64) -> PortResult<Option<Bytes>> {
-        self.enter("S3", false).await?;
+        self.enter("S3", false, key).await?;
         Ok(self.lock().objects.get(key).map(|body| range(body, from, len)))
     }
 
     async fn get_range_of(&self, key: &str, tag: &str, from: u64, len: u64) -> PortResult<Option<Bytes>> {
-        self.enter("S3", false).await?;
+        self.enter("S3", false, key).await?;
         Ok(self.lock().objects.get(key).filter(|body| etag(body) == tag).map(|body| range(body, from, len)))
     }
 
     async fn put(&self, key: &str, body: Bytes) -> PortResult<()> {
-        let lost = self.enter("S3", true).await?;
+        let lost = self.enter("S3", true, key).await?;
         self.lock().objects.insert(key.to_owned(), body);
         if lost { Err(unknown("S3")) } else { Ok(()) }
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>) -> PortResult<Vec<ObjectInfo>> {
-        self.enter("S3", false).await?;
+        self.enter("S3", false, prefix).await?;
         let store = self.lock();
         let found = store
             .objects
@@ -436,21 +614,21 @@ impl Objects for Sim {
     }
 
     async fn delete(&self, key: &str) -> PortResult<()> {
-        let lost = self.enter("S3", true).await?;
+        let lost = self.enter("S3", true, key).await?;
         self.lock().objects.remove(key);
         if lost { Err(unknown("S3")) } else { Ok(()) }
     }
 
-    async fn begin_parts(&self, _key: &str) -> PortResult<String> {
-        self.enter("S3", false).await?;
+    async fn begin_parts(&self, key: &str) -> PortResult<String> {
+        self.enter("S3", false, key).await?;
         let mut store = self.lock();
         let upload = format!("upload-{:016x}", store.rng.random::<u64>());
         store.parts.insert(upload.clone(), BTreeMap::new());
         Ok(upload)
     }
 
-    async fn put_part(&self, _key: &str, upload: &str, number: u16, body: Bytes) -> PortResult<String> {
-        let lost = self.enter("S3", true).await?;
+    async fn put_part(&self, key: &str, upload: &str, number: u16, body: Bytes) -> PortResult<String> {
+        let lost = self.enter("S3", true, key).await?;
         let tag = etag(&body);
         let mut store = self.lock();
         let parts = store.parts.get_mut(upload).ok_or_else(|| no_upload("S3"))?;
@@ -459,7 +637,7 @@ impl Objects for Sim {
     }
 
     async fn end_parts(&self, key: &str, upload: &str, tags: &[String]) -> PortResult<()> {
-        let lost = self.enter("S3", true).await?;
+        let lost = self.enter("S3", true, key).await?;
         let mut store = self.lock();
         match store.parts.remove(upload) {
             None if store.objects.contains_key(key) => {}
@@ -490,7 +668,7 @@ fn no_upload(service: &'static str) -> PortError {
 #[async_trait]
 impl Queues for Sim {
     async fn send(&self, queue: Queue, messages: Vec<Outgoing>) -> PortResult<()> {
-        let lost = self.enter("SQS", true).await?;
+        let lost = self.enter("SQS", true, "send").await?;
         // A body has at most 256 KiB; a FIFO message has a group and a deduplication id, a standard one neither.
         let fits = |message: &Outgoing| {
             let fifo = (message.group.is_some(), message.dedup.is_some()) == (queue.is_fifo(), queue.is_fifo());
@@ -510,7 +688,7 @@ impl Queues for Sim {
     }
 
     async fn dead_letters(&self) -> PortResult<BTreeMap<String, u64>> {
-        self.enter("SQS", false).await?;
+        self.enter("SQS", false, "dead letters").await?;
         Ok(self.lock().dead_letters.clone())
     }
 }
@@ -518,7 +696,7 @@ impl Queues for Sim {
 #[async_trait]
 impl Bus for Sim {
     async fn announce(&self, announcements: Vec<Announcement>) -> PortResult<()> {
-        let lost = self.enter("EventBridge", true).await?;
+        let lost = self.enter("EventBridge", true, "announce").await?;
         self.lock().announced.extend(announcements);
         if lost { Err(unknown("EventBridge")) } else { Ok(()) }
     }
@@ -542,7 +720,10 @@ impl Http for Sim {
         store.now += 50;
         let now = store.now;
         let faults = store.faults;
-        if faults.unavailable > 0.0 && store.rng.random_bool(faults.unavailable) {
+        store.trace.note(&now.to_le_bytes());
+        store.trace.note(request.uri().path().as_bytes());
+        store.trace.note(request.body());
+        if store.strikes(faults.unavailable, Kind::Unavailable) {
             return Err(PortError::Unavailable { service: "HTTP", reason: "connection refused".into() });
         }
         let path = request.uri().path();
@@ -558,9 +739,10 @@ impl Http for Sim {
         if is_adobes(path) {
             return Ok(store.adobe.handle(now, &request));
         }
+        store.note_call(path);
         let changes = (path.contains("/lists/") && request.method() != http::Method::GET)
             || path.ends_with("/staticLists.json") && request.method() == http::Method::POST;
-        if faults.marketo_silence > 0.0 && store.rng.random_bool(faults.marketo_silence) {
+        if store.strikes(faults.marketo_silence, Kind::Silence) {
             match store.rng.random_range(0..3) {
                 0 => {}
                 1 if changes => {
@@ -568,12 +750,12 @@ impl Http for Sim {
                     store.late.push((at, request));
                 }
                 _ => {
-                    store.marketo.handle(now, &request);
+                    store.watch(|marketo| marketo.handle(now, &request));
                 }
             }
             return Err(unknown("HTTP"));
         }
-        match store.marketo.handle(now, &request).response {
+        match store.watch(|marketo| marketo.handle(now, &request)).response {
             Some(response) => Ok(response),
             None => Err(unknown("HTTP")),
         }
@@ -604,13 +786,33 @@ impl Clock for Sim {
     async fn sleep_ms(&self, ms: u64) {
         let until = self.lock().now + ms;
         poll_fn(|context| {
-            if self.lock().now >= until {
+            let mut store = self.lock();
+            if store.now >= until {
+                store.moves += 1;
                 return Poll::Ready(());
             }
+            store.wakes_at = Some(store.wakes_at.map_or(until, |at| at.min(until)));
             context.waker().wake_by_ref();
             Poll::Pending
         })
         .await;
+    }
+}
+
+/// A clock that is fast, or slow.
+struct FastClock {
+    sim: Sim,
+    fast_ms: i64,
+}
+
+#[async_trait]
+impl Clock for FastClock {
+    fn now_ms(&self) -> u64 {
+        self.sim.now_ms().saturating_add_signed(self.fast_ms)
+    }
+
+    async fn sleep_ms(&self, ms: u64) {
+        self.sim.sleep_ms(ms).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is said of an audience beside snapshots: as rows or as runs, folded or not, in whatever order it comes and wherever
 //! somebody dies, the latest word counts.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
@@ -262,7 +262,7 @@ impl World {
     }
 }
 
-fn numbers(ecids: &HashSet<Ecid>) -> BTreeSet<u64> {
+fn numbers(ecids: &BTreeSet<Ecid>) -> BTreeSet<u64> {
     ecids.iter().map(|ecid| u64::try_from(ecid.number()).expect("a small one")).collect()
 }
 

@@ -40,3 +40,12 @@ fn queues() {
         found
     }));
 }
+
+#[test]
+fn bus() {
+    let sim = sim();
+    run(contract::bus(&sim, async || {
+        let announced = &sim.lock().announced;
+        announced.iter().map(|one| (one.kind.to_owned(), one.detail.clone())).collect()
+    }));
+}

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
-use simulation::scenario::{FileOf, LIST, Scenario, ecid, instance, token};
+use simulation::kinds::Kinds;
+use simulation::scenario::{FileOf, LIST, Plan, Scenario, ecid, instance, token};
 use world::types::{Lead, MarketoData};
 
 const OTHER: u64 = 102;
@@ -228,7 +229,7 @@ fn two_syncs_on_one_list_in_every_order() {
 fn every_message_twice_and_reversed_changes_nothing() {
     for seed in 0..20 {
         let mut scenario = Scenario::new(seed);
-        scenario.play(simulation::fakes::Faults::NONE).expect("rest");
+        scenario.play(Plan { kinds: Kinds::happenings(), ..Plan::of(seed) }).expect("rest");
         let lists = |scenario: &Scenario| scenario.driver.sim.lock().marketo.lists_dump();
         let before = lists(&scenario);
         scenario.driver.run_for(400_000);

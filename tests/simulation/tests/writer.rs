@@ -1,14 +1,15 @@
 //! The list protocol, searched exhaustively: two leads, two syncs, one list, and every order in which wishes change,
-//! calls get lost or land late, the writer dies, Marketo merges, somebody edits by hand, a sync keeps its people or is
-//! paused, and people are erased.
+//! calls get lost or land late, the writer dies or stands still until another one begins, Marketo merges, somebody edits
+//! by hand, a sync keeps its people or is paused, and people are erased.
 
 use std::collections::{BTreeSet, HashSet};
 
-use domain::limits::{LATE_EFFECT_MS, REFUSED_RETRY_MS};
+use domain::limits::{FUNCTION_MS, LATE_EFFECT_MS, REFUSED_RETRY_MS};
 use domain::list::{Answer, LEAD_NOT_FOUND, Mode, Refusal, State, Wish, Wishes};
 use domain::planted::{Guard, holds, take_out};
 use domain::{LeadId, LeadSet};
 use serde::{Deserialize, Serialize};
+use simulation::driver::VISIBILITY_MS;
 use simulation::scenario::knows;
 
 /// How much of each trouble a search allows.
@@ -27,6 +28,22 @@ struct Budget {
     pauses: u8,
     /// The first sync keeps its people.
     keeps: bool,
+    /// A writer stands still between its intent and its call, and goes on when somebody else may be at work.
+    stands_still: u8,
+}
+
+/// A writer that stands still. Its message is given to another one when the visibility time-out is over.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Still {
+    op: Op,
+    lead: LeadId,
+    newly: LeadSet,
+    /// For how long, in ms.
+    age: u64,
+    /// Its call has gone out, and it died.
+    sent: bool,
+    /// Somebody else has changed what is stored: what it writes is refused.
+    overtaken: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +83,13 @@ struct World {
     looked: bool,
     /// An intent is stored, and its call has not gone out yet; the writer's own copy of the state.
     sending: Option<(Op, LeadId, LeadSet)>,
-    late: Option<(Op, LeadId)>,
+    /// A call on its way, and for how long at most it may be, in ms.
+    late: Option<(Op, LeadId, u64)>,
+    still: Option<Still>,
+    /// Of the queue, in ms.
+    visibility: u64,
+    /// By how much time passes, in ms.
+    step: u64,
     /// A merge that Marketo has done and not told of yet.
     untold: Option<(LeadId, LeadId)>,
     left: Budget,
@@ -75,6 +98,9 @@ struct World {
 impl World {
     fn new(left: Budget, members: &[LeadId]) -> Self {
         Self {
+            still: None,
+            visibility: VISIBILITY_MS,
+            step: if left.stands_still > 0 { LATE_EFFECT_MS / 3 } else { LATE_EFFECT_MS },
             now: 0,
             leads: BTreeSet::from([1, 2]),
             members: members.iter().copied().collect(),
@@ -232,6 +258,53 @@ impl World {
         self.stored.asked(&asked, &members.into_iter().collect(), &others.into_iter().collect(), &wanted);
     }
 
+    /// Whether a writer is given the message: nobody has it, or has had it for too long.
+    fn is_served(&self) -> bool {
+        self.still.as_ref().is_none_or(|still| still.age >= self.visibility)
+    }
+
+    /// A writer works on what is stored.
+    fn overtake(&mut self) {
+        if let Some(still) = &mut self.still {
+            still.overtaken = true;
+        }
+    }
+
+    /// The writer that stood still goes on: its call is answered at once, or lands late. `dies`: before it could store
+    /// anything.
+    fn go_on(&mut self, late: bool, dies: bool) {
+        let Some(mut still) = self.still.take() else { return };
+        if late {
+            self.late = Some((still.op, still.lead, LATE_EFFECT_MS));
+            if !dies && !still.overtaken {
+                self.stored.hold_on(&[still.lead], self.now + LATE_EFFECT_MS);
+            }
+        } else {
+            let answer = self.execute(still.op, still.lead);
+            if !dies && !still.overtaken {
+                self.answered(still.op, still.lead, &still.newly, answer);
+            }
+        }
+        if dies {
+            still.sent = true;
+            self.still = Some(still);
+        }
+    }
+
+    fn pass_time(&mut self) {
+        self.now += self.step;
+        if let Some((_, _, left)) = &mut self.late {
+            *left -= self.step;
+        }
+        if let Some(still) = &mut self.still {
+            still.age += self.step;
+            // Lambda has stopped it, and its message has come back.
+            if still.age >= FUNCTION_MS.max(self.visibility) {
+                self.still = None;
+            }
+        }
+    }
+
     fn answered(&mut self, op: Op, lead: LeadId, newly: &LeadSet, answer: Answer) {
         match op {
             Op::Add => self.stored.added(lead, answer, newly),
@@ -301,7 +374,7 @@ impl World {
                     push(&|world| {
                         world.left.doubts -= 1;
                         world.sending = None;
-                        world.late = Some((*op, *lead));
+                        world.late = Some((*op, *lead, LATE_EFFECT_MS));
                     });
                 }
             }
@@ -316,13 +389,25 @@ impl World {
                     world.execute(*op, *lead);
                 });
             }
-        } else {
+            if self.left.stands_still > 0 && self.still.is_none() {
+                push(&|world| {
+                    world.left.stands_still -= 1;
+                    let Some((op, lead, newly)) = world.sending.take() else { return };
+                    world.still = Some(Still { op, lead, newly, age: 0, sent: false, overtaken: false });
+                });
+            }
+        }
+        if self.sending.is_none() && self.is_served() {
             push(&|world| {
+                world.overtake();
                 world.begin();
             });
             // Serial with the writer: it learns of merges only between calls.
             if self.untold.is_some() {
-                push(&|world| world.told());
+                push(&|world| {
+                    world.overtake();
+                    world.told();
+                });
             }
             if self.compares {
                 push(&|world| world.compare());
@@ -338,12 +423,20 @@ impl World {
                     push(&|world| world.erase(1, false));
                 }
             }
-            // A call in doubt lands before its hold ends, so time passes only when none is under way.
-            if self.late.is_none() {
-                push(&|world| world.now += LATE_EFFECT_MS);
+        }
+        // A call in doubt lands before its hold ends: time passes only as far as it may still be on its way.
+        if self.sending.is_none() && self.late.is_none_or(|(_, _, left)| left > self.step) {
+            push(&World::pass_time);
+        }
+        if let Some(still) = self.still.as_ref().filter(|still| !still.sent && still.age < FUNCTION_MS)
+            && self.sending.is_none()
+        {
+            let lates: &[bool] = if self.late.is_none() && !still.sent { &[false, true] } else { &[false] };
+            for (late, dies) in lates.iter().flat_map(|late| [(*late, false), (*late, true)]) {
+                push(&|world| world.go_on(late, dies));
             }
         }
-        if let Some((op, lead)) = self.late {
+        if let Some((op, lead, _)) = self.late {
             push(&|world| {
                 world.late = None;
                 world.execute(op, lead);
@@ -437,10 +530,12 @@ impl World {
                 self.answered(op, lead, &newly, answer);
                 continue;
             }
-            if let Some((op, lead)) = self.late.take() {
+            if let Some((op, lead, _)) = self.late.take() {
                 self.execute(op, lead);
                 continue;
             }
+            // Those that go on are among the worlds.
+            self.still = None;
             if self.untold.is_some() {
                 self.told();
                 continue;
@@ -498,8 +593,12 @@ impl World {
 
 /// Searches every world that can be reached. Returns how many there are, or the first fault.
 fn search(left: Budget, members: &[LeadId]) -> Result<usize, String> {
+    search_from(World::new(left, members))
+}
+
+fn search_from(world: World) -> Result<usize, String> {
     let mut seen: HashSet<String> = HashSet::new();
-    let mut waiting = vec![World::new(left, members)];
+    let mut waiting = vec![world];
     while let Some(mut world) = waiting.pop() {
         // Only differences of time matter.
         let shift = world.now;
@@ -533,7 +632,10 @@ const NONE: Budget = Budget {
     erasures: 0,
     pauses: 0,
     keeps: false,
+    stands_still: 0,
 };
+/// Two writers, two leads, two syncs, one call that lands late.
+const TWO_WRITERS: Budget = Budget { changes: 3, stands_still: 1, ..NONE };
 const TAKEN_OUT: Budget = Budget { changes: 3, doubts: 1, by_hand: 1, taken_out: 1, ..NONE };
 const ERASED: Budget = Budget { changes: 3, doubts: 1, crashes: 1, erasures: 1, ..NONE };
 
@@ -562,6 +664,11 @@ fn budgets() -> Vec<(&'static str, (Budget, &'static [LeadId]))> {
             "erased and taken out by hand",
             (Budget { changes: 2, crashes: 0, by_hand: 1, taken_out: 1, ..ERASED }, &[][..]),
         ),
+        ("two writers", (TWO_WRITERS, &[][..])),
+        ("two writers, people there before", (TWO_WRITERS, &[1][..])),
+        ("two writers, a doubt", (Budget { changes: 2, doubts: 1, ..TWO_WRITERS }, &[][..])),
+        ("two writers, a merge", (Budget { changes: 2, merges: 1, ..TWO_WRITERS }, &[][..])),
+        ("two writers, a merge and a hand", (Budget { changes: 1, merges: 1, by_hand: 1, ..TWO_WRITERS }, &[][..])),
     ]
 }
 
@@ -572,6 +679,15 @@ fn every_order_of_every_trouble_ends_with_the_right_list() {
         let worlds = search(budget, members).unwrap_or_else(|fault| panic!("{name}: {fault}"));
         assert!(worlds > 100, "{name}: only {worlds} worlds were searched");
     }
+}
+
+/// A message that comes back while its writer's call may still take effect, as it would if the time-out were the function's.
+#[test]
+fn a_visibility_time_out_that_is_too_short_is_found() {
+    take_out(None);
+    let world = World { visibility: FUNCTION_MS, ..World::new(TWO_WRITERS, &[]) };
+    let fault = search_from(world).expect_err("the search is blind to it");
+    assert!(fault.contains("should"), "{fault}");
 }
 
 fn found_without(guard: Guard) {
