@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::Credentials;
@@ -9,9 +10,11 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
     ScalarAttributeType,
 };
-use ports::{Expect, Item, Key, PortError, Read, Table, Tables};
+use ports::{Expect, Item, Key, PortError, Queue, Read, Table, Tables};
 use tokio::net::TcpListener;
 
+/// The bus of the tests.
+const BUS: &str = "contract-bus";
 const BUCKET: &str = "contract-bucket";
 
 async fn listener() -> (TcpListener, SocketAddr) {
@@ -139,4 +142,66 @@ async fn fetch(address: &str) -> (u16, String, Vec<u8>) {
     let head = String::from_utf8(answer[..end].to_vec()).expect("text");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     (status, head, answer[end + 4..].to_vec())
+}
+
+/// The queues of the real template, embedded as in the local stack, without a dead-letter queue: here nobody fails.
+async fn sqs(journal: &std::path::Path) -> (stack::sqs::Sqs, BTreeMap<Queue, String>, SocketAddr) {
+    let (listener, address) = listener().await;
+    let queue = |queue: Queue| stack::template::Queue {
+        name: format!("contract-{}{}", queue.env().to_ascii_lowercase(), if queue.is_fifo() { ".fifo" } else { "" }),
+        fifo: queue.is_fifo(),
+        visibility_s: 60,
+        attributes: BTreeMap::new(),
+        redrive: None,
+        dead: false,
+    };
+    let queues = Queue::ALL.map(queue).to_vec();
+    let meter = stack::usage::Meter::default();
+    let (journal, visibility) = (journal.join("queues"), |queue: &stack::template::Queue| queue.visibility_s);
+    let sqs = stack::sqs::Sqs::open(&journal, address.port(), queues, meter, visibility).await.expect("the queues");
+    tokio::spawn(sqs.clone().serve(listener, Vec::new()));
+    let urls = Queue::ALL.into_iter().map(|one| (one, sqs.url(&queue(one).name))).collect();
+    (sqs, urls, address)
+}
+
+#[tokio::test]
+async fn sqs_keeps_the_contract_of_queues() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (sqs, urls, address) = sqs(folder.path()).await;
+    let client = aws::sqs_client(&sdk(address).await);
+    let adapter = aws::SqsQueues::new(client, urls.clone(), format!("http://{address}"));
+    contract::queues(&adapter, async |queue, count| {
+        let name = urls[&queue].rsplit('/').next().expect("a name").to_owned();
+        let source = sqs.source(&name);
+        let mut found = Vec::new();
+        // A FIFO queue hands out one message of a group at a time.
+        while found.len() < count {
+            let some = source.receive(10, Duration::ZERO).await.expect("received");
+            assert!(!some.is_empty(), "{} of {count} messages arrive", found.len());
+            let receipts: Vec<String> = some.iter().map(|one| one.receipt.clone()).collect();
+            found.extend(
+                some.into_iter().map(|one| (one.record["body"].as_str().expect("a body").to_owned(), one.group)),
+            );
+            source.delete(&receipts).await.expect("deleted");
+        }
+        assert!(source.receive(10, Duration::ZERO).await.expect("received").is_empty(), "and no more");
+        found
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn event_bridge_keeps_the_contract_of_the_bus() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (listener, address) = listener().await;
+    let buses = stack::bus::Buses::open(&folder.path().join("events"), Some(BUS)).expect("the buses");
+    tokio::spawn(buses.clone().serve(listener));
+    let adapter = aws::EventBridge::new(aws::bus_client(&sdk(address).await), BUS.to_owned());
+    contract::bus(&adapter, async || {
+        let events = buses.events().expect("events").into_iter();
+        events
+            .map(|event| (event["detail-type"].as_str().expect("a kind").to_owned(), event["detail"].clone()))
+            .collect()
+    })
+    .await;
 }

@@ -91,6 +91,11 @@ impl Data {
         self.folder.path()
     }
 
+    /// Leaves the folder where it is, for whoever looks for what went wrong.
+    pub fn keep(self) -> PathBuf {
+        self.folder.keep()
+    }
+
     pub fn put(&self, file: &str, content: impl AsRef<[u8]>) {
         fs::write(self.path().join(file), content).expect(file);
     }

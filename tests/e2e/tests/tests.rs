@@ -7,9 +7,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use world::feed::gzip;
-use world::{reference, sample};
 
-use crate::run::{Data, FUNCTIONS, bin_dir, children, eventually, get, once, post, program, start};
+use crate::run::{Data, FUNCTIONS, bin_dir, eventually, get, once, post, program, start};
 
 /// `lists.json` as list id → members.
 pub fn lists(value: &Value) -> BTreeMap<u64, BTreeSet<u64>> {
@@ -214,29 +213,4 @@ async fn a_hipaa_ready_subscription_gets_nothing() {
     assert_eq!(lists(&data.json("out/lists.json")), BTreeMap::from([(1001, BTreeSet::from([100_002]))]));
     let said = data.text("stdout");
     assert!(said.contains("6 refused") && said.contains("sync 1 is refused") && said.contains("HIPAA"), "{said}");
-}
-
-/// Functions are killed in the middle of the first sync; the lists come out as the reference model says.
-#[tokio::test]
-async fn killed_functions_are_made_good() {
-    let data = Data::new();
-    let world = sample::sized(3, 3_000, 1_500, 640).world;
-    world::folder::write(&world, data.path()).expect("written");
-    let mut running = start(&data, &["--once", "--no-limits", "--port", "0"]);
-    eventually("the first file", || async { running.output("stdout").contains("Delivering file 1").then_some(()) })
-        .await;
-    let mut killed = BTreeMap::from([("scheduled-incremental-sync", 0), ("list-writer", 0)]);
-    for (binary, count) in &mut killed {
-        let parent = running.id();
-        *count = eventually(binary, || async { Some(children(parent, binary)).filter(|found| !found.is_empty()) })
-            .await
-            .into_iter()
-            .filter(|pid| Command::new("kill").args(["-KILL", &pid.to_string()]).status().expect("kill").success())
-            .count();
-    }
-    assert!(killed.values().all(|count| *count > 0), "{killed:?}");
-    let status = running.end().await;
-    assert!(status.success(), "{status}: {}", running.output("stdout"));
-    assert_eq!(lists(&data.json("out/lists.json")), reference::lists(&world, world.files.len()));
-    data.assert_logs_tell_nothing();
 }

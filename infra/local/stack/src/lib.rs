@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 mod binaries;
-mod bus;
+pub mod bus;
 mod dynamo;
 pub mod gateway;
 mod http_server;
