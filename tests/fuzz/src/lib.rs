@@ -1,10 +1,14 @@
-//! What must hold of the parsers of cookies, and of Adobe's files and messages, whatever is thrown at them. Each function
-//! here takes any bytes and panics where a property fails; libFuzzer calls them through `fuzz_targets/`, and
-//! `tests/seeds.rs` with mutations of the seeds.
+//! What must hold of whatever reads bytes: the parsers of cookies, of Adobe's files and messages, of Marketo's and Adobe's
+//! answers, our own doors, and what we have stored ourselves. Each function here takes any bytes and panics where a property
+//! fails; libFuzzer calls them through `fuzz_targets/`, and `tests/seeds.rs` with mutations of the seeds.
 //!
-//! The judges are others than the code: regular expressions for the text formats, prost for protobuf, the crate csv.
+//! The judges are others than the code: regular expressions for the text formats, prost for protobuf, the crate csv, `serde_json`.
 
+mod codecs;
+mod doors;
 mod feeds;
+mod outside;
+mod vendors;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -18,31 +22,45 @@ use prost::Message as _;
 use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
 use regex::bytes::Regex;
 
+pub use crate::codecs::{ids, lead_set, queue_message, rows, stored};
+pub use crate::doors::{api, collected, http_event};
 pub use crate::feeds::{
     aam_control, aam_lines, aam_stream, aep_csv, aep_json, aep_manifest, aep_stream, compressed, names, times,
 };
+pub use crate::vendors::{adobe, marketo, vendor_token};
 
 /// A target: its name, which is that of its folder of seeds, and its property.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 27] = [
     ("aam_control", aam_control),
     ("aam_lines", aam_lines),
     ("aam_stream", aam_stream),
+    ("adobe", adobe),
     ("aep_csv", aep_csv),
     ("aep_json", aep_json),
     ("aep_manifest", aep_manifest),
     ("aep_stream", aep_stream),
     ("amcv", amcv),
+    ("api", api),
+    ("collected", collected),
     ("compressed", compressed),
+    ("http_event", http_event),
+    ("ids", ids),
     ("kndctr", kndctr),
+    ("lead_set", lead_set),
+    ("marketo", marketo),
     ("message", message),
     ("mkto_trk", mkto_trk),
     ("names", names),
+    ("queue_message", queue_message),
+    ("rows", rows),
     ("s_ecid", s_ecid),
     ("shown", shown),
+    ("stored", stored),
     ("times", times),
+    ("vendor_token", vendor_token),
 ];
 
 /// The organisation of the seeds, without its `@AdobeOrg`.
