@@ -537,6 +537,9 @@ impl Driver {
                 (ports::Table::Syncs, sk) if sk.starts_with("sync/") && doc["status"] == "creating" => {
                     return Some("a sync that is being made".into());
                 }
+                (ports::Table::Syncs, sk) if sk.starts_with("import/") && doc["status"] == "running" => {
+                    return Some("a file that is being taken in".into());
+                }
                 (ports::Table::Identity, _) if key.pk.ends_with("/look") => {
                     return Some("a lead that somebody asks to look at".into());
                 }

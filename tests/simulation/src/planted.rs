@@ -32,6 +32,7 @@ pub const fn bug(guard: Guard) -> &'static str {
         Guard::FailedMatchesComeAgain => "matches are acknowledged although they were not stored",
         Guard::FailedEntriesComeAgain => "a stream's entries are acknowledged although they were not taken in",
         Guard::TakenWhenTaken => "a file is marked as taken in before it is",
+        Guard::OverStaysOver => "a file that has been taken in is said to be under way by whoever looked before",
         Guard::MarksAreRung => "a ring is lost: a key is marked, and the sweep may see to it",
         Guard::MarkedWhileAtWork => "a key that is at work is not marked: it is being handled anyway",
         Guard::RungThoughNothingIsNew => "nobody is rung where nothing changed, not even after a death",

@@ -366,8 +366,7 @@ async fn take(deps: &Deps, feed: &Feed, delivery: &Delivery, turn: &Turn, deadli
             finish(deps, munchkin, record, ImportStatus::Refused, why).await?;
             continue;
         }
-        let over = matches!(record.status, ImportStatus::Done | ImportStatus::Refused);
-        if over && matches!(turn, Turn::Parts(_)) {
+        if record.is_over() && matches!(turn, Turn::Parts(_)) {
             continue;
         }
         let so_far = counted.counts.clone();
@@ -683,8 +682,7 @@ async fn finish(
 async fn mark(deps: &Deps, delivery: &Delivery, status: ImportStatus, why: &Said) -> Step<()> {
     for part in delivery.parts.values() {
         let Some(record) = import(deps, &delivery.munchkin, part).await? else { continue };
-        let over = matches!(record.status, ImportStatus::Done | ImportStatus::Refused);
-        if !over && (record.status != status || record.why.as_ref() != Some(why)) {
+        if !record.is_over() && (record.status != status || record.why.as_ref() != Some(why)) {
             finish(deps, &delivery.munchkin, record, status, Some(why.clone())).await?;
         }
     }

@@ -63,6 +63,8 @@ guards! {
     FailedEntriesComeAgain,
     /// A delivery is marked as taken in only when it is.
     TakenWhenTaken,
+    /// The record of a file that is over is not opened again by whoever read it before.
+    OverStaysOver,
     /// Whoever marks a key dirty rings it, and does not leave that to the sweep.
     MarksAreRung,
     /// A key that is at work is marked and rung all the same.

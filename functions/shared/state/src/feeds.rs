@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::feed::Control;
 use domain::limits::{DAY_MS, HOUR_MS};
+use domain::planted::{Guard, holds};
 use domain::{AudienceId, Ecid, MunchkinId, Said};
 use ports::{Due, Expect, Item, Key, Table};
 use serde::{Deserialize, Serialize};
@@ -404,6 +405,14 @@ pub struct Import {
     pub not_named: Vec<AudienceId>,
 }
 
+impl Import {
+    /// Whether nothing more becomes of the file.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self.status, ImportStatus::Done | ImportStatus::Refused)
+    }
+}
+
 /// A row or an entry that could not be taken. The row itself stays in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reject {
@@ -685,11 +694,16 @@ pub async fn index_import(deps: &Deps, munchkin: &MunchkinId, started_at: u64, i
     Ok(())
 }
 
-/// Writes the record of a file.
+/// Writes the record of a file. One that is over is ended anew at most: two may be at work on a file, and the slower one
+/// does not open again what the other one has ended, since nobody would come to end it.
 pub async fn save_import(deps: &Deps, munchkin: &MunchkinId, record: &Import) -> Step<()> {
     let until = record.started_at.saturating_add(RECORDS_MS);
     let key = import_key(munchkin, &record.id);
-    doc::update_until(deps, Table::Syncs, &key, |_: Option<Import>| Ok((Some(record.clone()), ())), until).await
+    let newer = |found: Option<Import>| {
+        let reopens = found.is_some_and(|found| found.is_over()) && !record.is_over();
+        Ok(((!reopens || !holds(Guard::OverStaysOver)).then(|| record.clone()), ()))
+    };
+    doc::update_until(deps, Table::Syncs, &key, newer, until).await
 }
 
 /// What came by a stream, as it waits in the queue `events`: verified, with every entry a fact of its own.
