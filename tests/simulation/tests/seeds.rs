@@ -4,6 +4,9 @@
 use simulation::campaign::{Campaign, attempt, run, tell};
 use simulation::scenario::Plan;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Seeds in CI: about a minute of two cores.
 const SEEDS: u64 = 20_000;
 
