@@ -140,6 +140,7 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     if let Err(error) = &outcome {
         recorder.failed(deps, &mut open.head, error);
     }
+    let mut is_gone = false;
     let next = match outcome {
         Ok(next) => next,
         // The window frees places within seconds: another invocation sleeps through that.
@@ -148,7 +149,10 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
         Err(CallError::Refused { code, .. }) if code == "1013" => {
             list_is_gone(deps, munchkin, &syncs, &wants).await?;
             open.state.erased_with_the_list();
-            Next::Done(None)
+            is_gone = true;
+            // Nobody resumes a sync that was stopped: whom it is to take out leaves when the list is found again.
+            let leaving = syncs.iter().any(|sync| sync.status == Status::StoppedLeaving);
+            Next::Done(leaving.then(|| deps.now() + deps.settings.scaled(GONE_LOOK_MS)))
         }
         Err(error) => {
             close(deps, &mut open, &wishes, looked_until, &recorder, None).await?;
@@ -177,12 +181,17 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
                 None => None,
             };
             let waits = writer.look_again.get().copied();
-            Next::Done([wake_at, plan.next_at, doubts, sample, read_at, waits].into_iter().flatten().min())
+            // Of a list that is gone nothing else is to be looked at: each look would be answered in the same way.
+            let looks = [plan.next_at, doubts, sample, waits].into_iter().filter(|_| !is_gone);
+            Next::Done([wake_at, read_at].into_iter().chain(looks).flatten().min())
         }
         other => other,
     })
 }
 
+/// A list that Marketo does not find is looked for again after this time, in ms, where people are to leave it. Ours: a look
+/// costs a call.
+const GONE_LOOK_MS: u64 = 24 * HOUR_MS;
 /// A wait of up to this, in ms, is a wait for the window.
 const SHORT_MS: u64 = 25_000;
 

@@ -603,20 +603,27 @@ impl Worker<'_> {
         let asked_at = self.deps.now();
         let with_ecids = !self.head.extract.no_ecids;
         let slot = marketo.slot().await?;
-        let rows = match marketo.leads_by_id(slot, ids, with_ecids).await {
+        let (rows, with_ecids) = match marketo.leads_by_id(slot, ids, with_ecids).await {
             Err(CallError::Refused { code, .. }) if code == "1006" && with_ecids => {
-                self.head.extract.no_ecids = true;
-                self.save().await?;
-                marketo.leads_by_id(marketo.slot().await?, ids, false).await?
+                self.go_without_ecids().await?;
+                (marketo.leads_by_id(marketo.slot().await?, ids, false).await?, false)
             }
-            other => other?,
+            other => (other?, with_ecids),
         };
         for row in &rows {
             self.heard(row, before.remove(&row.id).unwrap_or_default()).await?;
         }
         // An extract under way holds an older word, which must not count when it comes.
-        self.told(&rows, asked_at, self.head.extract.job.is_some()).await?;
+        let remember = self.head.extract.job.is_some();
+        self.told(&rows, asked_at, Told { with_ecids, remember }).await?;
         Ok(())
+    }
+
+    /// The instance has no field `ecids`, for now.
+    async fn go_without_ecids(&mut self) -> Step<()> {
+        self.head.extract.no_ecids = true;
+        self.head.extract.refused_at = self.deps.now();
+        self.save().await
     }
 
     /// Marketo showed a lead's cookies. `before`: the tokens that we held for its own just before the call.
@@ -641,9 +648,8 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Marketo showed the ECIDs that it has stored for leads, as of a moment.
-    /// `remember`: also that a lead has none, where nothing is known of it yet.
-    async fn told(&self, rows: &[LeadRow], as_of: u64, remember: bool) -> Step<()> {
+    /// Marketo showed leads, as of a moment.
+    async fn told(&self, rows: &[LeadRow], as_of: u64, Told { with_ecids, remember }: Told) -> Step<()> {
         for rows in rows.chunks(100) {
             let records = leads(self.deps, self.munchkin, rows.iter().map(|row| row.id)).await?;
             let mut records: BTreeMap<LeadId, Doc<LeadRecord>> =
@@ -656,7 +662,9 @@ impl Worker<'_> {
                 }
                 let rev = record.as_ref().map(|record| record.rev);
                 let mut record = record.map_or_else(|| LeadRecord::new(row.id), |record| record.value);
-                let changed_now = record.told(row.known, row.ecids.clone(), as_of);
+                // A field that was not asked for takes nothing away.
+                let ecids = if with_ecids { row.ecids.clone() } else { record.ecids.clone() };
+                let changed_now = record.told(row.known, ecids, as_of);
                 if changed_now || rev.is_none() {
                     hints.extend(record.ecids.iter().map(|ecid| ecid_to_lead(self.munchkin, *ecid, row.id)));
                     changed.push((record, rev));
@@ -685,16 +693,20 @@ impl Worker<'_> {
 
     /// Goes on with the bulk extract. Returns when to look again, in ms.
     async fn extract(&mut self) -> Result<Option<u64>, CallError> {
-        if self.head.extract.no_ecids || !self.subscription.cookie_sync {
+        if !self.subscription.cookie_sync {
             return Ok(None);
+        }
+        let day = self.deps.settings.scaled(DAY_MS);
+        let again = self.head.extract.refused_at.saturating_add(day);
+        if self.head.extract.no_ecids && self.deps.now() < again {
+            return Ok(Some(again));
         }
         match self.extract_step().await {
             Err(CallError::Refused { code, .. }) if code == "1006" => {
-                self.head.extract.no_ecids = true;
                 self.head.extract.job = None;
-                self.save().await?;
+                self.go_without_ecids().await?;
                 tracing::warn!(munchkin.id = %self.munchkin, "this instance has no field ecids (1006): matches come from browsers alone");
-                Ok(None)
+                Ok(Some(self.head.extract.refused_at.saturating_add(day)))
             }
             other => other.map(Some),
         }
@@ -715,6 +727,8 @@ impl Worker<'_> {
                 let upto = now.min(from + EXTRACT_WINDOW_MS);
                 let id = self.polling().create_extract(self.polling().slot().await?, from, upto).await?;
                 self.head.extract.done_at = None;
+                // Marketo takes the field.
+                self.head.extract.no_ecids = false;
                 self.head.extract.job = Some(ExtractJob { id, enqueued: false, created_at: now, upto });
                 self.save().await?;
                 continue;
@@ -744,7 +758,8 @@ impl Worker<'_> {
                 ExtractStatus::Failed => self.head.extract.job = None,
                 ExtractStatus::Completed { bytes } => {
                     let file = self.polling().extract_file(self.polling().slot().await?, &job.id, bytes).await?;
-                    self.told(&parse_extract(&file), job.created_at, false).await?;
+                    let told = Told { with_ecids: true, remember: false };
+                    self.told(&parse_extract(&file), job.created_at, told).await?;
                     self.head.extract.job = None;
                     let whole = job.upto >= job.created_at;
                     // Each day anew, whole: what changed without a trace is found then.
@@ -763,6 +778,15 @@ impl Worker<'_> {
         let since = self.subscription.extract_since.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
         since.map_or(now.saturating_sub(EXTRACT_BACK_MS), |time| u64::try_from(time.as_millisecond()).unwrap_or(0))
     }
+}
+
+/// How leads were shown.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    /// The field `ecids` was asked for.
+    with_ecids: bool,
+    /// That a lead has none is remembered also where nothing is known of it yet.
+    remember: bool,
 }
 
 fn now_text(deps: &Deps) -> String {

@@ -52,6 +52,10 @@ pub struct Faults {
     pub dead_letter: f64,
     /// A message bears a field that nobody knows.
     pub other_version: f64,
+    /// A message lacks the fields that an older version did not know.
+    pub older_version: f64,
+    /// An object's body ends before its length.
+    pub truncated: f64,
     /// An invocation is served by a process that has served one before.
     pub warm: f64,
     /// A process whose clock is fast or slow by up to two seconds.
@@ -74,6 +78,8 @@ impl Faults {
         freeze: 0.0,
         dead_letter: 0.0,
         other_version: 0.0,
+        older_version: 0.0,
+        truncated: 0.0,
         warm: 0.0,
         skew: 0.0,
         stale: 0.0,
@@ -311,6 +317,15 @@ impl Sim {
         }
         Ok(false)
     }
+
+    /// What is read of an object, unless the connection is cut meanwhile: S3 tells a body's length before it, so that the
+    /// adapter sees an error (`functions/shared/aws/src/s3.rs`) and never a shorter body.
+    fn whole(&self, body: Option<Bytes>) -> PortResult<Option<Bytes>> {
+        let mut store = self.lock();
+        let chance = store.faults.truncated;
+        let cut = body.as_ref().is_some_and(|body| !body.is_empty()) && store.strikes(chance, Kind::Truncated);
+        if cut { Err(unknown("S3")) } else { Ok(body) }
+    }
 }
 
 /// The entity tag of an object: one that another content does not have.
@@ -399,6 +414,11 @@ impl Store {
         self.trace.note(message.body.as_bytes());
         let late = if self.strikes(self.faults.delay, Kind::Delay) { self.rng.random_range(0..90_000) } else { 0 };
         let mut body = message.body;
+        if let Some(older) = Some(self.faults.older_version).filter(|chance| *chance > 0.0).and_then(|_| older(&body))
+            && self.strikes(self.faults.older_version, Kind::OlderVersion)
+        {
+            body = older;
+        }
         if self.strikes(self.faults.other_version, Kind::OtherVersion)
             && let Some(members) = body.strip_prefix('{')
         {
@@ -570,6 +590,17 @@ fn is_lost(item: &Item, now: u64) -> bool {
     !rested && !comes("wake_at")
 }
 
+/// Fields of messages that an older version did not know: each has a default.
+const LATER_FIELDS: [&str; 5] = ["public", "views", "ignored", "rejected", "rejects"];
+
+/// A message as an older version would have written it; `None`: just so.
+fn older(body: &str) -> Option<String> {
+    let serde_json::Value::Object(mut members) = serde_json::from_str(body).ok()? else { return None };
+    let now = members.len();
+    members.retain(|name, _| !LATER_FIELDS.contains(&name.as_str()));
+    (members.len() < now).then(|| serde_json::Value::Object(members).to_string())
+}
+
 /// So many bytes from there, or fewer at the end.
 fn range(body: &Bytes, from: u64, len: u64) -> Bytes {
     let from = usize::try_from(from).unwrap_or(usize::MAX).min(body.len());
@@ -581,17 +612,20 @@ fn range(body: &Bytes, from: u64, len: u64) -> Bytes {
 impl Objects for Sim {
     async fn get(&self, key: &str) -> PortResult<Option<Bytes>> {
         self.enter("S3", false, key).await?;
-        Ok(self.lock().objects.get(key).cloned())
+        let body = self.lock().objects.get(key).cloned();
+        self.whole(body)
     }
 
     async fn get_range(&self, key: &str, from: u64, len: u64) -> PortResult<Option<Bytes>> {
         self.enter("S3", false, key).await?;
-        Ok(self.lock().objects.get(key).map(|body| range(body, from, len)))
+        let body = self.lock().objects.get(key).map(|body| range(body, from, len));
+        self.whole(body)
     }
 
     async fn get_range_of(&self, key: &str, tag: &str, from: u64, len: u64) -> PortResult<Option<Bytes>> {
         self.enter("S3", false, key).await?;
-        Ok(self.lock().objects.get(key).filter(|body| etag(body) == tag).map(|body| range(body, from, len)))
+        let body = self.lock().objects.get(key).filter(|body| etag(body) == tag).map(|body| range(body, from, len));
+        self.whole(body)
     }
 
     async fn put(&self, key: &str, body: Bytes) -> PortResult<()> {

@@ -44,6 +44,12 @@ kinds! {
     DeadLetter = "message dead-lettered and put back",
     /// A message bears a field that this version does not know.
     OtherVersion = "message of another version",
+    /// A message lacks the fields that an older version did not know.
+    OlderVersion = "message of an older version",
+    /// An object's body ends before its length: the connection is cut.
+    Truncated = "object cut while it is read",
+    /// An object is stored again, as it was or with other line ends, and notice of it comes again.
+    PutAgain = "file stored again",
     /// A process serves one invocation after the other, with what it remembers.
     Warm = "warm process",
     /// The clock of a process is fast or slow.
@@ -54,8 +60,20 @@ kinds! {
     LateTick = "tick that comes late",
     /// The notice of a file comes late, twice, or never.
     Notice = "notice of a file late, twice or lost",
+    /// A part of a delivery never comes, or long after all others.
+    PartMissing = "part of a delivery missing",
     /// Marketo gives another answer than the true one.
     Answer = "answer of Marketo",
+    /// The API user lacks permissions, or our address is not on the allowlist (603), for a while.
+    Denied = "access denied (603)",
+    /// Marketo does not find somebody who is there (1004), for a while.
+    Unseen = "person not found (1004)",
+    /// Marketo does not know the field `ecids` (1006), for a while.
+    NoField = "field not found (1006)",
+    /// Marketo does not take a cookie (1012), for a while.
+    BadCookie = "cookie refused (1012)",
+    /// Marketo does not find a list that is there (1013), once.
+    NoList = "list not found (1013)",
     /// Other tools use Marketo.
     OtherTools = "call of other tools",
     /// The day of Marketo's quota ends while the world lasts.
@@ -64,8 +82,12 @@ kinds! {
     ByHand = "edit by hand",
     /// Two people become one.
     Merge = "merge",
+    /// Two people become one, and then the winner a third one; at times that one is deleted.
+    Chain = "chain of merges",
     /// Somebody is deleted.
     Delete = "deletion",
+    /// A list is deleted in Marketo.
+    ListGone = "list deleted",
     /// Somebody is erased.
     Erase = "erasure",
     /// A token moves, or somebody becomes known.
@@ -74,6 +96,8 @@ kinds! {
     Lead = "lead changed",
     /// A file comes.
     File = "file",
+    /// A part of a file, or its control file, comes.
+    Parts = "part of a file",
     /// A stream says something.
     Stream = "entry of a stream",
     /// A sync is paused or resumed.

@@ -1,5 +1,6 @@
 //! The whole system in one thread: the real handlers over in-memory ports on a virtual clock, from one seed.
 
+mod arrivals;
 pub mod campaign;
 pub mod cloud;
 pub mod counted;
@@ -14,5 +15,6 @@ pub mod logs;
 pub mod planted;
 mod play;
 pub mod promise;
+mod refusals;
 pub mod scenario;
 pub mod timed;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use doubles::marketo::{Commit, Fault, FaultAnswer, Kind as Call, Which};
 use rand::Rng as _;
+use rand::seq::SliceRandom as _;
 use serde_json::json;
 use world::types::Lead;
 
@@ -43,25 +44,37 @@ impl Scenario {
         for _ in 0..plan.steps {
             self.happen()?;
             self.trouble();
+            self.refuse();
             let pause = self.rng.random_range(0..180_000);
             self.driver.run_for(pause);
+            self.arrive();
             self.audit()?;
+        }
+        // Half of what is late comes while nothing is wrong any more.
+        if self.rng.random_bool(0.5) {
+            self.arrive_all();
         }
         {
             let mut store = self.driver.sim.lock();
             store.faults = Faults::NONE;
             store.marketo.clear_faults();
         }
+        self.refusals.answers.clear();
+        self.mend();
         self.resume_all();
+        self.settle()?;
+        self.arrive_all();
         self.settle()?;
         self.audit()
     }
 
     fn begin(&mut self, plan: Plan) {
+        self.declare_parts(plan);
         self.kinds = plan.kinds;
         self.driver.sweep_is_off = plan.sweep_is_off();
         let answers = if plan.kinds.has(Kind::Answer) { self.rng.random_range(1..4) } else { 0 };
         let answers: Vec<Fault> = (0..answers).map(|_| self.any_answer()).collect();
+        self.refusals.answers.clone_from(&answers);
         let mut store = self.driver.sim.lock();
         store.sweep_is_off = plan.sweep_is_off();
         store.watching = true;
@@ -141,10 +154,12 @@ impl Scenario {
             5..9 if self.does(Kind::File) => self.random_file(),
             9..11 if self.does(Kind::Form) => self.random_form(),
             11..13 if self.does(Kind::Lead) => self.random_lead(),
-            13 if self.does(Kind::Merge) => {
+            13 if (!self.kinds.has(Kind::Chain) || self.rng.random_bool(0.6)) && self.does(Kind::Merge) => {
                 let (winner, loser) = (self.any(LEADS), self.any(LEADS));
                 self.merge(winner, loser);
             }
+            13 if self.does(Kind::Chain) => self.random_chain()?,
+            14 if self.kinds.has(Kind::ListGone) && self.rng.random_bool(0.3) => self.random_list_gone(),
             14 if self.does(Kind::Delete) => self.random_delete(),
             15..18 => self.random_create()?,
             18 if self.does(Kind::Pause) => self.pause_or_resume(),
@@ -205,8 +220,43 @@ impl Scenario {
         self.next_lead = self.next_lead.max(person + 1);
     }
 
+    /// Two people become one, and at once or soon the winner becomes a third one, whom somebody may delete. In between
+    /// somebody may ask about the loser's cookies.
+    fn random_chain(&mut self) -> Result<(), String> {
+        let mut people: Vec<u64> = self.driver.sim.lock().marketo.leads().keys().copied().collect();
+        people.shuffle(&mut self.rng);
+        let [first, second, third, ..] = people[..] else { return Ok(()) };
+        let asked = self.rng.random_bool(0.5);
+        let cookies: Vec<u64> = (1..=TOKENS).filter(|t| asked && self.owner_of(*t) == Some(first)).collect();
+        self.merge(second, first);
+        for t in cookies {
+            let e = self.any(ECIDS);
+            self.see(e, t);
+        }
+        self.pass(0.5, 120_000)?;
+        self.merge(third, second);
+        if self.rng.random_bool(0.3) {
+            self.pass(0.5, 60_000)?;
+            self.random_delete_of(third);
+        }
+        Ok(())
+    }
+
+    /// With this chance some time passes, of at most so many ms.
+    fn pass(&mut self, chance: f64, most: u64) -> Result<(), String> {
+        if self.rng.random_bool(chance) {
+            let pause = self.rng.random_range(0..most);
+            self.driver.run_for(pause);
+        }
+        self.audit()
+    }
+
     fn random_delete(&mut self) {
         let lead = self.any(LEADS);
+        self.random_delete_of(lead);
+    }
+
+    fn random_delete_of(&mut self, lead: u64) {
         // A cookie that moves and dies with its new owner before anybody looks is found by the backstop a week later:
         // longer than these worlds last.
         let cookies = self.driver.sim.lock().marketo.lead(lead).map(|lead| lead.cookies.clone());
@@ -244,7 +294,12 @@ impl Scenario {
         }
         file.inside.retain(|_, ecids| !ecids.is_empty());
         file.outside.retain(|_, ecids| !ecids.is_empty());
-        if !file.inside.is_empty() || !file.outside.is_empty() {
+        if file.inside.is_empty() && file.outside.is_empty() {
+            return;
+        }
+        if self.kinds.has(Kind::Parts) && self.rng.random_bool(0.4) {
+            self.deliver_parts(time, file);
+        } else {
             self.deliver(time, file);
         }
     }
@@ -284,7 +339,9 @@ impl Scenario {
             }
             _ => json!({"id": LIST}),
         };
+        let is_gone = list["id"].as_u64().is_some_and(|id| !self.driver.sim.lock().marketo.lists().contains_key(&id));
         match self.create(sid, &list) {
+            Ok(id) if is_gone => Err(format!("sync {id} was created on a list that is gone")),
             Ok(_) | Err((400..=499, _)) => Ok(()),
             Err((status, answer)) => Err(format!("a sync was not created: {status} {answer}")),
         }
@@ -294,6 +351,9 @@ impl Scenario {
     /// functions know; what is not certain even then may be either way.
     fn edit_by_hand(&mut self) -> Result<(), String> {
         let lists: Vec<u64> = self.driver.sim.lock().marketo.lists().keys().copied().collect();
+        if lists.is_empty() {
+            return Ok(());
+        }
         let list = lists[self.rng.random_range(0..lists.len())];
         self.in_peace(Self::settle)?;
         let paused = self.syncs.iter().any(|sync| sync.list == list && sync.paused && !sync.over);
@@ -337,6 +397,7 @@ impl Scenario {
     /// Does something while nothing goes wrong.
     pub(crate) fn in_peace(&mut self, does: impl FnOnce(&mut Self) -> Result<(), String>) -> Result<(), String> {
         let faults = std::mem::replace(&mut self.driver.sim.lock().faults, Faults::NONE);
+        self.mend();
         let done = does(self);
         self.driver.sim.lock().faults = faults;
         done

@@ -17,11 +17,13 @@ use serde_json::{Value, json};
 use state::syncs::{Leaving, MembersBefore, Start, Status, Sync, Target};
 use world::types::{Folder, Lead, Library, List, MarketoData, Segment};
 
+use crate::arrivals::Arrivals;
 use crate::driver::{Driver, settings};
 use crate::fakes::{Faults, Sim};
 use crate::kinds::{Counts as Struck, Kind, Kinds};
 use crate::logs;
 use crate::play::Watch;
+use crate::refusals::Refusals;
 
 /// The subscription.
 pub const MUNCHKIN: &str = "123-ABC-456";
@@ -175,13 +177,23 @@ pub struct Scenario {
     pub(crate) kinds: Kinds,
     /// What must hold all along.
     pub(crate) watch: Watch,
+    /// Files that arrive later.
+    pub(crate) arrivals: Arrivals,
+    /// What Marketo refuses.
+    pub(crate) refusals: Refusals,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct File {
-    snapshot: bool,
-    inside: BTreeMap<u64, BTreeSet<u64>>,
-    outside: BTreeMap<u64, BTreeSet<u64>>,
+    pub(crate) snapshot: bool,
+    pub(crate) inside: BTreeMap<u64, BTreeSet<u64>>,
+    pub(crate) outside: BTreeMap<u64, BTreeSet<u64>>,
+}
+
+impl From<FileOf> for File {
+    fn from(FileOf { snapshot, inside, outside }: FileOf) -> Self {
+        Self { snapshot, inside, outside }
+    }
 }
 
 /// One entry of a stream.
@@ -267,6 +279,8 @@ impl Scenario {
             story: Vec::new(),
             kinds: Kinds::NONE,
             watch: Watch::default(),
+            arrivals: Arrivals::default(),
+            refusals: Refusals::default(),
         };
         scenario.request(
             "PUT",
@@ -286,6 +300,9 @@ impl Scenario {
         }
         let answer = std::rc::Rc::new(std::cell::RefCell::new(None));
         for attempt in 0..100 {
+            if attempt == 5 {
+                self.allow();
+            }
             let name = format!("request {} {attempt}", self.requests);
             let request = Request {
                 method: method.into(),
@@ -326,11 +343,18 @@ impl Scenario {
         let Some(id) = answer["id"].as_str().filter(|_| status < 300).map(str::to_owned) else {
             return Err((status, answer));
         };
-        for _ in 0..200 {
+        for round in 0..200 {
+            if round == 50 {
+                self.allow();
+            }
             let (_, view) = self.request("GET", &format!("/syncs/{id}"), &Value::Null);
             if let Some(list) = view["list"]["id"].as_u64().filter(|_| view["status"] == "active") {
                 self.syncs.push(SyncModel { id: id.clone(), sid, list, paused: false, over: false });
                 return Ok(id);
+            }
+            if view["why_code"] == "list_gone" {
+                // Its list was not found just when it began.
+                self.request("POST", &format!("/syncs/{id}/resume"), &json!({}));
             }
             self.driver.run_for(10_000);
         }
@@ -374,7 +398,10 @@ impl Scenario {
     pub fn see_at(&mut self, e: u64, t: u64, at: u64) {
         self.note_match(e, t, at);
         self.tell(format!("match {e} {t} of {}s", at.cast_signed().wrapping_sub(BEGIN.cast_signed()) / 1000));
-        let found = json!({"v": 1, "munchkin_id": MUNCHKIN, "ecid": ecid(e), "token": token(t), "seen_at": at});
+        let found = json!({
+            "v": 1, "munchkin_id": MUNCHKIN, "ecid": ecid(e), "token": token(t), "seen_at": at,
+            "public": false, "views": {"all": 1, "both": 0},
+        });
         let message = Outgoing { body: found.to_string(), group: None, dedup: None };
         self.driver.sim.lock().enqueue(Queue::Matches, message);
     }
@@ -500,66 +527,19 @@ impl Scenario {
 
     /// A file arrives, possibly twice.
     pub fn deliver(&mut self, time: u64, file: FileOf) {
-        let FileOf { snapshot, inside, outside } = file;
-        let mode = if snapshot { "full" } else { "iter" };
-        let name = format!("S3_1_2_Sample_{mode}_{time}.sync");
-        let mut rows: BTreeMap<u64, (Vec<u64>, Vec<u64>)> = BTreeMap::new();
-        for (sid, ecids) in &inside {
-            ecids.iter().for_each(|e| rows.entry(*e).or_default().0.push(*sid));
-        }
-        for (sid, ecids) in &outside {
-            ecids.iter().for_each(|e| rows.entry(*e).or_default().1.push(*sid));
-        }
-        let list = |sids: &[u64]| sids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let text: String = rows
-            .iter()
-            .map(|(e, (inside, outside))| format!("{}\t{}\t{}\n", ecid(*e), list(inside), list(outside)))
-            .collect();
-        let key = format!("incoming/{name}");
-        self.tell(format!("{name}: in {inside:?}, out {outside:?}"));
-        self.driver.sim.lock().objects.insert(key.clone(), text.into_bytes().into());
-        for (sid, ecids) in &outside {
-            self.watch.exits.extend(ecids.iter().map(|e| (*sid, *e)));
-        }
-        if snapshot {
-            for (sid, ecids) in &inside {
-                self.watch.exits.extend((1..=ECIDS).filter(|e| !ecids.contains(e)).map(|e| (*sid, e)));
-            }
-        }
+        self.note_exits(&file);
+        let key = self.deliver_whole(time, &file);
+        self.files.insert(time, File::from(file));
         if self.kinds != Kinds::NONE {
-            self.files.insert(time, File { snapshot, inside, outside });
-            let arrival = Arrival { key: key.clone(), etag: self.driver.sim.tag(&key) };
-            self.notify(arrival);
             return;
         }
-        self.files.insert(time, File { snapshot, inside, outside });
         let twice = self.rng.random_bool(0.2);
         for copy in 0..=u8::from(twice) {
             let deps = self.driver.deps();
             let arrival = Arrival { key: key.clone(), etag: self.driver.sim.tag(&key) };
-            self.driver.start(&format!("{name} {copy}"), async move {
+            self.driver.start(&format!("{key} {copy}"), async move {
                 arrived(&deps, &arrival, deps.now() + FUNCTION_MS).await
             });
-        }
-    }
-
-    /// Notice of a file is given: most often at once.
-    fn notify(&mut self, arrival: Arrival) {
-        let strikes = self.kinds.has(Kind::Notice) && self.rng.random_bool(0.5);
-        if !strikes {
-            self.driver.notify(0, arrival);
-            return;
-        }
-        self.driver.sim.lock().counts.count(Kind::Notice);
-        let late = self.rng.random_range(0..600_000);
-        match self.rng.random_range(0..3) {
-            // Lost: the backstop finds the file.
-            0 => {}
-            1 => self.driver.notify(late, arrival),
-            _ => {
-                self.driver.notify(0, arrival.clone());
-                self.driver.notify(late, arrival);
-            }
         }
     }
 
@@ -577,6 +557,7 @@ impl Scenario {
         });
         let body = json!({
             "v": 1, "munchkin_id": MUNCHKIN, "feed": "live", "received_at": received_at, "entries": [entry],
+            "ignored": 0, "rejected": 0, "rejects": [],
         });
         let message = Outgoing { body: body.to_string(), group: None, dedup: None };
         self.driver.sim.lock().enqueue(Queue::Events, message);
@@ -595,11 +576,20 @@ impl Scenario {
         }
     }
 
+    /// Whose a cookie is in Marketo.
+    pub(crate) fn owner_of(&self, t: u64) -> Option<u64> {
+        self.driver.sim.lock().marketo.owner_of(&token(t))
+    }
+
     pub(crate) fn delete(&mut self, lead: u64) {
         self.tell(format!("delete {lead}"));
         let mut store = self.driver.sim.lock();
         let now = store.now;
         store.marketo.delete(now, lead);
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.driver.sim.lock().now
     }
 
     pub(crate) fn tell(&mut self, what: String) {
@@ -731,6 +721,7 @@ impl Scenario {
 
     /// Stops a sync and leaves its people. Settles before, so that the model knows who they are.
     pub fn stop_keeping(&mut self, index: usize) -> Result<(), String> {
+        self.mend();
         let faults = std::mem::replace(&mut self.driver.sim.lock().faults, Faults::NONE);
         if self.syncs[index].paused {
             self.toggle(index);
@@ -907,6 +898,7 @@ impl Scenario {
 }
 
 /// What a file holds, by segment.
+#[derive(Debug)]
 pub struct FileOf {
     /// A full file of a feed that delivers snapshots.
     pub snapshot: bool,
@@ -969,6 +961,8 @@ impl Plan {
             freeze: some(Kind::Freeze, 0.002),
             dead_letter: some(Kind::DeadLetter, 0.01),
             other_version: some(Kind::OtherVersion, 0.2),
+            older_version: some(Kind::OlderVersion, 0.3),
+            truncated: some(Kind::Truncated, 0.03),
             warm: some(Kind::Warm, 0.8),
             skew: some(Kind::Skew, 0.5),
             stale: some(Kind::Stale, 0.3),
@@ -1018,14 +1012,24 @@ pub fn run_plan(plan: Plan) -> Run {
     // What another seed left is not this one's.
     drop(logs::heard());
     let mut scenario = Scenario::new(plan.seed);
-    let outcome = scenario.play(plan).and_then(|()| scenario.check()).and_then(|()| scenario.check_calls());
+    let outcome = scenario.play(plan).and_then(|()| scenario.check()).and_then(|()| scenario.say_that_lists_are_gone());
+    let outcome = outcome.and_then(|()| scenario.end_of_waiting());
+    let outcome = outcome.and_then(|()| scenario.check_calls());
     let outcome = outcome.and_then(|()| scenario.repeat()).and_then(|()| logs::heard().map_or(Ok(()), Err));
     let story = if outcome.is_err() { scenario.story() } else { String::new() };
     let invocations = scenario.driver.invocations;
     let store = scenario.driver.sim.lock();
     let mut counts = store.counts.clone();
-    let answers = store.marketo.calls().iter().filter(|call| call.fault);
-    answers.for_each(|_| counts.count(Kind::Answer));
+    for call in store.marketo.calls() {
+        match call.code {
+            603 => counts.count(Kind::Denied),
+            1006 => counts.count(Kind::NoField),
+            1012 => counts.count(Kind::BadCookie),
+            1013 if call.fault => counts.count(Kind::NoList),
+            _ if call.fault => counts.count(Kind::Answer),
+            _ => {}
+        }
+    }
     let virtual_ms = store.now - BEGIN;
     Run { outcome, story, counts, trace: store.trace.0, calls: store.calls, invocations, virtual_ms }
 }

@@ -58,12 +58,16 @@ fn files(scenario: &Scenario, time: u64, shape: Outbound) -> Vec<(String, Vec<u8
 }
 
 /// A file arrives below `incoming/` and is taken in as far as it can be.
-fn arrive(scenario: &mut Scenario, (path, body): &(String, Vec<u8>)) {
-    let key = format!("incoming/{path}");
+fn arrive(scenario: &mut Scenario, file: &(String, Vec<u8>)) {
+    let key = format!("incoming/{}", file.0);
+    scenario.driver.sim.lock().objects.insert(key, file.1.clone().into());
+    notice(scenario, file);
+}
 
-    scenario.driver.sim.lock().objects.insert(key.clone(), body.clone().into());
+/// Notice comes of a file as it was at some time.
+fn notice(scenario: &mut Scenario, (path, body): &(String, Vec<u8>)) {
     let deps = scenario.driver.deps();
-    let arrival = Arrival { key, etag: etag(body) };
+    let arrival = Arrival { key: format!("incoming/{path}"), etag: etag(body) };
     let name = format!("{path} {}", deps.fresh_id());
     scenario.driver.start(&name, async move { arrived(&deps, &arrival, deps.now() + FUNCTION_MS).await });
     while scenario.driver.is_running(&name) {
@@ -165,6 +169,28 @@ fn a_part_that_never_comes_takes_nobody_out_and_one_that_comes_late_does() {
     assert_eq!(imports(&scenario).iter().filter(|import| is(import, &NEVER_WHOLE)).count(), 2);
     arrive(&mut scenario, &parts[1]);
     assert_eq!(members(&mut scenario), [1, 2, 6]);
+}
+
+#[test]
+fn an_old_notice_of_a_part_that_was_stored_again_does_not_take_its_place() {
+    for old_first in [true, false] {
+        let mut scenario = world(&snapshots("info"));
+        set(&scenario, 101, &[1, 2, 3, 4, 5]);
+        let whole = Outbound { info: Info::Strict, ..Outbound::default() };
+        files(&scenario, BEGIN + 1, whole).iter().for_each(|file| arrive(&mut scenario, file));
+        set(&scenario, 101, &[1, 2, 6]);
+        let parts = files(&scenario, BEGIN + 2, Outbound { parts: 2, info: Info::Strict, ..Outbound::default() });
+        let old = (parts[0].0.clone(), b"something else".to_vec());
+        if old_first {
+            arrive(&mut scenario, &old);
+        }
+        arrive(&mut scenario, &parts[0]);
+        // Its own notice comes once more, or only now.
+        notice(&mut scenario, &old);
+        parts[1..].iter().for_each(|file| arrive(&mut scenario, file));
+        assert_eq!(members(&mut scenario), [1, 2, 6]);
+        assert!(imports(&scenario).iter().all(Import::is_over), "{:?}", imports(&scenario));
+    }
 }
 
 #[test]

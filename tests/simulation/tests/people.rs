@@ -299,3 +299,62 @@ fn o_a_late_match_of_somebody_who_was_erased() {
     take_out(None);
     assert!(without, "nothing goes wrong without the guard");
 }
+
+/// Marketo has told an ECID of a lead; then the field goes away, and comes back.
+#[test]
+fn without_the_field_ecids_nobody_loses_theirs_and_a_day_later_it_is_asked_for_again() {
+    let with = |id: u64| Lead { ecids: vec![ecid(id)], ..lead(id, &[]) };
+    let data = instance(vec![with(1), lead(2, &[])], BTreeSet::new());
+    let mut scenario = Scenario::with(1, SmallRng::seed_from_u64(1), data);
+    let now = scenario.driver.sim.lock().now;
+    let inside = BTreeMap::from([(101, BTreeSet::from([1, 2]))]);
+    scenario.deliver(now, FileOf { snapshot: true, inside, outside: BTreeMap::new() });
+    scenario.create(101, &json!({"id": LIST})).expect("a sync");
+    settle(&mut scenario);
+    assert_eq!(members(&scenario), [1]);
+    // Something happens to both, and Marketo answers 1006 to whoever asks for their ECIDs.
+    scenario.driver.sim.lock().marketo.set_ecids_field(false);
+    for id in [1, 2] {
+        let mut store = scenario.driver.sim.lock();
+        let now = store.now;
+        store.marketo.upsert_lead(now, with(id));
+    }
+    scenario.driver.run_for(3_600_000);
+    settle(&mut scenario);
+    assert_eq!(members(&scenario), [1], "nobody said that the first one lost it, or that the second one has one");
+    scenario.driver.sim.lock().marketo.set_ecids_field(true);
+    scenario.driver.run_for(DAY + 3_600_000);
+    settle(&mut scenario);
+    assert_eq!(members(&scenario), [1, 2]);
+}
+
+/// A list is deleted in Marketo before it was looked at after its first load; then somebody else is wanted in it.
+#[test]
+fn a_list_that_was_deleted_is_asked_about_once_and_its_sync_says_so() {
+    let mut scenario = Scenario::beside(
+        marketo::Settings::default(),
+        1,
+        SmallRng::seed_from_u64(1),
+        instance(vec![lead(1, &[1]), lead(2, &[2])], BTreeSet::new()),
+    );
+    let now = scenario.driver.sim.lock().now;
+    let inside = BTreeMap::from([(101, BTreeSet::from([1, 2]))]);
+    scenario.deliver(now, FileOf { snapshot: true, inside, outside: BTreeMap::new() });
+    scenario.see(1, 1);
+    let sync = scenario.create(101, &json!({"name": "New"})).expect("a sync");
+    settle(&mut scenario);
+    {
+        let mut store = scenario.driver.sim.lock();
+        let now = store.now;
+        let list = store.marketo.lists().keys().copied().max().expect("a list");
+        assert_eq!(store.marketo.members(list), Some(&BTreeSet::from([1])));
+        assert!(store.marketo.delete_list(now, list));
+    }
+    scenario.see(2, 2);
+    scenario.driver.run_for(DAY);
+    let (_, view) = scenario.request("GET", &format!("/syncs/{sync}"), &Value::Null);
+    assert_eq!((&view["status"], &view["why_code"]), (&json!("paused"), &json!("list_gone")), "{view}");
+    let store = scenario.driver.sim.lock();
+    let asked = store.marketo.calls().iter().filter(|call| call.code == 1013).count();
+    assert!((1..=3).contains(&asked), "asked {asked} times");
+}

@@ -7,9 +7,9 @@ use domain::limits::{FUNCTION_MS, HOUR_MS};
 use domain::planted::{Guard, holds};
 use domain::said::Saying;
 use domain::sayings::{
-    FILE_DROPPED, FILE_EMPTY, FILE_NOT_NAMED, NEVER_WHOLE, NOT_WHOLE_LINES, NOT_WHOLE_PART, NOT_WHOLE_RECORD,
-    NOT_WHOLE_ROWS, PART_OF_SEVERAL, TOO_LARGE_TO_COUNT, TOO_LARGE_TO_TAKE, WAITS_FOR_CONTROL, WAITS_FOR_FILES,
-    WAITS_FOR_MORE, WAITS_FOR_PARTS,
+    FILE_DROPPED, FILE_EMPTY, FILE_GONE, FILE_NOT_NAMED, NEVER_WHOLE, NOT_WHOLE_LINES, NOT_WHOLE_PART,
+    NOT_WHOLE_RECORD, NOT_WHOLE_ROWS, PART_OF_SEVERAL, TOO_LARGE_TO_COUNT, TOO_LARGE_TO_TAKE, WAITS_FOR_CONTROL,
+    WAITS_FOR_FILES, WAITS_FOR_MORE, WAITS_FOR_PARTS,
 };
 use domain::{AudienceId, MunchkinId, Said};
 use ports::{Failure, Key, Table};
@@ -662,6 +662,16 @@ fn is_named(feed: &Feed, delivery: &Delivery, name: &str) -> bool {
 
 async fn import(deps: &Deps, munchkin: &MunchkinId, part: &Part) -> Step<Option<Import>> {
     Ok(load(deps, Table::Syncs, &import_key(munchkin, &part.import)).await?.map(|doc| doc.value))
+}
+
+/// Another content has taken the place of a part: nothing more becomes of what stood there before.
+pub(super) async fn replaced(deps: &Deps, munchkin: &MunchkinId, part: &Part) -> Step<()> {
+    match import(deps, munchkin, part).await? {
+        Some(record) if !record.is_over() => {
+            finish(deps, munchkin, record, ImportStatus::Refused, Some(FILE_GONE.plain())).await
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes down what became of a file.

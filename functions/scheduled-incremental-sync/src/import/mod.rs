@@ -203,20 +203,38 @@ pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> 
             let part = Part { key: arrival.key.clone(), etag: arrival.etag.clone(), number, import: id };
             let name = name_of(path);
             let key = delivery_key(munchkin, &feed.id, &delivery);
-            change_delivery(deps, &key, |found| {
-                let delivery = found.get_or_insert_with(|| Delivery::new(munchkin, &feed.id, &delivery, now));
-                let new = delivery.parts.get(name) != Some(&part);
-                if new {
-                    delivery.time = time;
-                    delivery.full = full;
-                    delivery.parts.insert(name.to_owned(), part.clone());
-                    delivery.came(now);
+            let mut replaced = None;
+            loop {
+                let other = change_delivery(deps, &key, |found| {
+                    let delivery = found.get_or_insert_with(|| Delivery::new(munchkin, &feed.id, &delivery, now));
+                    let stands = delivery.parts.get(name);
+                    let other = stands.filter(|stands| stands.key == part.key && stands.import != part.import);
+                    if other.is_some() && other != replaced.as_ref() {
+                        return (false, other.cloned());
+                    }
+                    let new = stands != Some(&part);
+                    if new {
+                        delivery.time = time;
+                        delivery.full = full;
+                        delivery.parts.insert(name.to_owned(), part.clone());
+                        delivery.came(now);
+                    }
+                    // Where it is not new, whoever took it in has died.
+                    delivery::begin(deps, delivery, deadline);
+                    (true, None)
+                })
+                .await?;
+                let Some(other) = other else { break };
+                // Of two contents of one name that counts which stands there, in whichever order their notices come.
+                if !stands(deps, &part).await? {
+                    record.status = ImportStatus::Refused;
+                    record.why = Some(FILE_GONE.plain());
+                    record.ended_at = Some(deps.now());
+                    return save_import(deps, munchkin, &record).await;
                 }
-                // Where it is not new, whoever took it in has died.
-                delivery::begin(deps, delivery, deadline);
-                (true, ())
-            })
-            .await?;
+                delivery::replaced(deps, munchkin, &other).await?;
+                replaced = Some(other);
+            }
             delivery::settle(deps, &key, deadline).await
         }
     }
@@ -325,6 +343,12 @@ async fn what(deps: &Deps, feed: &Feed, arrival: &Arrival, path: &str) -> Step<C
             None => refused(FILE_NAME_AEP),
         },
     }
+}
+
+/// Whether a part is there as it was when it came. A notice without a tag is about whatever stands there.
+async fn stands(deps: &Deps, part: &Part) -> Step<bool> {
+    let Part { key, etag, .. } = part;
+    Ok(etag.is_empty() || deps.ports.objects.get_range_of(key, etag, 0, 1).await?.is_some())
 }
 
 fn gone() -> Comes {

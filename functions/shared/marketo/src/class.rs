@@ -135,7 +135,12 @@ impl Class {
             Class::Done => ("counts as done", "none", "none", ""),
             Class::StopSync => ("the list's syncs stop and say why", "none", "once", "somebody resumes them"),
             Class::NothingFound => ("an empty answer", "none", "none", ""),
-            Class::GoWithout => ("goes on without the feature", "none", "once", "the feature stays off"),
+            Class::GoWithout => (
+                "goes on without the feature",
+                "none",
+                "once",
+                "the feature stays off; the field ecids is asked for again a day later",
+            ),
             Class::Refuse => ("not sent again; whoever asked is told", "none", "once", "told with code and request id"),
             Class::OurMistake => ("the key fails", "the queue's", "3 failures", "the key is set aside; alarm"),
             Class::Alarm => ("the invocation fails; alarm", "the poller's", "none", ""),

@@ -287,6 +287,9 @@ pub struct Extract {
     pub done_at: Option<u64>,
     /// The instance has no field `ecids` (1006).
     pub no_ecids: bool,
+    /// When Marketo last said so, in ms; a day later it is asked again.
+    #[serde(default)]
+    pub refused_at: u64,
 }
 
 /// A job of the bulk extract.

@@ -115,6 +115,15 @@ impl Marketo {
         };
     }
 
+    /// From now on Marketo finds this token invalid (1012), and with it each question that holds it; `false`: no more.
+    pub fn refuse_cookie(&mut self, token: &str, refused: bool) {
+        if refused {
+            self.refused_cookies.insert(token.to_owned());
+        } else {
+            self.refused_cookies.remove(token);
+        }
+    }
+
     /// Takes back every fault that has not struck yet. Effects already on their way still land, and refused leads
     /// stay refused.
     pub fn clear_faults(&mut self) {

@@ -164,6 +164,7 @@ impl Marketo {
             .strip_prefix("id:")
             .and_then(|rest| rest.split_once("&token:"))
             .filter(|(instance, token)| *instance == self.state.munchkin_id && is_token(token))
+            .filter(|(_, token)| !self.refused_cookies.contains(*token))
             .map(|(_, token)| token)
             .ok_or_else(|| Refusal(1012, format!("Invalid cookie value '{value}'")))
     }

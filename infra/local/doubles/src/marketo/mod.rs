@@ -239,6 +239,8 @@ pub struct Marketo {
     faults: Vec<Injected>,
     /// Leads that are skipped, and with which code.
     refused: HashMap<u64, u16>,
+    /// Tokens that a test has found invalid.
+    refused_cookies: BTreeSet<String>,
     doors: Doors,
     random: u64,
     calls: Vec<Call>,
@@ -374,6 +376,7 @@ impl Marketo {
             late: Vec::new(),
             faults: Vec::new(),
             refused: HashMap::new(),
+            refused_cookies: BTreeSet::new(),
             doors: Doors::default(),
             calls: Vec::new(),
             requests: 0,

@@ -128,6 +128,14 @@ impl Marketo {
         true
     }
 
+    /// Somebody deletes a static list; calls about it answer 1013 from then on. `false`: no such list.
+    pub fn delete_list(&mut self, now_ms: u64, list: u64) -> bool {
+        self.advance(now_ms);
+        let there = self.state.lists.contains_key(&list);
+        self.asset_delete(list);
+        there
+    }
+
     /// Somebody adds a lead to a list by hand (activity 24). `false`: no such list or lead, or it was in.
     pub fn add_by_hand(&mut self, now_ms: u64, list: u64, id: u64) -> bool {
         let now = self.advance(now_ms);
