@@ -286,7 +286,10 @@ impl Scenario {
     /// nothing.
     pub(crate) fn a_day_passes(&mut self) {
         self.tell("a day passes".into());
+        // A day of refusals for being too fast would leave us hardly any calls, as is meant.
+        self.driver.sim.lock().marketo.clear_faults();
         self.driver.run_for(GIVEN_UP_MS);
+        self.answer_otherwise();
         for (time, open) in &self.arrivals.open {
             self.files.insert(*time, File::from(by_segment(&open.come)));
         }

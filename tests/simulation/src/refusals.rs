@@ -101,14 +101,18 @@ impl Scenario {
         store.marketo.set_allowlisted(true);
     }
 
+    /// Injects the answers that Marketo gives in this world.
+    pub(crate) fn answer_otherwise(&mut self) {
+        let mut store = self.driver.sim.lock();
+        self.refusals.answers.iter().for_each(|answer| store.marketo.inject(*answer));
+    }
+
     /// Nothing is refused any more.
     fn lift(&mut self) {
         self.allow();
+        self.driver.sim.lock().marketo.clear_faults();
+        self.answer_otherwise();
         let mut store = self.driver.sim.lock();
-        store.marketo.clear_faults();
-        for answer in &self.refusals.answers {
-            store.marketo.inject(*answer);
-        }
         store.marketo.set_ecids_field(true);
         for lead in &self.refusals.people {
             store.marketo.refuse_lead(*lead, None);
