@@ -288,7 +288,7 @@ impl Scenario {
         self.tell("a day passes".into());
         // A day of refusals for being too fast would leave us hardly any calls, as is meant.
         self.driver.sim.lock().marketo.clear_faults();
-        self.driver.run_for(GIVEN_UP_MS);
+        self.driver.run_idly_for(GIVEN_UP_MS);
         self.answer_otherwise();
         for (time, open) in &self.arrivals.open {
             self.files.insert(*time, File::from(by_segment(&open.come)));

@@ -20,6 +20,8 @@ use crate::logs;
 /// Visibility time-out of the queues, in ms: six times the function's.
 pub const VISIBILITY_MS: u64 = 6 * FUNCTION_MS;
 const TICK_MS: u64 = 60_000;
+/// Time between two ticks while nothing happens for long, in ms: its minutes would be most of what there is to play.
+const SLOW_TICK_MS: u64 = 30 * 60_000;
 /// A tick comes late by at most this, in ms.
 const LATE_TICK_MS: u64 = 5 * 60_000;
 /// Clocks differ by at most this from ours, in ms: far more than those of Lambda's machines do.
@@ -88,8 +90,10 @@ pub struct Driver {
     settings: Settings,
     running: Vec<Invocation>,
     next_tick: u64,
-    /// Whether the minute's tick comes by itself.
+    /// Whether the tick comes by itself.
     pub ticking: bool,
+    /// Time between two ticks, in ms.
+    tick_ms: u64,
     /// Messages that were handed out too often.
     pub dead: u64,
     /// Invocations that were begun.
@@ -141,6 +145,7 @@ impl Driver {
             running: Vec::new(),
             next_tick,
             ticking: true,
+            tick_ms: TICK_MS,
             dead: 0,
             invocations: 0,
             finished: HashSet::new(),
@@ -233,7 +238,7 @@ impl Driver {
             let late = store.faults.late_tick;
             let late = if store.strikes(late, Kind::LateTick) { store.rng.random_range(0..LATE_TICK_MS) } else { 0 };
             drop(store);
-            self.next_tick = now + TICK_MS + late;
+            self.next_tick = now + self.tick_ms + late;
             let deps = self.process(Function::Scheduled);
             self.start("tick", async move { scheduled_incremental_sync::tick(&deps, deps.now() + FUNCTION_MS).await });
             let deps = self.deps();
@@ -465,6 +470,14 @@ impl Driver {
                 self.leap();
             }
         }
+    }
+
+    /// Runs for a long time in which nothing happens: ticks are seldom.
+    pub fn run_idly_for(&mut self, ms: u64) {
+        self.tick_ms = SLOW_TICK_MS;
+        self.run_for(ms);
+        self.tick_ms = TICK_MS;
+        self.next_tick = self.next_tick.min(self.sim.lock().now + TICK_MS);
     }
 
     /// Runs until all matches are stored, and nothing else but what that needs: other queues are not served.
