@@ -11,6 +11,6 @@ mod vendors;
 
 pub use bus::bus;
 pub use objects::{addresses, objects};
-pub use queues::queues;
+pub use queues::{Handed, Receives, queues, receiving};
 pub use tables::tables;
 pub use vendors::{Answers, Came, adobe_answers, marketo_answers};

@@ -1,4 +1,4 @@
-//! The contract of [`Queues`].
+//! The contract of [`Queues`], and of what hands out what was sent.
 
 use ports::{Outgoing, PortError, Queue, Queues};
 
@@ -66,4 +66,97 @@ where
             "a message that {queue:?} cannot hold is refused: {sent:?}"
         );
     }
+}
+
+/// Hands out messages as a function gets them.
+#[allow(async_fn_in_trait)]
+pub trait Receives {
+    /// Hands out one message of a queue, if there is one that may be handed out now.
+    async fn receive(&mut self, queue: Queue) -> Option<Handed>;
+    /// Acknowledges a message.
+    async fn delete(&mut self, queue: Queue, handle: &str);
+    /// Lets so much time pass that whatever is hidden may be handed out again.
+    async fn wait(&mut self);
+    /// How many messages of a queue are in its dead-letter queue.
+    async fn dead(&mut self, queue: Queue) -> u64;
+}
+
+/// A message that was handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handed {
+    /// What acknowledges it.
+    pub handle: String,
+    /// Its body.
+    pub body: String,
+}
+
+/// Runs the whole contract of receiving, on a standard queue and a FIFO queue, both empty at the start, whose messages go
+/// to a dead-letter queue after `most` receives.
+///
+/// # Panics
+/// With the sentence that does not hold.
+pub async fn receiving(queues: &dyn Queues, hands: &mut impl Receives, most: usize) {
+    let plain = |body: &str| Outgoing { body: body.to_owned(), group: None, dedup: None };
+    let rung = |group: &str, n: usize| Outgoing {
+        body: format!("{group}{n}"),
+        group: Some(group.to_owned()),
+        dedup: Some(format!("{group}/{n}")),
+    };
+    let body = |handed: &Option<Handed>| handed.as_ref().map(|handed| handed.body.clone());
+
+    queues.send(Queue::Matches, vec![plain("once")]).await.expect("send");
+    let first = hands.receive(Queue::Matches).await;
+    assert_eq!(body(&first).as_deref(), Some("once"), "a message is handed out");
+    assert_eq!(hands.receive(Queue::Matches).await, None, "what was handed out is hidden");
+    hands.wait().await;
+    let again = hands.receive(Queue::Matches).await;
+    assert_eq!(body(&again).as_deref(), Some("once"), "what nobody has acknowledged comes again");
+    hands.delete(Queue::Matches, &again.expect("it").handle).await;
+    hands.wait().await;
+    assert_eq!(hands.receive(Queue::Matches).await, None, "what was acknowledged never comes again");
+
+    let sent = vec![rung("a", 1), rung("a", 2), rung("b", 1)];
+    queues.send(Queue::ListWrites, sent).await.expect("send");
+    let mut handed = Vec::new();
+    while let Some(one) = hands.receive(Queue::ListWrites).await {
+        handed.push(one);
+    }
+    let mut bodies: Vec<&str> = handed.iter().map(|one| one.body.as_str()).collect();
+    bodies.sort_unstable();
+    assert_eq!(
+        bodies,
+        ["a1", "b1"],
+        "of a group nothing is handed out while one of it is hidden; other groups do not wait"
+    );
+    let of_b = handed.iter().find(|one| one.body == "b1").expect("b's");
+    hands.delete(Queue::ListWrites, &of_b.handle).await;
+    hands.wait().await;
+    let first = hands.receive(Queue::ListWrites).await.expect("a's first");
+    assert_eq!(first.body, "a1", "of a group the first comes again before the second comes at all");
+    hands.delete(Queue::ListWrites, &first.handle).await;
+    let second = hands.receive(Queue::ListWrites).await.expect("a's second");
+    assert_eq!(second.body, "a2", "the second comes as soon as the first was acknowledged");
+    hands.delete(Queue::ListWrites, &second.handle).await;
+    queues.send(Queue::ListWrites, vec![rung("a", 2)]).await.expect("send again");
+    assert_eq!(
+        hands.receive(Queue::ListWrites).await,
+        None,
+        "a deduplication id counts although its message was acknowledged"
+    );
+
+    queues.send(Queue::ListWrites, vec![rung("c", 1), rung("c", 2)]).await.expect("send");
+    for _ in 0..most {
+        assert_eq!(body(&hands.receive(Queue::ListWrites).await).as_deref(), Some("c1"), "it comes again");
+        hands.wait().await;
+    }
+    assert_eq!(hands.dead(Queue::ListWrites).await, 0, "nothing is dead before it was handed out too often");
+    // The receive that finds it handed out too often moves it.
+    let next = match hands.receive(Queue::ListWrites).await {
+        None => hands.receive(Queue::ListWrites).await,
+        next => next,
+    };
+    assert_eq!(hands.dead(Queue::ListWrites).await, 1, "what was handed out too often is dead");
+    let next = next.expect("what comes after a dead letter");
+    assert_eq!(next.body, "c2", "a dead letter does not block its group");
+    hands.delete(Queue::ListWrites, &next.handle).await;
 }

@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
     ScalarAttributeType,
 };
+use contract::{Handed, Receives};
 use ports::{Expect, Item, Key, PortError, Queue, Read, Table, Tables};
 use tokio::net::TcpListener;
 
@@ -144,30 +145,41 @@ async fn fetch(address: &str) -> (u16, String, Vec<u8>) {
     (status, head, answer[end + 4..].to_vec())
 }
 
-/// The queues of the real template, embedded as in the local stack, without a dead-letter queue: here nobody fails.
-async fn sqs(journal: &std::path::Path) -> (stack::sqs::Sqs, BTreeMap<Queue, String>, SocketAddr) {
+/// Receives after which a message is dead.
+const MOST_RECEIVED: usize = 2;
+
+fn sqs_name(queue: Queue, dead: bool) -> String {
+    let dead = if dead { "-dead" } else { "" };
+    let end = if queue.is_fifo() { ".fifo" } else { "" };
+    format!("contract-{}{dead}{end}", queue.env().to_ascii_lowercase())
+}
+
+/// The queues of the real template, embedded as in the local stack; what is handed out is hidden for so many seconds.
+async fn sqs(journal: &std::path::Path, visibility_s: u64) -> (stack::sqs::Sqs, BTreeMap<Queue, String>, SocketAddr) {
     let (listener, address) = listener().await;
-    let queue = |queue: Queue| stack::template::Queue {
-        name: format!("contract-{}{}", queue.env().to_ascii_lowercase(), if queue.is_fifo() { ".fifo" } else { "" }),
+    let queue = |queue: Queue, dead: bool| stack::template::Queue {
+        name: sqs_name(queue, dead),
         fifo: queue.is_fifo(),
-        visibility_s: 60,
+        visibility_s,
         attributes: BTreeMap::new(),
-        redrive: None,
-        dead: false,
+        redrive: (!dead).then(|| (sqs_name(queue, true), MOST_RECEIVED as u64)),
+        dead,
     };
-    let queues = Queue::ALL.map(queue).to_vec();
+    // The dead-letter queues first: the others name them.
+    let all = [true, false].into_iter().flat_map(|dead| Queue::ALL.map(|one| queue(one, dead)));
+    let queues: Vec<stack::template::Queue> = all.collect();
     let meter = stack::usage::Meter::default();
     let (journal, visibility) = (journal.join("queues"), |queue: &stack::template::Queue| queue.visibility_s);
     let sqs = stack::sqs::Sqs::open(&journal, address.port(), queues, meter, visibility).await.expect("the queues");
     tokio::spawn(sqs.clone().serve(listener, Vec::new()));
-    let urls = Queue::ALL.into_iter().map(|one| (one, sqs.url(&queue(one).name))).collect();
+    let urls = Queue::ALL.into_iter().map(|one| (one, sqs.url(&sqs_name(one, false)))).collect();
     (sqs, urls, address)
 }
 
 #[tokio::test]
 async fn sqs_keeps_the_contract_of_queues() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (sqs, urls, address) = sqs(folder.path()).await;
+    let (sqs, urls, address) = sqs(folder.path(), 60).await;
     let client = aws::sqs_client(&sdk(address).await);
     let adapter = aws::SqsQueues::new(client, urls.clone(), format!("http://{address}"));
     contract::queues(&adapter, async |queue, count| {
@@ -188,6 +200,46 @@ async fn sqs_keeps_the_contract_of_queues() {
         found
     })
     .await;
+}
+
+/// What the embedded queues hand out to the functions.
+struct Hands {
+    sqs: stack::sqs::Sqs,
+    visibility: Duration,
+}
+
+impl Receives for Hands {
+    async fn receive(&mut self, queue: Queue) -> Option<Handed> {
+        let source = self.sqs.source(&sqs_name(queue, false));
+        let found = source.receive(1, Duration::ZERO).await.expect("received").pop()?;
+        let body = found.record["body"].as_str().expect("a body").to_owned();
+        Some(Handed { handle: found.receipt, body })
+    }
+
+    async fn delete(&mut self, queue: Queue, handle: &str) {
+        let source = self.sqs.source(&sqs_name(queue, false));
+        source.delete(&[handle.to_owned()]).await.expect("deleted");
+    }
+
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.visibility + Duration::from_millis(100)).await;
+    }
+
+    async fn dead(&mut self, queue: Queue) -> u64 {
+        let name = sqs_name(queue, true);
+        let depths = self.sqs.depths().await;
+        depths.iter().find(|depth| depth.name == name).map_or(0, |depth| (depth.visible + depth.in_flight) as u64)
+    }
+}
+
+#[tokio::test]
+async fn sqs_keeps_the_contract_of_receiving() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (sqs, urls, address) = sqs(folder.path(), 1).await;
+    let client = aws::sqs_client(&sdk(address).await);
+    let adapter = aws::SqsQueues::new(client, urls, format!("http://{address}"));
+    let mut hands = Hands { sqs, visibility: Duration::from_secs(1) };
+    contract::receiving(&adapter, &mut hands, MOST_RECEIVED).await;
 }
 
 #[tokio::test]

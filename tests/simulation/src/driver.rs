@@ -245,6 +245,7 @@ impl Driver {
             self.start("resume", async move { create_sync::resume(&deps).await });
         }
         self.begin_notices(now);
+        self.sim.lock().put_back();
         let ready = self.ready_messages();
         let awake = self.running.iter().filter(|run| run.moves_at(now)).count();
         let choices = awake + usize::from(!ready.is_empty());
@@ -268,55 +269,28 @@ impl Driver {
         true
     }
 
-    /// Messages that may be handed out now. They stand in the order in which they came.
+    /// Messages that may be handed out now: of a FIFO group none while one of it is being handled, either.
     fn ready_messages(&self) -> Vec<u64> {
-        let store = self.sim.lock();
-        let busy = |queue: Queue, group: &str| {
-            self.running
-                .iter()
-                .any(|run| run.group.as_ref().is_some_and(|(other, key)| *other == queue && key == group))
-        };
-        let mut blocked: Vec<(Queue, &str)> = Vec::new();
-        let mut ready = Vec::new();
-        for message in &store.messages {
-            let visible = message.visible_at <= store.now;
-            let Some(group) = &message.group else {
-                if visible {
-                    ready.push(message.id);
-                }
-                continue;
-            };
-            let key = (message.queue, group.as_str());
-            // Only the first of a group, and only if none of it is in flight.
-            if blocked.contains(&key) {
-                continue;
-            }
-            blocked.push(key);
-            if visible && !busy(message.queue, group) {
-                ready.push(message.id);
-            }
-        }
-        ready
+        self.sim.lock().receivable(|queue, group| {
+            let mut groups = self.running.iter().filter_map(|run| run.group.as_ref());
+            groups.any(|(other, key)| *other == queue && key == group)
+        })
     }
 
     fn deliver(&mut self, id: u64) {
         let (message, extra) = {
             let mut store = self.sim.lock();
             let now = store.now;
-            let Some(index) = store.messages.iter().position(|message| message.id == id) else { return };
-            store.messages[index].visible_at = now + VISIBILITY_MS;
-            store.messages[index].received += 1;
             let dead_letter = store.faults.dead_letter;
-            if store.messages[index].received > 5 || store.strikes(dead_letter, Kind::DeadLetter) {
-                // To the dead-letter queue, and put back by an operator within the hour.
+            let handed = store.hand_out(id);
+            let Some(message) = handed.filter(|_| !store.strikes(dead_letter, Kind::DeadLetter)) else {
+                // In the dead-letter queue, and put back by an operator within the hour.
                 let later = store.rng.random_range(60_000..3_600_000);
-                store.messages[index].received = 0;
-                store.messages[index].visible_at = now + later;
+                store.bury(id, now + later);
                 drop(store);
                 self.dead += 1;
                 return;
-            }
-            let message = store.messages[index].clone();
+            };
             // A standard queue hands out several at once.
             let mut extra = Vec::new();
             if !message.queue.is_fifo() {
@@ -431,7 +405,7 @@ impl Driver {
                             message.received = message.received.min(2);
                         }
                     } else {
-                        store.messages.retain(|message| message.id != id);
+                        store.delete_message(id);
                     }
                 }
                 if let Some(name) = run.name {
@@ -452,10 +426,11 @@ impl Driver {
         let mut store = self.sim.lock();
         let now = store.now;
         let messages = store.messages.iter().map(|message| message.visible_at).filter(|at| *at > now).min();
+        let dead = store.dead.iter().map(|(at, _)| *at).min();
         let late = store.late.iter().map(|(at, _)| *at).min();
         let tick = self.ticking.then_some(self.next_tick);
         let notice = self.notices.iter().map(|(at, _)| *at).min();
-        let next = [messages, late, tick, notice].into_iter().flatten().min().unwrap_or(now + TICK_MS);
+        let next = [messages, dead, late, tick, notice].into_iter().flatten().min().unwrap_or(now + TICK_MS);
         let wakes =
             |run: &Invocation| if run.still_until > now { run.still_until.min(run.deadline + 1) } else { now + 1_000 };
         let next = self.running.iter().map(wakes).fold(next, u64::min);
@@ -517,7 +492,7 @@ impl Driver {
     pub fn unsettled(&self) -> Option<String> {
         let store = self.sim.lock();
         let now = store.now;
-        let waiting = store.messages.len() + self.notices.len();
+        let waiting = store.messages.len() + store.dead.len() + self.notices.len();
         if !self.running.is_empty() || waiting > 0 {
             return Some(format!("{} running, {waiting} messages", self.running.len()));
         }

@@ -18,6 +18,7 @@ use ports::{
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use crate::driver::VISIBILITY_MS;
 use crate::kinds::{Counts, Kind};
 
 /// Runs work over these ports to its end: every call yields once and is ready at the next poll.
@@ -124,6 +125,8 @@ pub struct Store {
     parts: BTreeMap<String, BTreeMap<u16, Bytes>>,
     /// Queues.
     pub messages: Vec<Message>,
+    /// Dead letters, and when somebody puts them back, in ms.
+    pub dead: Vec<(u64, Message)>,
     /// Everything that was ever sent, in order.
     pub sent: Vec<(Queue, Outgoing)>,
     /// Conditional and other writes to tables that took effect.
@@ -194,6 +197,8 @@ impl Trace {
 #[derive(Debug, Clone)]
 pub struct Sim(Arc<Mutex<Store>>);
 
+/// A message that was handed out so often goes to the dead-letter queue when it would be once more, as the template has it.
+const MOST_RECEIVED: u32 = 5;
 const DEDUP_MS: u64 = 300_000;
 /// Eventually consistent reads see what stood there at most this long ago, in ms: ours; DynamoDB's most often take a second.
 const STALE_MS: u64 = 2_000;
@@ -212,6 +217,7 @@ impl Sim {
             objects: BTreeMap::new(),
             parts: BTreeMap::new(),
             messages: Vec::new(),
+            dead: Vec::new(),
             sent: Vec::new(),
             writes: 0,
             dedup: HashMap::new(),
@@ -432,6 +438,66 @@ impl Store {
             visible_at: self.now + late,
             received: 0,
         });
+    }
+
+    /// Messages that may be handed out now, in the order in which they came: of a FIFO group the first one alone, unless it is
+    /// hidden, or its group is `busy`.
+    pub fn receivable(&self, busy: impl Fn(Queue, &str) -> bool) -> Vec<u64> {
+        let mut blocked: Vec<(Queue, &str)> = Vec::new();
+        let mut ready = Vec::new();
+        for message in &self.messages {
+            let visible = message.visible_at <= self.now;
+            let Some(group) = &message.group else {
+                if visible {
+                    ready.push(message.id);
+                }
+                continue;
+            };
+            let key = (message.queue, group.as_str());
+            if blocked.contains(&key) {
+                continue;
+            }
+            blocked.push(key);
+            if visible && !busy(message.queue, group) {
+                ready.push(message.id);
+            }
+        }
+        ready
+    }
+
+    /// Hands out a message, which is hidden from then on. `None`: there is none, or it was handed out too often, and is dead.
+    pub fn hand_out(&mut self, id: u64) -> Option<Message> {
+        let now = self.now;
+        let message = self.messages.iter_mut().find(|message| message.id == id)?;
+        if message.received >= MOST_RECEIVED {
+            self.bury(id, u64::MAX);
+            return None;
+        }
+        message.received += 1;
+        message.visible_at = now + VISIBILITY_MS;
+        Some(message.clone())
+    }
+
+    /// A message goes to the dead-letter queue, or is there; somebody puts it back at this time, in ms.
+    pub fn bury(&mut self, id: u64, until: u64) {
+        if let Some(index) = self.messages.iter().position(|message| message.id == id) {
+            self.dead.push((until, self.messages.remove(index)));
+        } else if let Some((at, _)) = self.dead.iter_mut().find(|(_, message)| message.id == id) {
+            *at = until;
+        }
+    }
+
+    /// Whoever was to put dead letters back by now has: they come after whatever is in their queue.
+    pub fn put_back(&mut self) {
+        let now = self.now;
+        for (_, message) in self.dead.extract_if(.., |(at, _)| *at <= now) {
+            self.messages.push(Message { received: 0, visible_at: now, ..message });
+        }
+    }
+
+    /// A message was acknowledged.
+    pub fn delete_message(&mut self, id: u64) {
+        self.messages.retain(|message| message.id != id);
     }
 
     /// Lets time pass: late calls to Marketo land.
