@@ -149,12 +149,21 @@ impl Scenario {
                 }
             }
         }
+        self.apply_held();
         let stopped = self.syncs.iter().any(|sync| sync.over);
         let waits = |call: &&Call| call.code == 1006 || (call.code == 1013 && call.fault && stopped);
         let told = self.driver.sim.lock().marketo.calls().iter().rposition(|call| waits(&call)).map_or(0, |at| at + 1);
         if told > self.refusals.told {
             self.refusals.told = told;
             self.a_day_passes();
+        }
+    }
+
+    /// An operator has read why a delivery is held, and applies it: twelve invocations in a row were killed over it.
+    fn apply_held(&mut self) {
+        let (_, imports) = self.request("GET", "/imports", &Value::Null);
+        for import in imports.as_array().into_iter().flatten().filter(|import| import["status"] == "held") {
+            self.request("POST", "/imports/decide", &json!({"import": import["id"], "decision": "apply"}));
         }
     }
 
