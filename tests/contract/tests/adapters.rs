@@ -228,7 +228,7 @@ impl Receives for Hands {
     async fn dead(&mut self, queue: Queue) -> u64 {
         let name = sqs_name(queue, true);
         let depths = self.sqs.depths().await;
-        depths.iter().find(|depth| depth.name == name).map_or(0, |depth| (depth.visible + depth.in_flight) as u64)
+        depths.iter().find(|depth| depth.name == name).map_or(0, |depth| depth.visible + depth.in_flight)
     }
 }
 

@@ -723,8 +723,10 @@ impl Scenario {
 
     /// Stops a sync and leaves its people. Settles before, so that the model knows who they are.
     pub fn stop_keeping(&mut self, index: usize) -> Result<(), String> {
-        self.mend();
-        let faults = std::mem::replace(&mut self.driver.sim.lock().faults, Faults::NONE);
+        self.in_peace(|scenario| scenario.stop_and_keep(index))
+    }
+
+    fn stop_and_keep(&mut self, index: usize) -> Result<(), String> {
         if self.syncs[index].paused {
             self.toggle(index);
         }
@@ -740,7 +742,6 @@ impl Scenario {
         let mut kept = self.wanted_by(sync.sid);
         kept.retain(|lead| !others.contains(lead));
         self.kept.entry(sync.list).or_default().extend(kept);
-        self.driver.sim.lock().faults = faults;
         Ok(())
     }
 
