@@ -97,6 +97,7 @@ pub const fn crafted(guard: Guard) -> Option<&'static str> {
         Guard::WriteBeforeRing => "interleavings.rs::a_ring_before_its_facts",
         Guard::AddedWorkStays => "interleavings.rs::work_that_is_added_while_it_is_done",
         Guard::FactsAskForAnotherPass => "interleavings.rs::a_file_during_a_pass",
+        Guard::FormerEcidsAreTold => "interleavings.rs::somebody_whom_marketo_ties_to_their_ecid_no_more",
         Guard::LaterWordCounts => "interleavings.rs::a_word_that_comes_late",
         Guard::HintBeforeEdge => "interleavings.rs::a_match_that_is_stored_by_halves",
         Guard::MergesAreFollowed => "interleavings.rs::a_merge_that_no_list_hears_of",

@@ -317,6 +317,26 @@ fn nobody_leaves_an_adopted_list_before_marketo_was_asked_about_their_cookies() 
     assert_eq!((members(&scenario, LIST), removals(&scenario)), (vec![1], 1));
 }
 
+/// Marketo has tied somebody to an ECID, and takes that back.
+#[test]
+fn somebody_whom_marketo_ties_to_their_ecid_no_more() {
+    with_and_without(Guard::FormerEcidsAreTold, || {
+        let tied = |ecids: &[u64]| Lead { ecids: ecids.iter().map(|n| ecid(*n)).collect(), ..known(1, &[]) };
+        let mut scenario = world(vec![tied(&[1])]);
+        deliver(&mut scenario, true, &[1, 2], &[]);
+        scenario.create(101, &json!({"id": LIST})).expect("a sync");
+        scenario.driver.settle(3_600_000).expect("rest");
+        assert_eq!(members(&scenario, LIST), [1]);
+        {
+            let mut store = scenario.driver.sim.lock();
+            let now = store.now;
+            store.marketo.upsert_lead(now, tied(&[]));
+        }
+        scenario.driver.settle(3_600_000).expect("rest");
+        members(&scenario, LIST).len()
+    });
+}
+
 /// A list is made at Marketo, the maker dies at any await, and the client comes again with the same key.
 #[test]
 fn l_a_list_is_made_and_its_maker_dies() {
