@@ -13,6 +13,7 @@ use aws_sdk_dynamodb::types::{
 use contract::{Handed, Receives};
 use ports::{Expect, Item, Key, PortError, Queue, Read, Table, Tables};
 use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep};
 
 /// The bus of the tests.
 const BUS: &str = "contract-bus";
@@ -203,31 +204,36 @@ async fn sqs_keeps_the_contract_of_queues() {
 }
 
 /// What the embedded queues hand out to the functions.
-struct Hands {
-    sqs: stack::sqs::Sqs,
-    visibility: Duration,
-}
+struct Hands(stack::sqs::Sqs);
+
+/// Far longer than anything is hidden.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 impl Receives for Hands {
     async fn receive(&mut self, queue: Queue) -> Option<Handed> {
-        let source = self.sqs.source(&sqs_name(queue, false));
+        let source = self.0.source(&sqs_name(queue, false));
         let found = source.receive(1, Duration::ZERO).await.expect("received").pop()?;
         let body = found.record["body"].as_str().expect("a body").to_owned();
         Some(Handed { handle: found.receipt, body })
     }
 
     async fn delete(&mut self, queue: Queue, handle: &str) {
-        let source = self.sqs.source(&sqs_name(queue, false));
+        let source = self.0.source(&sqs_name(queue, false));
         source.delete(&[handle.to_owned()]).await.expect("deleted");
     }
 
     async fn wait(&mut self) {
-        tokio::time::sleep(self.visibility + Duration::from_millis(100)).await;
+        let end = Instant::now() + PATIENCE;
+        while self.0.depths().await.iter().any(|depth| depth.in_flight > 0) {
+            assert!(Instant::now() < end, "what is hidden is not for ever");
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     async fn dead(&mut self, queue: Queue) -> u64 {
         let name = sqs_name(queue, true);
-        let depths = self.sqs.depths().await;
+        let depths = self.0.depths().await;
         depths.iter().find(|depth| depth.name == name).map_or(0, |depth| depth.visible + depth.in_flight)
     }
 }
@@ -238,8 +244,7 @@ async fn sqs_keeps_the_contract_of_receiving() {
     let (sqs, urls, address) = sqs(folder.path(), 1).await;
     let client = aws::sqs_client(&sdk(address).await);
     let adapter = aws::SqsQueues::new(client, urls, format!("http://{address}"));
-    let mut hands = Hands { sqs, visibility: Duration::from_secs(1) };
-    contract::receiving(&adapter, &mut hands, MOST_RECEIVED).await;
+    contract::receiving(&adapter, &mut Hands(sqs), MOST_RECEIVED).await;
 }
 
 #[tokio::test]

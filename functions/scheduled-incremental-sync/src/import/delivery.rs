@@ -675,7 +675,7 @@ pub(super) async fn replaced(deps: &Deps, munchkin: &MunchkinId, part: &Part) ->
 }
 
 /// Writes down what became of a file.
-async fn finish(
+pub(super) async fn finish(
     deps: &Deps,
     munchkin: &MunchkinId,
     mut record: Import,

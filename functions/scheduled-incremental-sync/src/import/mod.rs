@@ -171,12 +171,7 @@ pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> 
     };
     let now = deps.now();
     match comes {
-        Comes::Refused(why) => {
-            record.status = ImportStatus::Refused;
-            record.why = Some(why);
-            record.ended_at = Some(now);
-            save_import(deps, munchkin, &record).await
-        }
+        Comes::Refused(why) => delivery::finish(deps, munchkin, record, ImportStatus::Refused, Some(why)).await,
         Comes::Control(controls) => {
             for (id, control) in controls {
                 let key = delivery_key(munchkin, &feed.id, &id);
@@ -193,9 +188,7 @@ pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> 
                 .await?;
                 delivery::settle(deps, &key, deadline).await?;
             }
-            record.status = ImportStatus::Done;
-            record.ended_at = Some(deps.now());
-            save_import(deps, munchkin, &record).await
+            delivery::finish(deps, munchkin, record, ImportStatus::Done, None).await
         }
         Comes::Part { delivery, time, full, number } => {
             record.delivery = Some(delivery.clone());
@@ -227,10 +220,8 @@ pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> 
                 let Some(other) = other else { break };
                 // Of two contents of one name that counts which stands there, in whichever order their notices come.
                 if !stands(deps, &part).await? {
-                    record.status = ImportStatus::Refused;
-                    record.why = Some(FILE_GONE.plain());
-                    record.ended_at = Some(deps.now());
-                    return save_import(deps, munchkin, &record).await;
+                    let gone = Some(FILE_GONE.plain());
+                    return delivery::finish(deps, munchkin, record, ImportStatus::Refused, gone).await;
                 }
                 delivery::replaced(deps, munchkin, &other).await?;
                 replaced = Some(other);
