@@ -150,9 +150,11 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
             list_is_gone(deps, munchkin, &syncs, &wants).await?;
             open.state.erased_with_the_list();
             is_gone = true;
-            // Nobody resumes a sync that was stopped: whom it is to take out leaves when the list is found again.
+            // Nobody resumes a sync that was stopped: whom it is to take out leaves when the list is found again, and
+            // whoever was there before us is put back.
             let leaving = syncs.iter().any(|sync| sync.status == Status::StoppedLeaving);
-            Next::Done(leaving.then(|| deps.now() + deps.settings.scaled(GONE_LOOK_MS)))
+            let owed = leaving || !open.state.restore.is_empty();
+            Next::Done(owed.then(|| deps.now() + deps.settings.scaled(GONE_LOOK_MS)))
         }
         Err(error) => {
             close(deps, &mut open, &wishes, looked_until, &recorder, None).await?;
@@ -189,8 +191,8 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
     })
 }
 
-/// A list that Marketo does not find is looked for again after this time, in ms, where people are to leave it. Ours: a look
-/// costs a call.
+/// A list that Marketo does not find is looked for again after this time, in ms, where people are to leave it or to be put
+/// back. Ours: a look costs a call.
 const GONE_LOOK_MS: u64 = 24 * HOUR_MS;
 /// A wait of up to this, in ms, is a wait for the window.
 const SHORT_MS: u64 = 25_000;
