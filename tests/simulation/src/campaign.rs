@@ -10,6 +10,7 @@ use domain::planted::{Guard, take_out};
 use serde_json::{Value, json};
 
 use crate::kinds::{Counts, Kinds};
+use crate::lateness::Lateness;
 use crate::scenario::{Plan, Run, run_plan};
 
 /// What to run.
@@ -45,6 +46,8 @@ pub struct Outcome {
     pub counts: Counts,
     /// The traces of all of them together.
     pub trace: u64,
+    /// How late facts were at the end of the worlds in which nobody looks for lost rings.
+    pub lateness: Lateness,
     /// Calls to ports.
     pub calls: u64,
     /// Invocations.
@@ -94,6 +97,7 @@ pub fn run(campaign: Campaign, progress: impl Fn(u64, usize) + Sync) -> Outcome 
                 let mut outcome = lock();
                 outcome.seeds += 1;
                 outcome.counts.add(&run.counts);
+                outcome.lateness.add(&run.lateness);
                 outcome.calls += run.calls;
                 outcome.invocations += run.invocations;
                 outcome.virtual_ms += run.virtual_ms;
@@ -179,6 +183,10 @@ pub fn tell(failing: &Failing, planted: Option<Guard>) -> String {
 pub fn as_json(campaign: Campaign, outcome: &Outcome, seconds: f64, busy: Option<f64>) -> Value {
     let faults: serde_json::Map<String, Value> =
         outcome.counts.iter().map(|(kind, times)| (kind.name().to_owned(), json!(times))).collect();
+    let late = outcome.lateness.iter();
+    let lateness: serde_json::Map<String, Value> = late
+        .map(|(fact, times, slowest_ms)| (fact.to_string(), json!({"facts": times, "slowest_ms": slowest_ms})))
+        .collect();
     let failures = outcome.failures.iter();
     let failures: Vec<Value> = failures
         .map(|Failing { seed, fault }| json!({"seed": seed, "fault": fault, "replay": replay(*seed, campaign.planted)}))
@@ -199,6 +207,7 @@ pub fn as_json(campaign: Campaign, outcome: &Outcome, seconds: f64, busy: Option
         "seeds_per_second_of_a_core": busy.map(|busy| per_second(outcome, busy)),
         "trace": format!("{:016x}", outcome.trace),
         "struck": faults,
+        "lateness": lateness,
     })
 }
 

@@ -21,7 +21,7 @@ use crate::logs;
 pub const VISIBILITY_MS: u64 = 6 * FUNCTION_MS;
 const TICK_MS: u64 = 60_000;
 /// Time between two ticks while nothing happens for long, in ms: its minutes would be most of what there is to play.
-const SLOW_TICK_MS: u64 = 30 * 60_000;
+const SLOW_TICK_MS: u64 = 2 * 3_600_000;
 /// A tick comes late by at most this, in ms.
 const LATE_TICK_MS: u64 = 5 * 60_000;
 /// Clocks differ by at most this from ours, in ms: far more than those of Lambda's machines do.

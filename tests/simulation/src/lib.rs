@@ -11,6 +11,7 @@ pub mod fakes;
 pub mod first;
 pub mod import;
 pub mod kinds;
+pub mod lateness;
 pub mod logs;
 pub mod planted;
 mod play;

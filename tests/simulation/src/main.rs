@@ -66,6 +66,13 @@ fn print(campaign: Campaign, outcome: &Outcome, seconds: f64, busy: Option<f64>)
     for (kind, times) in outcome.counts.iter() {
         writeln!(out, "{times:>12} {}", kind.name())?;
     }
+    for (fact, times, slowest_ms) in outcome.lateness.iter() {
+        writeln!(
+            out,
+            "{times:>12} of the kind {fact}: in the lists after {} s at the latest",
+            slowest_ms.div_ceil(1_000)
+        )?;
+    }
     if let Some(guard) = campaign.planted {
         match found_after(campaign, outcome) {
             Some(seeds) => writeln!(out, "{guard:?}: found after {seeds} seeds")?,

@@ -200,7 +200,7 @@ impl Scenario {
         }
     }
 
-    fn random_form(&mut self) {
+    pub(crate) fn random_form(&mut self) {
         let (t, p) = (self.any(TOKENS), self.any(LEADS + 2));
         self.moved.insert(token(t));
         let mut store = self.driver.sim.lock();
@@ -304,7 +304,7 @@ impl Scenario {
         }
     }
 
-    fn random_lead(&mut self) {
+    pub(crate) fn random_lead(&mut self) {
         let known: Vec<u64> = self.driver.sim.lock().marketo.leads().keys().copied().collect();
         let id = if known.is_empty() || self.rng.random_bool(0.2) {
             self.next_lead += 1;

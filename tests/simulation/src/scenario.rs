@@ -21,6 +21,7 @@ use crate::arrivals::Arrivals;
 use crate::driver::{Driver, settings};
 use crate::fakes::{Faults, Sim};
 use crate::kinds::{Counts as Struck, Kind, Kinds};
+use crate::lateness::Lateness;
 use crate::logs;
 use crate::play::Watch;
 use crate::refusals::Refusals;
@@ -181,6 +182,8 @@ pub struct Scenario {
     pub(crate) arrivals: Arrivals,
     /// What Marketo refuses.
     pub(crate) refusals: Refusals,
+    /// How late the last facts were.
+    pub(crate) lateness: Lateness,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -281,6 +284,7 @@ impl Scenario {
             watch: Watch::default(),
             arrivals: Arrivals::default(),
             refusals: Refusals::default(),
+            lateness: Lateness::default(),
         };
         scenario.request(
             "PUT",
@@ -809,8 +813,20 @@ impl Scenario {
         active.flat_map(|sync| self.wanted_by(sync.sid)).collect()
     }
 
-    /// Compares what Marketo holds with the model.
+    /// Who is wanted in which list.
+    pub(crate) fn wanted_anywhere(&self) -> BTreeMap<u64, BTreeSet<u64>> {
+        let lists: BTreeSet<u64> = self.syncs.iter().map(|sync| sync.list).collect();
+        lists.into_iter().map(|list| (list, self.wanted(list))).collect()
+    }
+
+    /// Compares what Marketo holds with the model, and adds up the reports.
     pub fn check(&mut self) -> Result<(), String> {
+        self.check_lists()?;
+        self.check_reports()
+    }
+
+    /// Compares what Marketo holds with the model.
+    pub(crate) fn check_lists(&self) -> Result<(), String> {
         let lists: BTreeSet<u64> = self.driver.sim.lock().marketo.lists().keys().copied().collect();
         for list in lists {
             let wanted = self.wanted(list);
@@ -837,7 +853,7 @@ impl Scenario {
                 ));
             }
         }
-        self.check_reports()
+        Ok(())
     }
 
     /// Marketo has not refused a call for being one too many, unless other tools or a fault made it so.
@@ -991,6 +1007,8 @@ pub struct Run {
     pub counts: Struck,
     /// A digest of every call to a port and every message.
     pub trace: u64,
+    /// How late the last facts were.
+    pub lateness: Lateness,
     /// Calls to ports.
     pub calls: u64,
     /// Invocations.
@@ -1004,7 +1022,8 @@ impl Run {
     #[must_use]
     pub fn ended(outcome: Result<(), String>) -> Self {
         let counts = Struck::default();
-        Self { outcome, story: String::new(), counts, trace: 0, calls: 0, invocations: 0, virtual_ms: 0 }
+        let lateness = Lateness::default();
+        Self { outcome, story: String::new(), counts, trace: 0, lateness, calls: 0, invocations: 0, virtual_ms: 0 }
     }
 }
 
@@ -1016,11 +1035,12 @@ pub fn run_plan(plan: Plan) -> Run {
     drop(logs::heard());
     let mut scenario = Scenario::new(plan.seed);
     let outcome = scenario.play(plan).and_then(|()| scenario.check()).and_then(|()| scenario.say_that_lists_are_gone());
+    let outcome = outcome.and_then(|()| scenario.last_facts());
     let outcome = outcome.and_then(|()| scenario.end_of_waiting());
     let outcome = outcome.and_then(|()| scenario.check_calls());
     let outcome = outcome.and_then(|()| scenario.repeat()).and_then(|()| logs::heard().map_or(Ok(()), Err));
     let story = if outcome.is_err() { scenario.story() } else { String::new() };
-    let invocations = scenario.driver.invocations;
+    let (invocations, lateness) = (scenario.driver.invocations, scenario.lateness.clone());
     let store = scenario.driver.sim.lock();
     let mut counts = store.counts.clone();
     for call in store.marketo.calls() {
@@ -1034,7 +1054,7 @@ pub fn run_plan(plan: Plan) -> Run {
         }
     }
     let virtual_ms = store.now - BEGIN;
-    Run { outcome, story, counts, trace: store.trace.0, calls: store.calls, invocations, virtual_ms }
+    Run { outcome, story, counts, trace: store.trace.0, lateness, calls: store.calls, invocations, virtual_ms }
 }
 
 /// One run of a seed; what was wrong.
