@@ -196,8 +196,9 @@ impl Driver {
             let deps = self.process(Function::Scheduled);
             let process = Some((Function::Scheduled, deps.clone()));
             let noticed = arrival.clone();
-            let work =
-                async move { scheduled_incremental_sync::arrived(&deps, &noticed, deps.now() + FUNCTION_MS).await };
+            let work = async move {
+                Box::pin(scheduled_incremental_sync::arrived(&deps, &noticed, deps.now() + FUNCTION_MS)).await
+            };
             self.begin(Invocation {
                 process,
                 arrival: Some(arrival),
@@ -240,9 +241,11 @@ impl Driver {
             drop(store);
             self.next_tick = now + self.tick_ms + late;
             let deps = self.process(Function::Scheduled);
-            self.start("tick", async move { scheduled_incremental_sync::tick(&deps, deps.now() + FUNCTION_MS).await });
+            self.start("tick", async move {
+                Box::pin(scheduled_incremental_sync::tick(&deps, deps.now() + FUNCTION_MS)).await
+            });
             let deps = self.deps();
-            self.start("resume", async move { create_sync::resume(&deps).await });
+            self.start("resume", async move { Box::pin(create_sync::resume(&deps)).await });
         }
         self.begin_notices(now);
         self.sim.lock().put_back();

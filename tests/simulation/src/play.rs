@@ -16,6 +16,8 @@ use crate::scenario::{ecid, token};
 /// With the sweep off the world comes to rest within this time after the last fact, in ms: nothing but what was meant to
 /// wait has to be waited for. A look-up that failed is tried again within the hour.
 const BOUND_MS: u64 = 2 * 3_600_000;
+/// Between two things that happen passes less than this, in ms.
+const PAUSE_MS: u64 = 120_000;
 /// From the beginning until a quarter of an hour before the day of Marketo's quota ends (06:00 UTC), in ms.
 const UNTIL_MIDNIGHT_MS: u64 = 18 * 3_600_000 - 900_000;
 
@@ -45,7 +47,7 @@ impl Scenario {
             self.happen()?;
             self.trouble();
             self.refuse();
-            let pause = self.rng.random_range(0..180_000);
+            let pause = self.rng.random_range(0..PAUSE_MS);
             self.driver.run_for(pause);
             self.arrive();
             self.audit()?;

@@ -321,7 +321,8 @@ impl Scenario {
             let deps = self.driver.deps();
             let answered = answer.clone();
             self.driver.start(&name, async move {
-                let response = handle(&deps, request, deps.now() + 30_000).await;
+                // It is large, and would be moved from hand to hand.
+                let response = Box::pin(handle(&deps, request, deps.now() + 30_000)).await;
                 *answered.borrow_mut() =
                     Some((response.status, serde_json::from_slice(&response.body).unwrap_or(Value::Null)));
                 Ok(())
