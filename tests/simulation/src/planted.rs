@@ -100,6 +100,8 @@ pub const fn crafted(guard: Guard) -> Option<&'static str> {
         Guard::FormerEcidsAreTold => "interleavings.rs::somebody_whom_marketo_ties_to_their_ecid_no_more",
         Guard::LaterWordCounts => "interleavings.rs::a_word_that_comes_late",
         Guard::HintBeforeEdge => "interleavings.rs::a_match_that_is_stored_by_halves",
+        Guard::ResumedIsRung => "interleavings.rs::somebody_who_came_while_the_sync_was_paused",
+        Guard::RowsByName => "interleavings.rs::two_cookies_that_are_asked_about_together",
         Guard::MergesAreFollowed => "interleavings.rs::a_merge_that_no_list_hears_of",
         Guard::IntentBeforeEffect => "interleavings.rs::a_writer_who_dies_and_a_change_of_mind",
         Guard::SilenceProvesNothing => "interleavings.rs::a_call_without_an_answer_and_a_change_of_mind",

@@ -441,12 +441,12 @@ impl Scenario {
             return Err(format!("an erasure was not taken: {status} {job}"));
         }
         let path = format!("/people/erase/{}", job["id"].as_str().unwrap_or_default());
-        for round in 0..500 {
-            if round == 30 {
+        for round in 0..250 {
+            if round == 15 {
                 // Where everything fails again and again, five minutes of it are enough.
                 self.driver.sim.lock().faults = Faults::NONE;
             }
-            self.driver.run_for(10_000);
+            self.driver.run_for(20_000);
             // All of them: where the first answer was lost there are two jobs.
             let done = self.request("GET", &path, &Value::Null).1["status"] == "done";
             if done && self.request("GET", "/status", &Value::Null).1["erasures_open"] == 0 {
@@ -638,9 +638,7 @@ impl Scenario {
             self.driver.settle(patience)?;
         } else {
             self.retry_files();
-            let ended = self.driver.settle(patience);
-            self.retry_files();
-            ended.and_then(|()| self.driver.settle(patience))?;
+            self.driver.settle(patience)?;
         }
         self.audit()?;
         self.note_rest();
@@ -944,7 +942,7 @@ impl Plan {
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed ^ 0xfa17);
-        let steps = rng.random_range(5..18);
+        let steps = rng.random_range(4..14);
         // Some worlds have little trouble and some have all of it.
         let chance: f64 = [0.25, 0.6, 0.6, 0.9][rng.random_range(0..4)];
         let kinds = Kind::ALL.iter().filter(|kind| {

@@ -420,6 +420,39 @@ fn a_ring_that_is_left_to_the_sweep() {
     });
 }
 
+/// A person joins the audience while its sync is paused; then it is resumed, and nothing else happens.
+#[test]
+fn somebody_who_came_while_the_sync_was_paused() {
+    with_and_without(Guard::ResumedIsRung, || {
+        let mut scenario = three_people();
+        scenario.toggle(0);
+        see_and_tell(&mut scenario, 1, 1, 1_000_000);
+        scenario.driver.run_for(60_000);
+        assert_eq!(members(&scenario, LIST), Vec::<u64>::new(), "a paused sync adds nobody");
+        scenario.toggle(0);
+        scenario.driver.run_for(60_000);
+        usize::from(members(&scenario, LIST) != [1])
+    });
+}
+
+/// Marketo is asked about two cookies in one call, and answers in the order of its people.
+#[test]
+fn two_cookies_that_are_asked_about_together() {
+    with_and_without(Guard::RowsByName, || {
+        let mut scenario = world(vec![known(1, &[2]), known(2, &[1])]);
+        let now = scenario.driver.sim.lock().now;
+        let inside = BTreeMap::from([(101, BTreeSet::from([1])), (102, BTreeSet::from([2]))]);
+        scenario.deliver(now, FileOf { snapshot: true, inside, outside: BTreeMap::new() });
+        scenario.create(101, &json!({"id": LIST})).expect("a sync");
+        scenario.create(102, &json!({"name": "Other"})).expect("another one");
+        scenario.driver.settle(3_600_000).expect("rest");
+        scenario.see(1, 1);
+        scenario.see(2, 2);
+        scenario.driver.settle(3_600_000).expect("rest");
+        usize::from(members(&scenario, LIST) != [2])
+    });
+}
+
 /// Who works out an audience dies between publishing and ringing; whoever comes again finds nothing new.
 #[test]
 fn a_death_between_publishing_and_ringing() {

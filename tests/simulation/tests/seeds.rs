@@ -2,6 +2,7 @@
 //! says, and nothing is done on the way that must never be.
 
 use simulation::campaign::{Campaign, attempt, run, tell};
+use simulation::lateness::Fact;
 use simulation::scenario::Plan;
 
 #[global_allocator]
@@ -21,6 +22,8 @@ fn random_worlds_end_as_the_reference_model_says() {
     let never: Vec<&str> =
         outcome.counts.iter().filter(|(_, times)| *times == 0).map(|(kind, _)| kind.name()).collect();
     assert!(never.is_empty(), "never struck: {never:?}");
+    let late = outcome.lateness.iter().filter(|(_, times, _)| *times > 0).count();
+    assert_eq!(late, Fact::ALL.len(), "of each kind of fact some are seen to arrive: {:?}", outcome.lateness);
 }
 
 /// A seed is all that a run depends on: run again, after others and on another thread, it does the same in the same order.
