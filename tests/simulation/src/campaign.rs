@@ -76,9 +76,10 @@ pub fn attempt(plan: Plan, planted: Option<Guard>) -> Run {
     })
 }
 
-/// Runs the seeds, as many at once as there are cores. `progress` is told now and then how many have been run and failed.
+/// Runs the seeds, as many at once as there are cores. `progress` is told now and then how many have been run, and
+/// which have failed.
 #[must_use]
-pub fn run(campaign: Campaign, progress: impl Fn(u64, usize) + Sync) -> Outcome {
+pub fn run(campaign: Campaign, progress: impl Fn(u64, &[Failing]) + Sync) -> Outcome {
     let Campaign { from, seeds, planted, give_up_after } = campaign;
     let next = AtomicU64::new(from);
     let stop = AtomicBool::new(false);
@@ -114,7 +115,7 @@ pub fn run(campaign: Campaign, progress: impl Fn(u64, usize) + Sync) -> Outcome 
         while !workers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             {
                 let outcome = lock();
-                progress(outcome.seeds, outcome.failures.len());
+                progress(outcome.seeds, &outcome.failures);
             }
             std::thread::park_timeout(Duration::from_millis(200));
         }

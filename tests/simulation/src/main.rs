@@ -99,7 +99,13 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let shows = std::io::stderr().is_terminal();
     let told = std::sync::atomic::AtomicU64::new(0);
+    let named = std::sync::atomic::AtomicUsize::new(0);
     let outcome = run(campaign, |seeds, failures| {
+        // At once: the rest may take an hour.
+        for failing in &failures[named.swap(failures.len(), std::sync::atomic::Ordering::Relaxed)..] {
+            eprintln!("seed {} fails", failing.seed);
+        }
+        let failures = failures.len();
         // On a terminal five times a second, elsewhere each minute.
         let due = began.elapsed().as_secs() / 60;
         if shows || told.fetch_max(due, std::sync::atomic::Ordering::Relaxed) < due {

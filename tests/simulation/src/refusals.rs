@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 use crate::kinds::Kind;
 use crate::scenario::{LEADS, Scenario, TOKENS, token};
 
+/// Worlds with a midnight begin a quarter of an hour before it; after this time, in ms, it has passed.
+const UNTIL_ANOTHER_DAY_MS: u64 = 16 * 60_000;
+
 /// What is refused, and what is left of it.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
@@ -189,7 +192,7 @@ impl Scenario {
         }
     }
 
-    /// A sync whose list was deleted says so as soon as somebody looks at the list.
+    /// A sync whose list was deleted says so as soon as somebody can look at the list.
     pub(crate) fn say_that_lists_are_gone(&mut self) -> Result<(), String> {
         let gone = std::mem::take(&mut self.refusals.gone);
         if gone.is_empty() {
@@ -198,6 +201,10 @@ impl Scenario {
         for index in &gone {
             let path = format!("/syncs/{}/verify", self.syncs[*index].id);
             self.request("POST", &path, &Value::Null);
+        }
+        if self.kinds.has(Kind::OtherTools) && self.kinds.has(Kind::Midnight) {
+            // They may have spent the day's calls: then nobody looks before it ends.
+            self.driver.run_for(UNTIL_ANOTHER_DAY_MS);
         }
         self.settle()?;
         for index in gone {

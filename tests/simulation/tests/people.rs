@@ -364,7 +364,7 @@ fn a_list_that_was_deleted_is_asked_about_once_and_its_sync_says_so() {
 #[test]
 fn whoever_was_there_before_us_is_put_back_although_the_list_was_not_found_once() {
     let data = instance(vec![lead(1, &[1]), lead(2, &[2]), lead(3, &[])], BTreeSet::from([2]));
-    let mut scenario = Scenario::with(1, SmallRng::seed_from_u64(1), data);
+    let mut scenario = Scenario::beside(marketo::Settings::default(), 1, SmallRng::seed_from_u64(1), data);
     let now = scenario.driver.sim.lock().now;
     let inside = BTreeMap::from([(101, BTreeSet::from([1, 2]))]);
     scenario.deliver(now, FileOf { snapshot: true, inside, outside: BTreeMap::new() });
@@ -385,7 +385,7 @@ fn whoever_was_there_before_us_is_put_back_although_the_list_was_not_found_once(
     scenario.driver.sim.lock().marketo.inject(gone);
     scenario.merge(3, 2);
     scenario.driver.run_for(3_600_000);
-    let adds = |scenario: &Scenario| -> Vec<u32> {
+    let adds = |scenario: &Scenario| -> Vec<u16> {
         let store = scenario.driver.sim.lock();
         store.marketo.calls().iter().filter(|call| call.kind == Kind::ListAdd).map(|call| call.code).collect()
     };
