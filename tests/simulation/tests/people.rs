@@ -359,10 +359,10 @@ fn a_list_that_was_deleted_is_asked_about_once_and_its_sync_says_so() {
     assert!((1..=3).contains(&asked), "asked {asked} times");
 }
 
-/// A merge may have taken somebody out who was there before us; Marketo does not find the list when they are to be put back,
-/// and nobody will resume its sync, which was stopped.
+/// A merge may have taken somebody out who was there before us. Marketo does not find the list when they are to be put back,
+/// nor when its sync has been stopped; and nobody will resume that.
 #[test]
-fn whoever_was_there_before_us_is_put_back_although_the_list_was_not_found_once() {
+fn whoever_was_there_before_us_is_put_back_although_the_list_was_not_found_for_a_while() {
     let data = instance(vec![lead(1, &[1]), lead(2, &[2]), lead(3, &[])], BTreeSet::from([2]));
     let mut scenario = Scenario::beside(marketo::Settings::default(), 1, SmallRng::seed_from_u64(1), data);
     let now = scenario.driver.sim.lock().now;
@@ -371,28 +371,31 @@ fn whoever_was_there_before_us_is_put_back_although_the_list_was_not_found_once(
     for e in [1, 2] {
         scenario.see(e, e);
     }
-    scenario.create(101, &json!({"id": LIST})).expect("a sync");
+    let sync = scenario.create(101, &json!({"id": LIST})).expect("a sync");
     settle(&mut scenario);
     assert_eq!(members(&scenario), [1, 2]);
-    assert_eq!(scenario.stop_keeping(0), Ok(()));
-    settle(&mut scenario);
-    let gone = Fault {
+    let adds = |scenario: &Scenario| -> Vec<u16> {
+        let store = scenario.driver.sim.lock();
+        store.marketo.calls().iter().filter(|call| call.kind == Kind::ListAdd).map(|call| call.code).collect()
+    };
+    let before = adds(&scenario).len();
+    let gone = || Fault {
         kind: Some(Kind::ListAdd),
         which: Which::Nth(1),
         answer: FaultAnswer::Code(1013),
         commit: Commit::Before,
     };
-    scenario.driver.sim.lock().marketo.inject(gone);
+    scenario.driver.sim.lock().marketo.inject(gone());
     scenario.merge(3, 2);
     scenario.driver.run_for(3_600_000);
-    let adds = |scenario: &Scenario| -> Vec<u16> {
-        let store = scenario.driver.sim.lock();
-        store.marketo.calls().iter().filter(|call| call.kind == Kind::ListAdd).map(|call| call.code).collect()
-    };
-    assert_eq!(adds(&scenario).last(), Some(&1013));
-    let looked = adds(&scenario).len();
+    assert_eq!(scenario.request("GET", &format!("/syncs/{sync}"), &Value::Null).1["why_code"], "list_gone");
+    scenario.driver.sim.lock().marketo.inject(gone());
+    let stopped = scenario.request("POST", &format!("/syncs/{sync}/stop"), &json!({"people": "keep"}));
+    assert_eq!(stopped.0, 200, "{stopped:?}");
+    scenario.driver.run_for(3_600_000);
+    assert_eq!(adds(&scenario)[before..], [1013, 1013]);
     scenario.driver.run_for(DAY);
     settle(&mut scenario);
-    assert_eq!(adds(&scenario)[looked..], [0], "looked for once more, after a day, and then no more");
+    assert_eq!(adds(&scenario)[before..], [1013, 1013, 0], "looked for once more, after a day, and then no more");
     assert_eq!(members(&scenario), [1, 3]);
 }
