@@ -141,17 +141,7 @@ impl Scenario {
                 store.marketo.upsert_lead(now, world::types::Lead { id: lead, email, cookies, ecids });
             }
         }
-        if std::mem::take(&mut self.refusals.no_list) {
-            for index in 0..self.syncs.len() {
-                let path = format!("/syncs/{}", self.syncs[index].id);
-                if !self.syncs[index].over && !self.syncs[index].paused {
-                    let (_, view) = self.request("GET", &path, &Value::Null);
-                    if view["status"] == "paused" {
-                        self.request("POST", &format!("{path}/resume"), &json!({}));
-                    }
-                }
-            }
-        }
+        self.resume_where_no_list_was_found();
         self.apply_held();
         let stopped = self.syncs.iter().any(|sync| sync.over);
         let waits = |call: &&Call| call.code == 1006 || (call.code == 1013 && call.fault && stopped);
@@ -160,6 +150,24 @@ impl Scenario {
             self.refusals.told = told;
             self.a_day_passes();
         }
+    }
+
+    /// An operator resumes the syncs whose list was not found although it is there. Returns whether there was one.
+    pub(crate) fn resume_where_no_list_was_found(&mut self) -> bool {
+        if !self.refusals.no_list {
+            return false;
+        }
+        let mut resumed = false;
+        for index in 0..self.syncs.len() {
+            let path = format!("/syncs/{}", self.syncs[index].id);
+            if !self.syncs[index].over && !self.syncs[index].paused {
+                let (_, view) = self.request("GET", &path, &Value::Null);
+                if view["status"] == "paused" {
+                    resumed |= self.request("POST", &format!("{path}/resume"), &json!({})).0 < 300;
+                }
+            }
+        }
+        resumed
     }
 
     /// An operator has read why a delivery is held, and applies it: twelve invocations in a row were killed over it.

@@ -640,6 +640,10 @@ impl Scenario {
             self.retry_files();
             self.driver.settle(patience)?;
         }
+        // Whoever had Marketo's answer already, and was slow, may have paused a sync since.
+        if self.resume_where_no_list_was_found() {
+            self.driver.settle(patience)?;
+        }
         self.audit()?;
         self.note_rest();
         Ok(())
