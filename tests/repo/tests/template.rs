@@ -158,35 +158,71 @@ fn the_access_log_holds_nothing_personal() {
     assert_eq!(variables, harmless.into());
 }
 
+fn alarms() -> Vec<(String, Value)> {
+    let yaml: Value = serde_yaml_ng::from_str(&read("infra/template.yaml")).expect("YAML");
+    let resources = yaml["Resources"].as_mapping().expect("Resources");
+    let alarms = resources.iter().filter(|(_, resource)| resource["Type"] == "AWS::CloudWatch::Alarm");
+    alarms.map(|(name, alarm)| (name.as_str().expect("a name").to_owned(), alarm["Properties"].clone())).collect()
+}
+
 #[test]
 fn alarms_watch_what_is_counted() {
-    let yaml: Value = serde_yaml_ng::from_str(&read("infra/template.yaml")).expect("YAML");
-    let resources = yaml["Resources"].as_mapping().expect("Resources").values();
     let mut watched = BTreeSet::new();
-    for alarm in resources.filter(|resource| resource["Type"] == "AWS::CloudWatch::Alarm") {
-        let alarm = &alarm["Properties"];
-        let (namespace, metric) = (alarm["Namespace"].as_str().expect("a namespace"), alarm["MetricName"].as_str());
-        let metric = metric.expect("a metric");
-        watched.insert((namespace, metric));
+    for (name, alarm) in alarms() {
+        let metric = alarm["MetricName"].as_str().expect("a metric");
         let dimension = &alarm["Dimensions"][0];
-        assert!(alarm["Dimensions"][1].is_null(), "{metric}");
-        if namespace == "AWS/ApiGateway" {
-            assert_eq!((metric, dimension["Name"].as_str()), ("4xx", Some("ApiId")));
-            continue;
+        assert!(alarm["Dimensions"][1].is_null(), "{name}");
+        // The tag of YAML says how the value is found; what it is found in is what counts.
+        let of = match &dimension["Value"] {
+            Value::Tagged(tagged) => tagged.value.as_str().expect("a resource").to_owned(),
+            value => value.as_str().expect("a name").to_owned(),
+        };
+        let namespace = alarm["Namespace"].as_str().expect("a namespace");
+        if namespace == "audience-sync" {
+            // Ours: a count of the function's invocations, which is a metric by function.
+            let sources = std::fs::read_dir(root().join("functions").join(&of).join("src")).expect("its sources");
+            let counted = format!(".add(\"{metric}\"");
+            let counts = |path: &std::path::Path| std::fs::read_to_string(path).expect("a source").contains(&counted);
+            assert!(sources.map(|entry| entry.expect("a file").path()).any(|path| counts(&path)), "{of}: {metric}");
         }
-        if namespace == "AWS/SQS" {
-            assert_eq!(dimension["Name"].as_str(), Some("QueueName"), "{metric}");
-            continue;
-        }
-        // Ours: a count of the function's invocations, which is a metric by function.
-        assert_eq!((namespace, dimension["Name"].as_str()), ("audience-sync", Some("function")));
-        let function = dimension["Value"].as_str().expect("a function");
-        let sources = std::fs::read_dir(root().join("functions").join(function).join("src")).expect("its sources");
-        let counted = format!(".add(\"{metric}\"");
-        let counts = |path: &std::path::Path| std::fs::read_to_string(path).expect("a source").contains(&counted);
-        assert!(sources.map(|entry| entry.expect("a file").path()).any(|path| counts(&path)), "{function}: {metric}");
+        let by = dimension["Name"].as_str().expect("a name");
+        assert!(watched.insert(format!("{namespace} {metric} {by} {of}")), "{name} watches what another one does");
     }
-    let dead = ("AWS/SQS", "ApproximateNumberOfMessagesVisible");
-    let old = ("AWS/SQS", "ApproximateAgeOfOldestMessage");
-    assert_eq!(watched, BTreeSet::from([("AWS/ApiGateway", "4xx"), ("audience-sync", "pairs_sampled_out"), dead, old]));
+    let yaml: Value = serde_yaml_ng::from_str(&read("infra/template.yaml")).expect("YAML");
+    let mut expected = BTreeSet::from([
+        "AWS/ApiGateway 4xx ApiId HttpApi".to_owned(),
+        "audience-sync pairs_sampled_out function cookie-ingest".to_owned(),
+    ]);
+    for (name, resource) in yaml["Resources"].as_mapping().expect("Resources") {
+        let name = name.as_str().expect("a name");
+        match resource["Type"].as_str() {
+            Some("AWS::Serverless::Function") => {
+                expected.extend(["Errors", "Throttles"].map(|what| format!("AWS/Lambda {what} FunctionName {name}")));
+            }
+            Some("AWS::SQS::Queue") => {
+                let is_dead = resource["Properties"]["RedrivePolicy"].is_null();
+                let what = if is_dead { "ApproximateNumberOfMessagesVisible" } else { "ApproximateAgeOfOldestMessage" };
+                expected.insert(format!("AWS/SQS {what} QueueName {name}.QueueName"));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(watched, expected, "each function, each queue and each dead-letter queue has its alarms");
+}
+
+#[test]
+fn alarms_are_heard_and_name_their_page() {
+    let runbook = read("infra/docs/runbook.md");
+    let headings = runbook.lines().filter_map(|line| line.strip_prefix("## "));
+    let anchors: BTreeSet<String> = headings.map(|heading| heading.to_lowercase().replace(' ', "-")).collect();
+    let mut named = BTreeSet::new();
+    for (name, alarm) in alarms() {
+        let Value::Tagged(action) = &alarm["AlarmActions"] else { panic!("{name} is heard by nobody") };
+        assert_eq!(action.value[0].as_str(), Some("AlarmsAreHeard"), "{name}");
+        let text = alarm["AlarmDescription"].as_str().expect("a description");
+        let (_, anchor) = text.split_once("Runbook: infra/docs/runbook.md#").unwrap_or_else(|| panic!("{name}: no page"));
+        assert!(anchors.contains(anchor), "{name}: the runbook has no page {anchor}");
+        named.insert(anchor.to_owned());
+    }
+    assert_eq!(anchors, named, "each page belongs to an alarm");
 }
