@@ -95,14 +95,86 @@ fn every_mapping_reports_the_messages_that_failed() {
     }
 }
 
+/// The resources of a type, with their names.
+fn resources(kind: &str) -> Vec<(String, Value)> {
+    let yaml: Value = serde_yaml_ng::from_str(&read("infra/template.yaml")).expect("YAML");
+    let all = yaml["Resources"].as_mapping().expect("Resources");
+    let found = all.iter().filter(|(_, resource)| resource["Type"] == kind);
+    found.map(|(name, resource)| (name.as_str().expect("a name").to_owned(), resource.clone())).collect()
+}
+
+#[test]
+fn what_is_stored_can_be_recovered_and_is_not_deleted_with_the_stack() {
+    let tables = resources("AWS::DynamoDB::Table");
+    assert_eq!(tables.len(), ports::Table::ALL.len());
+    let (buckets, queues) = (resources("AWS::S3::Bucket"), resources("AWS::SQS::Queue"));
+    for (name, table) in &tables {
+        let properties = &table["Properties"];
+        let recovers = &properties["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"];
+        assert_eq!(recovers.as_bool(), Some(true), "{name}");
+        assert_eq!(properties["DeletionProtectionEnabled"].as_bool(), Some(true), "{name}");
+        assert_eq!(properties["SSESpecification"]["SSEEnabled"].as_bool(), Some(true), "{name}");
+    }
+    for (name, kept) in tables.iter().chain(&buckets) {
+        for policy in ["DeletionPolicy", "UpdateReplacePolicy"] {
+            assert_eq!(kept[policy].as_str(), Some("Retain"), "{name}");
+        }
+    }
+    for (name, bucket) in &buckets {
+        assert!(!bucket["Properties"]["BucketEncryption"].is_null(), "{name}");
+        let blocks = bucket["Properties"]["PublicAccessBlockConfiguration"].as_mapping().expect("all of them");
+        assert!(blocks.len() == 4 && blocks.values().all(|blocks| blocks.as_bool() == Some(true)), "{name}");
+    }
+    for (name, queue) in &queues {
+        assert_eq!(queue["Properties"]["SqsManagedSseEnabled"].as_bool(), Some(true), "{name}");
+    }
+}
+
+#[test]
+fn nobody_reads_the_bucket_without_encryption() {
+    let policies = resources("AWS::S3::BucketPolicy");
+    assert_eq!(policies.len(), resources("AWS::S3::Bucket").len());
+    let statement = &policies[0].1["Properties"]["PolicyDocument"]["Statement"][0];
+    assert_eq!((statement["Effect"].as_str(), statement["Action"].as_str()), (Some("Deny"), Some("s3:*")));
+    assert_eq!(statement["Condition"]["Bool"]["aws:SecureTransport"].as_str(), Some("false"));
+}
+
+#[test]
+fn logs_end_and_functions_are_built_for_arm() {
+    let yaml: Value = serde_yaml_ng::from_str(&read("infra/template.yaml")).expect("YAML");
+    assert_eq!(yaml["Globals"]["Function"]["Architectures"][0].as_str(), Some("arm64"));
+    let groups = resources("AWS::Logs::LogGroup");
+    assert!(groups.iter().all(|(_, group)| !group["Properties"]["RetentionInDays"].is_null()));
+    for (name, function) in resources("AWS::Serverless::Function") {
+        assert!(function["Properties"]["Architectures"].is_null(), "{name}");
+        let Value::Tagged(group) = &function["Properties"]["LoggingConfig"]["LogGroup"] else {
+            panic!("{name} makes a log group of its own, which keeps everything for ever")
+        };
+        let group = group.value.as_str().expect("a name");
+        assert!(groups.iter().any(|(other, _)| other == group), "{name}: {group}");
+    }
+}
+
+/// FIFO queues go by group; the others would take every place of the account's.
+#[test]
+fn standard_queues_take_only_so_many_places() {
+    let template = template();
+    for function in &template.functions {
+        for source in &function.sources {
+            let queue = template.queues.iter().find(|queue| queue.name == source.queue).expect("a queue");
+            let bounded = source.maximum_concurrency.is_some();
+            assert_eq!(bounded, !queue.fifo, "{} reads {}", function.name, queue.name);
+        }
+    }
+}
+
 #[test]
 fn those_and_only_those_that_ring_themselves_may_do_so() {
-    let yaml: Value = serde_yaml_ng::from_str(&read("infra/template.yaml")).expect("YAML");
-    let resources = yaml["Resources"].as_mapping().expect("Resources");
-    let allowed: BTreeSet<&str> = resources
-        .values()
-        .filter(|resource| resource["Properties"]["RecursiveLoop"] == "Allow")
-        .map(|resource| resource["Metadata"]["BuildProperties"]["Binary"].as_str().expect("a binary"))
+    let functions = resources("AWS::Serverless::Function");
+    let allowed: BTreeSet<&str> = functions
+        .iter()
+        .filter(|(_, function)| function["Properties"]["RecursiveLoop"] == "Allow")
+        .map(|(_, function)| function["Metadata"]["BuildProperties"]["Binary"].as_str().expect("a binary"))
         .collect();
     // cookie-ingest sends to a queue that it reads, but never while it reads it.
     assert_eq!(allowed, BTreeSet::from(["list-writer", "scheduled-incremental-sync"]));
@@ -158,11 +230,10 @@ fn the_access_log_holds_nothing_personal() {
     assert_eq!(variables, harmless.into());
 }
 
+/// The alarms, with their names.
 fn alarms() -> Vec<(String, Value)> {
-    let yaml: Value = serde_yaml_ng::from_str(&read("infra/template.yaml")).expect("YAML");
-    let resources = yaml["Resources"].as_mapping().expect("Resources");
-    let alarms = resources.iter().filter(|(_, resource)| resource["Type"] == "AWS::CloudWatch::Alarm");
-    alarms.map(|(name, alarm)| (name.as_str().expect("a name").to_owned(), alarm["Properties"].clone())).collect()
+    let alarms = resources("AWS::CloudWatch::Alarm").into_iter();
+    alarms.map(|(name, alarm)| (name, alarm["Properties"].clone())).collect()
 }
 
 #[test]
@@ -188,24 +259,17 @@ fn alarms_watch_what_is_counted() {
         let by = dimension["Name"].as_str().expect("a name");
         assert!(watched.insert(format!("{namespace} {metric} {by} {of}")), "{name} watches what another one does");
     }
-    let yaml: Value = serde_yaml_ng::from_str(&read("infra/template.yaml")).expect("YAML");
     let mut expected = BTreeSet::from([
         "AWS/ApiGateway 4xx ApiId HttpApi".to_owned(),
         "audience-sync pairs_sampled_out function cookie-ingest".to_owned(),
     ]);
-    for (name, resource) in yaml["Resources"].as_mapping().expect("Resources") {
-        let name = name.as_str().expect("a name");
-        match resource["Type"].as_str() {
-            Some("AWS::Serverless::Function") => {
-                expected.extend(["Errors", "Throttles"].map(|what| format!("AWS/Lambda {what} FunctionName {name}")));
-            }
-            Some("AWS::SQS::Queue") => {
-                let is_dead = resource["Properties"]["RedrivePolicy"].is_null();
-                let what = if is_dead { "ApproximateNumberOfMessagesVisible" } else { "ApproximateAgeOfOldestMessage" };
-                expected.insert(format!("AWS/SQS {what} QueueName {name}.QueueName"));
-            }
-            _ => {}
-        }
+    for (name, _) in resources("AWS::Serverless::Function") {
+        expected.extend(["Errors", "Throttles"].map(|what| format!("AWS/Lambda {what} FunctionName {name}")));
+    }
+    for (name, queue) in resources("AWS::SQS::Queue") {
+        let is_dead = queue["Properties"]["RedrivePolicy"].is_null();
+        let what = if is_dead { "ApproximateNumberOfMessagesVisible" } else { "ApproximateAgeOfOldestMessage" };
+        expected.insert(format!("AWS/SQS {what} QueueName {name}.QueueName"));
     }
     assert_eq!(watched, expected, "each function, each queue and each dead-letter queue has its alarms");
 }
@@ -220,7 +284,8 @@ fn alarms_are_heard_and_name_their_page() {
         let Value::Tagged(action) = &alarm["AlarmActions"] else { panic!("{name} is heard by nobody") };
         assert_eq!(action.value[0].as_str(), Some("AlarmsAreHeard"), "{name}");
         let text = alarm["AlarmDescription"].as_str().expect("a description");
-        let (_, anchor) = text.split_once("Runbook: infra/docs/runbook.md#").unwrap_or_else(|| panic!("{name}: no page"));
+        let (_, anchor) =
+            text.split_once("Runbook: infra/docs/runbook.md#").unwrap_or_else(|| panic!("{name}: no page"));
         assert!(anchors.contains(anchor), "{name}: the runbook has no page {anchor}");
         named.insert(anchor.to_owned());
     }
