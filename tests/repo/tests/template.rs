@@ -87,6 +87,24 @@ fn nothing_is_lost_in_a_queue() {
 }
 
 #[test]
+fn a_tick_that_cannot_be_delivered_is_kept() {
+    let template = template();
+    let ticks: Vec<_> = template.functions.iter().flat_map(|function| &function.schedules).collect();
+    assert_eq!(ticks.len(), 2);
+    for tick in ticks {
+        let dead = tick.dead_letters.as_ref().unwrap_or_else(|| panic!("{} has no dead-letter queue", tick.name));
+        assert!(template.queues.iter().any(|queue| queue.name == *dead && !queue.fifo), "{dead}");
+    }
+    for (name, function) in resources("AWS::Serverless::Function") {
+        for (event, declared) in function["Properties"]["Events"].as_mapping().into_iter().flatten() {
+            if declared["Type"] == "ScheduleV2" {
+                assert!(!declared["Properties"]["RetryPolicy"].is_null(), "{name}: {event:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_mapping_reports_the_messages_that_failed() {
     for (function, _) in functions() {
         for source in &function.sources {

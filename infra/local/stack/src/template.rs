@@ -90,7 +90,7 @@ pub struct Queue {
     pub attributes: BTreeMap<String, String>,
     /// Dead-letter queue and the number of receives before it.
     pub redrive: Option<(String, u64)>,
-    /// Some queue uses this one for its dead letters.
+    /// Some queue or schedule uses this one for its dead letters.
     pub dead: bool,
 }
 
@@ -174,6 +174,8 @@ pub struct Schedule {
     pub input: Option<Value>,
     /// A scheduler's schedule (`ScheduleV2`), else an EventBridge rule.
     pub scheduler: bool,
+    /// Queue of the ticks that could not be delivered. Here none fails to be, and nothing comes there.
+    pub dead_letters: Option<String>,
 }
 
 /// Reads the template at `path`; `sqs_endpoint` is the address in queue URLs (no slash at the end).
@@ -493,7 +495,15 @@ impl<'a> Reader<'a> {
                 let state = properties.get("State").map(|state| self.text(state)).transpose()?;
                 if state.as_deref() != Some("DISABLED") {
                     let every_s = rate_s(&expression)?;
-                    function.schedules.push(Schedule { name: event.to_owned(), every_s, input, scheduler });
+                    let dead_letters = match properties.get("DeadLetterConfig") {
+                        Some(config) => {
+                            let arn = config.get("Arn").context("DeadLetterConfig.Arn")?;
+                            Some(name_of_arn(&self.text(arn)?)?)
+                        }
+                        None => None,
+                    };
+                    let name = event.to_owned();
+                    function.schedules.push(Schedule { name, every_s, input, scheduler, dead_letters });
                 }
             }
             other => bail!("the local stack does not know events of type {other:?}"),
@@ -724,8 +734,10 @@ impl<'a> Reader<'a> {
 /// Checks what spans resources, and puts dead-letter queues first.
 fn check(template: &mut Template) -> anyhow::Result<()> {
     let names: BTreeSet<String> = template.queues.iter().map(|queue| queue.name.clone()).collect();
+    let redrives = template.queues.iter().filter_map(|queue| queue.redrive.as_ref()).map(|redrive| redrive.0.clone());
+    let schedules = template.functions.iter().flat_map(|function| &function.schedules);
     let dead: BTreeSet<String> =
-        template.queues.iter().filter_map(|q| q.redrive.as_ref()).map(|r| r.0.clone()).collect();
+        redrives.chain(schedules.filter_map(|schedule| schedule.dead_letters.clone())).collect();
     for name in &dead {
         ensure!(names.contains(name), "the dead-letter queue {name} does not exist");
     }
