@@ -541,7 +541,8 @@ impl Driver {
                         return Some(format!("an extract under way: {doc}"));
                     }
                 }
-                (ports::Table::Syncs, sk) if sk.starts_with("sync/") && doc["status"] == "creating" => {
+                // It may be active already: the row goes last, and until then it is gone on with.
+                (ports::Table::Syncs, sk) if sk.starts_with("creating/") => {
                     return Some("a sync that is being made".into());
                 }
                 // Of a content that was stored over nobody is told any more: where whoever began with it died before anything
