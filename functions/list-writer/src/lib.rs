@@ -107,6 +107,7 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
         recorder: &recorder,
         look_again: OnceLock::new(),
     };
+    let asked_at = deps.now();
     let outcome = async {
         verify::doubts(deps, marketo, &mut open, &wishes).await?;
         if let Some(next) = writer.turn(&mut open).await? {
@@ -157,12 +158,12 @@ async fn work(deps: &Deps, munchkin: &MunchkinId, list: ListId, deadline: u64) -
             Next::Done(owed.then(|| deps.now() + deps.settings.scaled(GONE_LOOK_MS)))
         }
         Err(error) => {
-            close(deps, &mut open, &wishes, looked_until, &recorder, None).await?;
+            close(deps, &mut open, &wishes, Times { looked_until, asked_at }, &recorder, None).await?;
             return Err(error.into());
         }
     };
     let ended = if notes.more { None } else { Some(next) };
-    let plan = close(deps, &mut open, &wishes, looked_until, &recorder, ended).await?;
+    let plan = close(deps, &mut open, &wishes, Times { looked_until, asked_at }, &recorder, ended).await?;
     // Whom to read is burnt when they have been read.
     let taken_in = notes.found.iter().filter(|(_, note)| !matches!(note, Note::Read { .. })).map(|(key, _)| key);
     for key in taken_in.chain(&notes.unreadable) {
@@ -286,18 +287,31 @@ fn why(change: &MassChange) -> Said {
     saying.with([(name, count.into()), ("of", (*of).into()), ("recent", (*recent).into())])
 }
 
-/// Writes down where the list stands. `looked_until`: until then (ms) so many tokens wait for a look-up that a first load
-/// comes in stages: it is not over because one stage is, and the next is no mass change. `next`: what comes now; `None`:
-/// more of the same.
+/// Times of a turn, in ms.
+#[derive(Clone, Copy)]
+struct Times {
+    /// Until then so many tokens wait for a look-up that a first load comes in stages: it is not over because one stage is,
+    /// and the next is no mass change.
+    looked_until: u64,
+    /// When the turn began: before its first call was planned.
+    asked_at: u64,
+}
+
+/// Writes down where the list stands. `next`: what comes now; `None`: more of the same.
 async fn close(
     deps: &Deps,
     open: &mut OpenList,
     wishes: &Wishes,
-    looked_until: u64,
+    Times { looked_until, asked_at }: Times,
     recorder: &Recorder,
     next: Option<Next>,
 ) -> Step<Plan> {
     let now = deps.now();
+    // Whoever was to wait when the calls were planned, and need not any more, is found by nobody else.
+    let waited = match next {
+        Some(Next::Done(_)) => open.state.plan(wishes, asked_at).next_at,
+        _ => None,
+    };
     let before = open.state.loaded.clone();
     open.state.tidy(wishes, now);
     let mut stage_over = None;
@@ -325,7 +339,7 @@ async fn close(
     open.publish(deps).await?;
     // A lead on hold that nobody wants touched now still ends its hold.
     let hold_ends = open.state.hold.values().copied().min();
-    Ok(Plan { next_at: [plan.next_at, hold_ends, stage_over].into_iter().flatten().min(), ..plan })
+    Ok(Plan { next_at: [plan.next_at, hold_ends, stage_over, waited].into_iter().flatten().min(), ..plan })
 }
 
 /// After the audiences were last told of some of many look-ups, the rest is told and written within this time, in ms.

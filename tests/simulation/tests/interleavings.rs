@@ -11,9 +11,11 @@ use cookie_ingest::Counts;
 use create_sync::{Caller, Request};
 use domain::base::Base;
 use domain::limits::FUNCTION_MS;
+use domain::list::State;
 use domain::planted::{Guard, take_out};
 use domain::{AudienceId, Ecid, MunchkinId};
 use doubles::marketo::{Kind, Settings};
+use ports::{Key, Table};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
@@ -693,4 +695,51 @@ fn a_stream_that_is_heard_while_calls_fail() {
         }
         wrong
     });
+}
+
+/// When those on hold may be written again: the list's state says.
+fn hold_ends(scenario: &Scenario) -> Option<u64> {
+    let store = scenario.driver.sim.lock();
+    let head = store.tables.get(&(Table::Lists, Key::new(MUNCHKIN, format!("list/{LIST}"))))?;
+    let state: State = serde_json::from_slice(&store.objects[head.doc["state_key"].as_str()?]).expect("a state");
+    state.hold.values().copied().max()
+}
+
+/// Nobody answers the call that adds somebody, who then waits until it is over for certain. That moment comes while their
+/// list is handled for another reason: after its calls were planned, and before it is written down when to look again.
+#[test]
+fn a_hold_that_ends_while_its_list_is_handled() {
+    let mut within = 0;
+    for seed in 0..6 {
+        for stop in 0..WHOLE {
+            let mut scenario = three_people();
+            scenario.driver.sim.lock().rng = SmallRng::seed_from_u64(seed);
+            see_and_tell(&mut scenario, 1, 1, 1_000_000);
+            audience_work(&scenario, 1_000_000).poll(WHOLE).expect("an end").expect("worked out");
+            let write = |scenario: &Scenario, version: u64| {
+                let deps = scenario.driver.deps();
+                let ring = Ring { v: state::V1, key: BellKey::list(&munchkin(), LIST), version };
+                Task::new(async move { list_writer::handle(&deps, &ring, deps.now() + FUNCTION_MS).await })
+            };
+            scenario.driver.sim.lock().faults.marketo_silence = 1.0;
+            let _ended = write(&scenario, 1_000_000).poll(WHOLE);
+            scenario.driver.sim.lock().faults = Faults::NONE;
+            let ends = hold_ends(&scenario).expect("somebody is on hold");
+            scenario.driver.sim.lock().now = ends - 1;
+            let mut writer = write(&scenario, 1_000_001);
+            let ended = writer.poll(stop).is_some();
+            scenario.driver.sim.lock().now = ends + 1;
+            if ended {
+                break;
+            }
+            let _ended = writer.poll(WHOLE);
+            within += 1;
+            assert!(
+                ends_with(&mut scenario, &[1]),
+                "seed {seed}, after {stop} steps: {:?}",
+                scenario.driver.unsettled()
+            );
+        }
+    }
+    assert!(within > 50, "{within} moments");
 }
