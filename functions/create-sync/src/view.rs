@@ -9,13 +9,13 @@ use marketo::Marketo;
 use ports::{Failure, Table};
 use serde_json::{Value, json};
 use state::audience::{Head, head_key};
-use state::bell::{Bell, BellKey, Kind};
+use state::bell::{self, Bell, BellKey, Kind};
 use state::erase;
 use state::feeds::{Feed, Import, ImportStatus};
 use state::identity::{Intake, ask_pk, intake_key, tell_pk};
 use state::lists::{self, Held, Left, ListHead, RefusedPerson, Report, Want, report_key, want_key};
 use state::syncs::{IdentityHead, Start, Status, Subscription, Sync, identity_key};
-use state::{Deps, Doc, bell, budget, doc, load, time};
+use state::{Deps, Doc, budget, load, time};
 
 use crate::deliveries::{UnderWay, of_files};
 use crate::freshness::freshness;
@@ -356,18 +356,14 @@ struct Bells {
 async fn bells(deps: &Deps, munchkin: &MunchkinId) -> Answer<Bells> {
     let now = deps.now();
     let mut all = Bells::default();
-    // The partitions of the doorbells, named after their kinds.
-    for kind in Kind::ALL.map(Kind::name) {
-        let found: Vec<Doc<Bell>> = doc::all(deps, Table::Doorbells, kind, &format!("{munchkin}/")).await?;
-        let dirty = all.dirty.entry(kind).or_default();
-        for Doc { value: bell, .. } in found {
-            let overdue = bell.wake_at.is_some_and(|at| at <= now);
-            let is_dirty = bell.dirty_since.is_some() || bell.done < bell.version || overdue;
-            *dirty += u64::from(is_dirty);
-            all.stuck += u64::from(bell.stuck);
-            let next = [all.next_at, bell.not_before.filter(|_| is_dirty), bell.wake_at];
-            all.next_at = next.into_iter().flatten().min();
-        }
+    all.dirty.extend(Kind::ALL.map(|kind| (kind.name(), 0)));
+    for (key, bell) in bell::all(deps, munchkin).await? {
+        let overdue = bell.wake_at.is_some_and(|at| at <= now);
+        let is_dirty = bell.dirty_since.is_some() || bell.done < bell.version || overdue;
+        *all.dirty.entry(key.kind.name()).or_default() += u64::from(is_dirty);
+        all.stuck += u64::from(bell.stuck);
+        let next = [all.next_at, bell.not_before.filter(|_| is_dirty), bell.wake_at];
+        all.next_at = next.into_iter().flatten().min();
     }
     Ok(all)
 }

@@ -15,12 +15,14 @@ use sha2::{Digest as _, Sha256};
 use state::alerts::{
     Alerts, Checked, Form, Incident, IncidentKind, Webhook, alerts, checked_key, incidents, save_incident,
 };
-use state::bell::{Bell, Kind};
+use state::bell::{self, Kind};
 use state::feeds::{IMPORTS_BY_TIME, Import, ImportLine, ImportStatus, feed_state, feeds, import_key};
 use state::lists::{ListHead, heads};
 use state::runs::{Run, Size, history_pk, hour_key, runs_pk};
 use state::syncs::{Status, Subscription, Sync};
 use state::{Deps, Doc, Step, budget, doc, syncs, time, update};
+
+use crate::watched;
 
 /// How often a subscription is checked, in ms. Ours: what is told by webhook is for people.
 const EVERY_MS: u64 = 5 * 60_000;
@@ -101,6 +103,7 @@ async fn announce_runs(
     if ended.is_empty() {
         return Ok(());
     }
+    ended.iter().for_each(watched::run);
     let announcements = ended.iter().map(|run| Announcement { kind: "Run finished", detail: of_run(munchkin, run) });
     deps.ports.bus.announce(announcements.collect()).await.map_err(Failure::from)?;
     let heard = |found: Option<Checked>| {
@@ -150,9 +153,10 @@ async fn findings(
             );
         }
     }
-    for kind in Kind::ALL.map(Kind::name) {
-        let bells: Vec<Doc<Bell>> = doc::all(deps, Table::Doorbells, kind, &format!("{munchkin}/")).await?;
-        let stuck = bells.iter().filter(|bell| bell.value.stuck).count();
+    let bells = bell::all(deps, munchkin).await?;
+    for kind in Kind::ALL {
+        let stuck = bells.iter().filter(|(key, bell)| key.kind == kind && bell.stuck).count();
+        let kind = kind.name();
         if stuck > 0 {
             let sentence =
                 format!("{stuck} keys of {kind} work failed several times; each is tried again every 15 minutes");
@@ -220,6 +224,10 @@ async fn findings(
         let sentence = format!("{count} messages lie in the dead-letter queue {queue}");
         add(IncidentKind::DeadLetters, queue, sentence, json!({"queue": queue, "messages": count}));
     }
+    for (kind, subject) in found.keys() {
+        watched::incident(*kind, subject);
+    }
+    watched::standing(&all, &bells, &outlook);
     Ok(found)
 }
 

@@ -14,6 +14,7 @@ mod preview;
 mod propagate;
 mod sizes;
 mod stream;
+mod watched;
 
 use ports::Failure;
 use state::bell::{Kind, Ring};

@@ -252,7 +252,7 @@ async fn event_bridge_keeps_the_contract_of_the_bus() {
     let folder = tempfile::tempdir().expect("a folder");
     let (listener, address) = listener().await;
     let buses = stack::bus::Buses::open(&folder.path().join("events"), Some(BUS)).expect("the buses");
-    tokio::spawn(buses.clone().serve(listener));
+    tokio::spawn(buses.clone().serve(listener, stack::calls::Calls::default()));
     let adapter = aws::EventBridge::new(aws::bus_client(&sdk(address).await), BUS.to_owned());
     contract::bus(&adapter, async || {
         let events = buses.events().expect("events").into_iter();

@@ -4,6 +4,7 @@ mod canaries;
 mod contract;
 mod dependencies;
 mod documents;
+mod secrets;
 mod template;
 
 use std::path::{Path, PathBuf};

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_yaml_ng::Value;
 use stack::template::{Function, Queue, Template};
 
+use repo::permissions::{Allowed, EVERYTHING, EXCEPT, Permission, allowed, differences};
+
 use crate::{FUNCTIONS, read, root};
 
 /// How long after we gave up on a call to Marketo it may still take effect, in seconds.
@@ -187,6 +189,134 @@ fn standard_queues_take_only_so_many_places() {
 }
 
 #[test]
+fn a_function_may_do_what_is_named_and_nothing_else() {
+    let allowed = allowed(&read("infra/template.yaml")).expect("permissions");
+    assert!(allowed.len() > 50, "{}", allowed.len());
+    for one in &allowed {
+        let (permission, statement) = (&one.permission, one.statement.as_str());
+        assert!(!permission.action.contains('*'), "{permission}");
+        let everything = EVERYTHING.iter().any(|(excepted, _)| *excepted == statement);
+        assert_eq!(permission.resource == "*", everything, "{statement}: {permission}");
+        if permission.function == "cookie-ingest" {
+            assert!(!permission.action.starts_with("secretsmanager:"), "browsers reach it: {permission}");
+        }
+    }
+    for (statement, _) in EXCEPT.iter().chain(&EVERYTHING) {
+        assert!(allowed.iter().any(|one| one.statement == *statement), "{statement} is excepted, and is not there");
+    }
+    // What SAM would add by itself is for every queue and every log of the account.
+    for (name, function) in resources("AWS::Serverless::Function") {
+        assert!(function["Properties"]["Policies"].is_null(), "{name}");
+    }
+    for (name, role) in resources("AWS::IAM::Role") {
+        assert!(role["Properties"]["ManagedPolicyArns"].is_null(), "{name}");
+    }
+}
+
+#[test]
+fn what_differs_between_allowed_and_used_is_told() {
+    let of = |function: &str, action: &str, resource: &str| Permission {
+        function: function.to_owned(),
+        action: action.to_owned(),
+        resource: resource.to_owned(),
+    };
+    let given = |permission: Permission, statement: &str| Allowed { permission, statement: statement.to_owned() };
+    let allowed = [
+        given(of("f", "sqs:SendMessage", "q"), "Ring"),
+        given(of("f", "sqs:DeleteMessage", "q"), "Ring"),
+        given(of("f", "sqs:ReceiveMessage", "q"), "Poll"),
+    ];
+    let called = BTreeSet::from([of("f", "sqs:SendMessage", "q"), of("g", "sqs:SendMessage", "q")]);
+    assert_eq!(
+        differences(&allowed, &called),
+        ["used, and not allowed: g sqs:SendMessage q", "allowed by Ring, and never used: f sqs:DeleteMessage q",]
+    );
+}
+
+/// What CloudFormation cannot change of a table without replacing it: a name, and the keys.
+#[test]
+fn no_update_replaces_a_table() {
+    for (name, table) in resources("AWS::DynamoDB::Table") {
+        let properties = &table["Properties"];
+        for fixed in ["TableName", "LocalSecondaryIndexes", "ImportSourceSpecification"] {
+            assert!(properties[fixed].is_null(), "{name}: {fixed}");
+        }
+        // As version 0.1.0 has them.
+        let keys = |schema: &Value| {
+            let of = |index: usize, what: &str| schema[index][what].as_str().expect("a key").to_owned();
+            assert!(schema[2].is_null());
+            [of(0, "AttributeName"), of(0, "KeyType"), of(1, "AttributeName"), of(1, "KeyType")].join(" ")
+        };
+        assert_eq!(keys(&properties["KeySchema"]), "pk HASH sk RANGE", "{name}");
+        // An index can be made anew without the table; ours is what the code asks for by name.
+        let index = &properties["GlobalSecondaryIndexes"][0];
+        assert_eq!(index["IndexName"].as_str(), Some("due"), "{name}");
+        assert_eq!(keys(&index["KeySchema"]), "due_pk HASH due_at RANGE", "{name}");
+    }
+}
+
+/// Names that are unique in an account or a region hold the stack's.
+#[test]
+fn two_stages_of_one_account_do_not_meet() {
+    let named = [
+        ("AWS::SQS::Queue", "QueueName"),
+        ("AWS::Logs::LogGroup", "LogGroupName"),
+        ("AWS::CloudWatch::Dashboard", "DashboardName"),
+    ];
+    for (kind, property) in named {
+        for (name, resource) in resources(kind) {
+            let Value::Tagged(text) = &resource["Properties"][property] else { panic!("{name}: {property}") };
+            assert!(text.value.as_str().is_some_and(|text| text.contains("${AWS::StackName}")), "{name}");
+        }
+    }
+    for (name, function) in resources("AWS::Serverless::Function") {
+        assert!(function["Properties"]["FunctionName"].is_null(), "{name}");
+        for (event, declared) in function["Properties"]["Events"].as_mapping().into_iter().flatten() {
+            if declared["Type"] != "ScheduleV2" {
+                continue;
+            }
+            // SAM would name the schedule after the function and the event.
+            let Value::Tagged(text) = &declared["Properties"]["Name"] else { panic!("{name}: {event:?}") };
+            assert!(text.value.as_str().is_some_and(|text| text.contains("${AWS::StackName}")), "{name}: {event:?}");
+        }
+    }
+}
+
+#[test]
+fn the_dashboard_shows_every_queue_and_function_and_reckons_with_our_prices() {
+    let dashboards = resources("AWS::CloudWatch::Dashboard");
+    let [(_, dashboard)] = dashboards.as_slice() else { panic!("{} dashboards", dashboards.len()) };
+    let Value::Tagged(body) = &dashboard["Properties"]["DashboardBody"] else { panic!("no body") };
+    let text = body.value.as_str().expect("a text");
+    let body: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    assert!(body["widgets"].as_array().is_some_and(|widgets| widgets.len() >= 8));
+    for (name, _) in resources("AWS::SQS::Queue") {
+        assert!(text.contains(&format!("${{{name}.QueueName}}")), "{name}");
+    }
+    let prices: serde_json::Value = serde_json::from_str(&read("tests/bench/prices.json")).expect("prices");
+    let price = |name: &str| {
+        let price = &prices["prices"][name];
+        let (dollars, per) = (price["dollars"].as_f64().expect("dollars"), price["per"].as_u64().expect("per"));
+        if per == 1 { format!("* {dollars}") } else { format!("* {dollars} / {per}") }
+    };
+    let names =
+        ["dynamodb_write_unit", "dynamodb_read_unit", "lambda_gb_second_arm64", "lambda_request", "http_api_request"];
+    for name in names {
+        assert!(text.contains(&price(name)), "{name}: {}", price(name));
+    }
+    for (index, (name, function)) in resources("AWS::Serverless::Function").into_iter().enumerate() {
+        assert!(text.contains(&format!("[\"AWS/Lambda\", \"Errors\", \"FunctionName\", \"${{{name}}}\"]")), "{name}");
+        let memory = function["Properties"]["MemorySize"].as_u64().expect("memory");
+        assert!(text.contains(&format!("FILL(d{index}, 0) * {memory}")), "{name}: {memory} MB");
+        assert!(text.contains(&format!("\"${{{name}}}\", {{\"id\": \"d{index}\"")), "{name}");
+    }
+    let watched = read("functions/scheduled-incremental-sync/src/watched.rs");
+    for field in ["waits_seconds", "calls_ours", "calls_allowance", "code", "refusals", "incident", "subject"] {
+        assert!(text.contains(field) && watched.contains(field), "{field}");
+    }
+}
+
+#[test]
 fn those_and_only_those_that_ring_themselves_may_do_so() {
     let functions = resources("AWS::Serverless::Function");
     let allowed: BTreeSet<&str> = functions
@@ -254,11 +384,34 @@ fn alarms() -> Vec<(String, Value)> {
     alarms.map(|(name, alarm)| (name, alarm["Properties"].clone())).collect()
 }
 
+/// A filter of the log counts what the alarm watches: an incident that the code knows.
+fn assert_is_filtered(name: &str, alarm: &Value) {
+    let metric = alarm["MetricName"].as_str().expect("a metric");
+    let counts = |(_, filter): &(String, Value)| {
+        let to = &filter["Properties"]["MetricTransformations"][0];
+        to["MetricName"].as_str() == Some(metric) && to["MetricNamespace"] == alarm["Namespace"]
+    };
+    let filters: Vec<_> = resources("AWS::Logs::MetricFilter").into_iter().filter(counts).collect();
+    let [(_, filter)] = filters.as_slice() else { panic!("{name}: {} filters count {metric}", filters.len()) };
+    let pattern = filter["Properties"]["FilterPattern"].as_str().expect("a pattern");
+    let kind = pattern.strip_prefix("{ $.incident = \"").and_then(|rest| rest.strip_suffix("\" }")).expect(pattern);
+    assert!(read("functions/shared/state/src/alerts.rs").contains(&format!(" = \"{kind}\",")), "no incident {kind}");
+    // Where the incidents are looked for, and under that name.
+    let Value::Tagged(group) = &filter["Properties"]["LogGroupName"] else { panic!("{name}: no log") };
+    assert_eq!(group.value, "ScheduledIncrementalSyncLog");
+    assert!(read("functions/scheduled-incremental-sync/src/watched.rs").contains("incident = kind.name()"));
+}
+
 #[test]
 fn alarms_watch_what_is_counted() {
     let mut watched = BTreeSet::new();
     for (name, alarm) in alarms() {
         let metric = alarm["MetricName"].as_str().expect("a metric");
+        if alarm["Dimensions"].is_null() {
+            assert_is_filtered(&name, &alarm);
+            assert!(watched.insert(format!("incident {metric}")), "{name} watches what another one does");
+            continue;
+        }
         let dimension = &alarm["Dimensions"][0];
         assert!(alarm["Dimensions"][1].is_null(), "{name}");
         // The tag of YAML says how the value is found; what it is found in is what counts.
@@ -269,7 +422,13 @@ fn alarms_watch_what_is_counted() {
         let namespace = alarm["Namespace"].as_str().expect("a namespace");
         if namespace == "audience-sync" {
             // Ours: a count of the function's invocations, which is a metric by function.
-            let sources = std::fs::read_dir(root().join("functions").join(&of).join("src")).expect("its sources");
+            assert!(lambda::METRICS.contains(&metric), "{name}: the wide event makes no metric {metric}");
+            let (_, function) = resources("AWS::Serverless::Function")
+                .into_iter()
+                .find(|(name, _)| *name == of)
+                .unwrap_or_else(|| panic!("{name}: there is no function {of}"));
+            let binary = function["Metadata"]["BuildProperties"]["Binary"].as_str().expect("a binary").to_owned();
+            let sources = std::fs::read_dir(root().join("functions").join(binary).join("src")).expect("its sources");
             let counted = format!(".add(\"{metric}\"");
             let counts = |path: &std::path::Path| std::fs::read_to_string(path).expect("a source").contains(&counted);
             assert!(sources.map(|entry| entry.expect("a file").path()).any(|path| counts(&path)), "{of}: {metric}");
@@ -279,8 +438,9 @@ fn alarms_watch_what_is_counted() {
     }
     let mut expected = BTreeSet::from([
         "AWS/ApiGateway 4xx ApiId HttpApi".to_owned(),
-        "audience-sync pairs_sampled_out function cookie-ingest".to_owned(),
+        "audience-sync pairs_sampled_out FunctionName CookieIngestFunction".to_owned(),
     ]);
+    expected.extend(["feed_late", "quota_used_up", "list_deviates", "stuck"].map(|kind| format!("incident {kind}")));
     for (name, _) in resources("AWS::Serverless::Function") {
         expected.extend(["Errors", "Throttles"].map(|what| format!("AWS/Lambda {what} FunctionName {name}")));
     }

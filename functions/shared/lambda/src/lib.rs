@@ -25,4 +25,4 @@ pub use deps::deps;
 pub use http_event::{HttpEvent, http_answer};
 pub use ports::Failure;
 pub use runtime::{App, Invocation, run, start};
-pub use telemetry::{Counts, Redacted, emf_line};
+pub use telemetry::{Counts, METRICS, Names, Redacted, emf_line};

@@ -12,7 +12,7 @@ use tracing::Instrument;
 
 use crate::batch::Visibility;
 use crate::config::{Config, Uses};
-use crate::telemetry::{self, Counts, emf_line};
+use crate::telemetry::{self, Counts, Names, emf_line};
 
 /// What a function has for as long as its process lives.
 #[derive(Clone)]
@@ -69,12 +69,13 @@ where
     H: Fn(App, Invocation) -> F,
     F: Future<Output = anyhow::Result<Value>> + Send,
 {
+    let deployed = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();
+    let names = Names { function: app.function, deployed: &deployed };
     lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| {
         let span = tracing::info_span!("invocation", request.id = event.context.request_id);
         let handle = |invocation| handler(app.clone(), invocation);
         let LambdaEvent { payload, context } = event;
-        invoke(app.function, &*app.ports.clock, payload, context.deadline, handle, telemetry::print_line)
-            .instrument(span)
+        invoke(names, &*app.ports.clock, payload, context.deadline, handle, telemetry::print_line).instrument(span)
     }))
     .await
     .map_err(|error| anyhow::anyhow!("the Lambda runtime ended: {error}"))
@@ -82,7 +83,7 @@ where
 
 /// One invocation: the handler, its error or panic, its wide event.
 async fn invoke<F>(
-    function: &str,
+    names: Names<'_>,
     clock: &dyn Clock,
     event: Value,
     deadline_ms: u64,
@@ -107,7 +108,7 @@ where
         // The hook has told where; the panic's own text may quote a payload and goes nowhere.
         Err(_) => ("panic", Err("the handler panicked".to_owned())),
     };
-    print(&emf_line(function, outcome, began, clock.now_ms().saturating_sub(began), &counts));
+    print(&emf_line(names, outcome, began, clock.now_ms().saturating_sub(began), &counts));
     answer.map_err(|error_message| Diagnostic { error_type: outcome.to_owned(), error_message })
 }
 
@@ -150,7 +151,8 @@ mod tests {
     {
         let (clock, lines) = (Ticking(Mutex::new(0)), Mutex::new(Vec::new()));
         let print = |line: &str| lines.lock().expect("no panic").push(line.to_owned());
-        let answer = invoke("list-writer", &clock, json!({"a": 1}), 99, handle, print).await;
+        let names = Names { function: "list-writer", deployed: "" };
+        let answer = invoke(names, &clock, json!({"a": 1}), 99, handle, print).await;
         let lines = lines.into_inner().expect("no panic");
         assert_eq!(lines.len(), 1, "one wide event an invocation");
         (answer, serde_json::from_str(&lines[0]).expect("JSON"))

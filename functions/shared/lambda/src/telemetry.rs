@@ -117,27 +117,40 @@ impl Counts {
     }
 }
 
-/// Metrics of one EMF line: CloudWatch's limit.
-const METRICS_AT_MOST: usize = 100;
+/// The counts of which CloudWatch makes a metric, by function: those that an alarm watches. Each is billed by the month
+/// ($0.30, <https://aws.amazon.com/cloudwatch/pricing/>), which is more than everything else costs a small user.
+pub const METRICS: [&str; 1] = ["pairs_sampled_out"];
 
-/// The wide event of one invocation in CloudWatch's Embedded Metric Format: one line, from which CloudWatch makes
-/// a metric of the duration and of each count, by function, and which a query can read whole.
+/// What a function is called.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a> {
+    /// In the README.
+    pub function: &'a str,
+    /// In its account: two stages have two of each.
+    pub deployed: &'a str,
+}
+
+/// The wide event of one invocation in CloudWatch's Embedded Metric Format: one line, which a query can read whole, and from
+/// which CloudWatch makes metrics of the counts among [`METRICS`].
 #[must_use]
-pub fn emf_line(function: &str, outcome: &str, at_ms: u64, duration_ms: u64, counts: &Counts) -> String {
+pub fn emf_line(names: Names<'_>, outcome: &str, at_ms: u64, duration_ms: u64, counts: &Counts) -> String {
     let mut line = serde_json::Map::new();
-    let mut metrics = vec![json!({"Name": "duration_ms", "Unit": "Milliseconds"})];
-    for (name, count) in counts.all().into_iter().take(METRICS_AT_MOST - 1) {
-        metrics.push(json!({"Name": name, "Unit": "Count"}));
+    let mut metrics = Vec::new();
+    for (name, count) in counts.all() {
+        if METRICS.contains(&name) {
+            metrics.push(json!({"Name": name, "Unit": "Count"}));
+        }
         line.insert(name.to_owned(), count.into());
     }
     // After the counts, so that none of them can take the place of these.
-    line.insert("function".to_owned(), function.into());
+    line.insert("function".to_owned(), names.function.into());
+    line.insert("FunctionName".to_owned(), names.deployed.into());
     line.insert("outcome".to_owned(), outcome.into());
     line.insert("duration_ms".to_owned(), duration_ms.into());
     let directive = json!({
         "Timestamp": at_ms,
         "CloudWatchMetrics": [
-            {"Namespace": "audience-sync", "Dimensions": [["function"], ["function", "outcome"]], "Metrics": metrics}
+            {"Namespace": "audience-sync", "Dimensions": [["FunctionName"]], "Metrics": metrics}
         ],
     });
     line.insert("_aws".to_owned(), directive);
@@ -221,17 +234,18 @@ mod tests {
         counts.add("records", 3);
         counts.clone().add("records", 2);
         counts.add("outcome", 7);
-        let line = emf_line("list-writer", "ok", 1_700_000_000_000, 12, &counts);
+        counts.add("pairs_sampled_out", 1);
+        let names = Names { function: "list-writer", deployed: "prod-list-writer" };
+        let line = emf_line(names, "ok", 1_700_000_000_000, 12, &counts);
         assert!(!line.contains('\n'));
         let event: Value = serde_json::from_str(&line).expect("JSON");
-        assert_eq!(event["function"], "list-writer");
+        assert_eq!((&event["function"], &event["FunctionName"]), (&json!("list-writer"), &json!("prod-list-writer")));
         assert_eq!(event["outcome"], "ok", "a count cannot take its place");
         assert_eq!((&event["records"], &event["duration_ms"]), (&json!(5), &json!(12)));
         assert_eq!(event["_aws"]["Timestamp"], 1_700_000_000_000_u64);
         let metrics = &event["_aws"]["CloudWatchMetrics"][0];
-        assert_eq!(metrics["Dimensions"], json!([["function"], ["function", "outcome"]]));
-        assert_eq!(metrics["Metrics"][0], json!({"Name": "duration_ms", "Unit": "Milliseconds"}));
-        assert!(metrics["Metrics"].as_array().expect("a list").contains(&json!({"Name": "records", "Unit": "Count"})));
+        assert_eq!(metrics["Dimensions"], json!([["FunctionName"]]));
+        assert_eq!(metrics["Metrics"], json!([{"Name": "pairs_sampled_out", "Unit": "Count"}]), "the others are free");
     }
 
     #[test]

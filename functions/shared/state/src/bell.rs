@@ -5,6 +5,7 @@
 //! from state, and acknowledges last. A message may come twice, late, out of order, or never: the [`sweep`] rings
 //! keys that have been dirty for a minute or whose time has come, and looks at nothing else.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use domain::MunchkinId;
@@ -422,6 +423,18 @@ fn parse_row(key: &Key) -> Option<BellKey> {
     let kind = Kind::ALL.into_iter().find(|kind| kind.name() == key.pk)?;
     let (munchkin, id) = key.sk.split_once('/')?;
     Some(BellKey { kind, munchkin: MunchkinId::parse(munchkin)?, id: id.to_owned() })
+}
+
+/// All keys of a subscription that were ever rung, by kind.
+pub async fn all(deps: &Deps, munchkin: &MunchkinId) -> Step<BTreeMap<BellKey, Bell>> {
+    let mut found = BTreeMap::new();
+    for kind in Kind::ALL {
+        let prefix = format!("{munchkin}/");
+        for (key, bell) in doc::all_by_key::<Bell>(deps, Table::Doorbells, kind.name(), &prefix).await? {
+            found.extend(parse_row(&key).map(|key| (key, bell.value)));
+        }
+    }
+    Ok(found)
 }
 
 /// A key's row as it stands; the default if it was never rung.

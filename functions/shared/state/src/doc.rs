@@ -153,12 +153,22 @@ where
 
 /// All documents of a partition whose sort keys begin with `prefix`, in order.
 pub async fn all<T: DeserializeOwned>(deps: &Deps, table: Table, pk: &str, prefix: &str) -> Step<Vec<Doc<T>>> {
+    Ok(all_by_key(deps, table, pk, prefix).await?.into_iter().map(|(_, doc)| doc).collect())
+}
+
+/// The same, with their keys.
+pub async fn all_by_key<T: DeserializeOwned>(
+    deps: &Deps,
+    table: Table,
+    pk: &str,
+    prefix: &str,
+) -> Step<Vec<(Key, Doc<T>)>> {
     let mut found = Vec::new();
     let mut after: Option<String> = None;
     loop {
         let page = deps.ports.tables.query(table, pk, prefix, after.as_deref(), 1000, Read::Consistent).await?;
         for item in page.items {
-            found.push(read(item)?);
+            found.push((item.key.clone(), read(item)?));
         }
         after = page.next;
         if after.is_none() {

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::calls::{Calls, signed_by};
 use crate::{ACCOUNT, REGION, now_ms};
 
 /// The bus that every account has.
@@ -67,9 +68,13 @@ impl Buses {
     }
 
     /// Serves the protocol until the task is aborted.
-    pub async fn serve(self, listener: TcpListener) {
+    pub async fn serve(self, listener: TcpListener, calls: Calls) {
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let buses = self.clone();
+            // Whichever bus it is: the template names one.
+            if let Some(caller) = signed_by(request.headers(), request.uri()) {
+                calls.seen(caller, "events:PutEvents", "event-bus");
+            }
             async move { Ok::<_, Infallible>(buses.handle(request).await) }
         });
         crate::http_server::serve(listener, service).await;

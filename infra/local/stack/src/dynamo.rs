@@ -15,10 +15,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::calls::Calls;
 use crate::template::Table;
 use crate::usage::Meter;
 
@@ -95,6 +97,26 @@ pub struct Front {
     meter: Meter,
 }
 
+/// Writes down which tables and indexes a request is about.
+fn note_call(calls: &Calls, caller: &str, operation: &str, body: &[u8]) {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Asked {
+        table_name: Option<String>,
+        index_name: Option<String>,
+        #[serde(default)]
+        request_items: BTreeMap<String, IgnoredAny>,
+    }
+    let Ok(asked) = serde_json::from_slice::<Asked>(body) else { return };
+    let action = format!("dynamodb:{operation}");
+    for table in asked.table_name.iter().chain(asked.request_items.keys()) {
+        match &asked.index_name {
+            Some(index) => calls.seen(caller, &action, &format!("{table}/index/{index}")),
+            None => calls.seen(caller, &action, table),
+        }
+    }
+}
+
 /// What DynamoDB says that a request consumed.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -122,6 +144,9 @@ impl Front {
         let caller = crate::caller_of(head.uri.path()).to_owned();
         let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+        if self.meter.calls().are_kept() {
+            note_call(self.meter.calls(), &caller, &operation, &body);
+        }
         let writes = METERED.iter().find(|(name, _)| *name == operation).map(|(_, writes)| *writes);
         let ask = writes.is_some() && !contains(&body, ASKED);
         let sent = if ask { asking(&body) } else { body.clone() };

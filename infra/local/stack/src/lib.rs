@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 mod binaries;
 pub mod bus;
+pub mod calls;
 mod dynamo;
 pub mod gateway;
 mod http_server;
@@ -187,23 +188,23 @@ pub async fn start(options: Options) -> anyhow::Result<Stack> {
         let binary = options.bin_dir.join(&function.binary);
         ensure!(binary.is_file(), "the binary of {} is missing: {}", function.name, binary.display());
     }
-    let meter = usage::Meter::default();
+    let meter = usage::Meter::with_calls(calls::Calls::open()?);
     let database = dynamo::open(&data.join("dynamodb.sqlite"), &template.tables)?;
     let scale = template.time_scale;
     let visibility = |queue: &template::Queue| visibility_s(queue, &template);
     let journal = data.join("queues.jsonl");
     let sqs = sqs::Sqs::open(&journal, sqs_port, template.queues.clone(), meter.clone(), visibility).await?;
-    let s3 = s3::S3::open(&data.join("s3"), template.buckets.clone(), sqs.clone()).await?;
+    let names: Vec<String> = template.functions.iter().map(|function| function.name.clone()).collect();
+    let s3 = s3::S3::open(&data.join("s3"), template.buckets.clone(), names.clone(), sqs.clone()).await?;
     let buses = bus::Buses::open(&data.join("events.jsonl"), template.event_bus.as_deref())?;
     let mut servers = JoinSet::new();
     let behind = bind(Port::Exact(0)).await?;
     servers.spawn(dynamo::serve(dynamodb_listener, dynamo::Front::new(behind.local_addr()?, meter.clone())));
     servers.spawn(dynamo::serve_unmetered(behind, database.clone()));
     servers.spawn(dynamo::sweep(database));
-    let callers = template.functions.iter().map(|function| function.name.clone()).collect();
-    servers.spawn(sqs.clone().serve(sqs_listener, callers));
-    servers.spawn(s3.clone().serve(s3_listener));
-    servers.spawn(buses.clone().serve(bus_listener));
+    servers.spawn(sqs.clone().serve(sqs_listener, names));
+    servers.spawn(s3.clone().serve(s3_listener, meter.calls().clone()));
+    servers.spawn(buses.clone().serve(bus_listener, meter.calls().clone()));
 
     let in_flight: Arc<AtomicUsize> = Arc::default();
     let stop = watch::Sender::new(false);
@@ -367,7 +368,8 @@ fn settings(function: &template::Function, bin_dir: &Path, endpoints: &Endpoints
     let own = [
         ("AWS_REGION", REGION),
         ("AWS_DEFAULT_REGION", REGION),
-        ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+        // Of S3 and EventBridge the key says who asks.
+        ("AWS_ACCESS_KEY_ID", &function.name),
         ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
         // Without keys or region the SDK would look for an instance's metadata, and wait.
         ("AWS_EC2_METADATA_DISABLED", "true"),

@@ -18,6 +18,7 @@ use s3s_fs::FileSystem;
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use crate::calls::{self, Calls};
 use crate::sqs::Sqs;
 use crate::template::Bucket;
 use crate::{ACCESS_KEY, REGION, SECRET_KEY, now_ms};
@@ -46,8 +47,9 @@ impl S3Access for Everybody {
 }
 
 impl S3 {
-    /// Makes the buckets under `root`, and sends each notified queue its `s3:TestEvent` once.
-    pub async fn open(root: &Path, buckets: Vec<Bucket>, sqs: Sqs) -> anyhow::Result<Self> {
+    /// Makes the buckets under `root`, and sends each notified queue its `s3:TestEvent` once. `callers` are access keys beside
+    /// [`ACCESS_KEY`].
+    pub async fn open(root: &Path, buckets: Vec<Bucket>, callers: Vec<String>, sqs: Sqs) -> anyhow::Result<Self> {
         std::fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
         for bucket in &buckets {
             std::fs::create_dir_all(root.join(&bucket.name))?;
@@ -69,7 +71,11 @@ impl S3 {
         }
         let files = FileSystem::new(root).map_err(|error| anyhow!("S3 folder {}: {error:?}", root.display()))?;
         let mut builder = S3ServiceBuilder::new(files);
-        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let mut keys = SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY);
+        for caller in callers {
+            keys.register(caller, SECRET_KEY.into());
+        }
+        builder.set_auth(keys);
         builder.set_access(Everybody);
         Ok(Self {
             service: builder.build(),
@@ -81,9 +87,14 @@ impl S3 {
     }
 
     /// Serves the S3 protocol until the task is aborted.
-    pub async fn serve(self, listener: TcpListener) {
+    pub async fn serve(self, listener: TcpListener, calls: Calls) {
         let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
             let s3 = self.clone();
+            if let Some(caller) = calls::signed_by(request.headers(), request.uri())
+                && let Some((action, resource)) = calls::of_s3(request.method(), request.uri())
+            {
+                calls.seen(caller, action, &resource);
+            }
             async move { s3.handle(request.map(Body::from)).await }
         });
         crate::http_server::serve(listener, service).await;

@@ -338,7 +338,11 @@ impl Handler {
         let queue = serde_json::from_slice::<Asked>(body).map(|asked| asked.queue_url).unwrap_or_default();
         // The body is a little more than what SQS bills by: bodies and attributes of the messages.
         let requests = chunks(body.len());
-        self.sqs.meter.queue(&self.caller, queue_of_url(&queue), |usage| match operation {
+        let queue = queue_of_url(&queue);
+        // A batch needs the permission of its single action.
+        let action = operation.as_str().trim_end_matches("Batch");
+        self.sqs.meter.calls().seen(&self.caller, &format!("sqs:{action}"), queue);
+        self.sqs.meter.queue(&self.caller, queue, |usage| match operation {
             SqsOperation::SendMessage | SqsOperation::SendMessageBatch => usage.sends += requests,
             SqsOperation::ReceiveMessage => usage.receives += requests,
             SqsOperation::DeleteMessage | SqsOperation::DeleteMessageBatch => usage.deletes += requests,

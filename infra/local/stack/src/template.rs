@@ -13,12 +13,24 @@ use crate::gateway::LOG_VARIABLES;
 use crate::{ACCOUNT, REGION, STACK_NAME};
 
 /// Resource types that have no meaning here and are skipped.
-const IGNORED_TYPES: [&str; 5] = [
-    "AWS::Logs::LogGroup",
-    "AWS::SQS::QueuePolicy",
-    "AWS::S3::BucketPolicy",
+const IGNORED_TYPES: [&str; 17] = [
+    "AWS::ApiGatewayV2::Api",
+    "AWS::ApiGatewayV2::ApiMapping",
+    "AWS::ApiGatewayV2::Authorizer",
+    "AWS::ApiGatewayV2::DomainName",
+    "AWS::Budgets::Budget",
     "AWS::CloudWatch::Alarm",
+    "AWS::CloudWatch::Dashboard",
+    "AWS::Cognito::UserPool",
+    "AWS::Cognito::UserPoolClient",
+    "AWS::Cognito::UserPoolDomain",
+    "AWS::Cognito::UserPoolGroup",
     "AWS::IAM::Role",
+    "AWS::Lambda::Permission",
+    "AWS::Logs::LogGroup",
+    "AWS::Logs::MetricFilter",
+    "AWS::S3::BucketPolicy",
+    "AWS::SQS::QueuePolicy",
 ];
 
 /// Lambda's default time-out in seconds.
@@ -266,7 +278,6 @@ impl<'a> Reader<'a> {
     }
 
     fn template(&self) -> anyhow::Result<Template> {
-        let mut authorized = false;
         let time_scale = match self.parameters.get("TimeScale") {
             None => 1.0,
             Some(text) => text
@@ -284,6 +295,9 @@ impl<'a> Reader<'a> {
             functions: vec![],
             api: Api::default(),
         };
+        // Logical names of the functions, in their order, and the routes, which name a function by an integration.
+        let mut names: Vec<&str> = vec![];
+        let mut routes = vec![];
         for (logical, resource) in self.resources {
             let in_resource = || format!("resource {logical}");
             if let Some(condition) = resource.get("Condition").and_then(Value::as_str)
@@ -305,17 +319,20 @@ impl<'a> Reader<'a> {
                 }
                 "AWS::Serverless::Function" => {
                     template.functions.push(self.function(resource, properties).with_context(in_resource)?);
+                    names.push(logical);
                 }
-                "AWS::Serverless::HttpApi" => {
-                    template.api = self.api(properties).with_context(in_resource)?;
-                    authorized = properties.get("Auth").is_some_and(|auth| auth.get("DefaultAuthorizer").is_some());
-                }
+                "AWS::ApiGatewayV2::Stage" => template.api = self.api(properties).with_context(in_resource)?,
+                "AWS::ApiGatewayV2::Route" => routes.push(self.route(properties).with_context(in_resource)?),
+                // Read where a route names it.
+                "AWS::ApiGatewayV2::Integration" => {}
                 _ if IGNORED_TYPES.contains(&kind) => {}
                 _ => bail!("resource {logical}: the local stack does not know the type {kind}"),
             }
         }
-        for route in template.functions.iter_mut().flat_map(|function| &mut function.routes) {
-            route.public |= !authorized;
+        for (function, route) in routes {
+            let index = names.iter().position(|name| *name == function);
+            let index = index.with_context(|| format!("{}: there is no function {function}", route.path))?;
+            template.functions[index].routes.push(route);
         }
         check(&mut template)?;
         Ok(template)
@@ -338,6 +355,31 @@ impl<'a> Reader<'a> {
             ensure!(unknown.is_none(), "the local stack does not log {}", unknown.map_or("", String::as_str));
         }
         Ok(api)
+    }
+
+    /// A route, and the logical name of the function behind it.
+    fn route(&self, properties: &Map<String, Value>) -> anyhow::Result<(&'a str, Route)> {
+        let key = self.text(properties.get("RouteKey").context("RouteKey")?)?;
+        let (method, path) = key.split_once(' ').context("RouteKey must be a method and a path")?;
+        let public = match properties.get("AuthorizationType").map(|kind| self.text(kind)).transpose()?.as_deref() {
+            None | Some("NONE") => true,
+            Some("JWT") => false,
+            Some(other) => bail!("the local stack does not know the AuthorizationType {other}"),
+        };
+        let target = properties.get("Target").and_then(|target| target.get("Fn::Sub")).and_then(Value::as_str);
+        let integration = target.and_then(|target| target.strip_prefix("integrations/${")?.strip_suffix('}'));
+        let integration = integration.context("Target must be !Sub \"integrations/${Name}\"")?;
+        let resource =
+            self.resources.get(integration).with_context(|| format!("there is no resource {integration}"))?;
+        let of_it = |name: &str| resource.get("Properties").and_then(|properties| properties.get(name));
+        for (name, known) in [("IntegrationType", "AWS_PROXY"), ("PayloadFormatVersion", "2.0")] {
+            let is_known = of_it(name).map(text_of).as_deref() == Some(known);
+            ensure!(is_known, "{integration}: the local stack knows the {name} {known} only");
+        }
+        let function = of_it("IntegrationUri").and_then(|uri| uri.get("Fn::GetAtt")).and_then(Value::as_str);
+        let function = function.and_then(|function| function.strip_suffix(".Arn"));
+        let function = function.with_context(|| format!("{integration}: IntegrationUri must be !GetAtt Name.Arn"))?;
+        Ok((function, Route { method: method.to_uppercase(), path: path.to_owned(), public }))
     }
 
     fn table(&self, logical: &str, properties: &Map<String, Value>) -> anyhow::Result<Table> {
@@ -469,21 +511,6 @@ impl<'a> Reader<'a> {
         let kind = declaration.get("Type").and_then(Value::as_str).unwrap_or_default();
         match kind {
             "SQS" => function.sources.push(self.source(properties)?),
-            "HttpApi" => {
-                let method = self.text(properties.get("Method").context("Method")?)?.to_uppercase();
-                let path = self.text(properties.get("Path").context("Path")?)?;
-                let method =
-                    if method == "*" || method == "X-AMAZON-APIGATEWAY-ANY-METHOD" { "ANY".into() } else { method };
-                let public = match properties.get("Auth") {
-                    None => false,
-                    Some(auth) => {
-                        let authorizer = self.text(auth.get("Authorizer").context("Auth.Authorizer")?)?;
-                        ensure!(authorizer == "NONE", "the local stack knows the authorizer NONE only");
-                        true
-                    }
-                };
-                function.routes.push(Route { method, path, public });
-            }
             "Schedule" | "ScheduleV2" => {
                 let scheduler = kind == "ScheduleV2";
                 let key = if scheduler { "ScheduleExpression" } else { "Schedule" };
@@ -861,10 +888,19 @@ Globals:
       Variables:
         EVERYWHERE: "yes"
 Resources:
-  Api:
-    Type: AWS::Serverless::HttpApi
+  Api: {Type: AWS::ApiGatewayV2::Api, Properties: {ProtocolType: HTTP}}
+  Integration:
+    Type: AWS::ApiGatewayV2::Integration
+    Properties: {IntegrationType: AWS_PROXY, IntegrationUri: !GetAtt Worker.Arn, PayloadFormatVersion: "2.0"}
+  Get:
+    Type: AWS::ApiGatewayV2::Route
+    Properties: {RouteKey: "GET /things/{id}", AuthorizationType: JWT, Target: !Sub "integrations/${Integration}"}
+  Seen:
+    Type: AWS::ApiGatewayV2::Route
+    Properties: {RouteKey: "POST /seen", AuthorizationType: NONE, Target: !Sub "integrations/${Integration}"}
+  Stage:
+    Type: AWS::ApiGatewayV2::Stage
     Properties:
-      Auth: {DefaultAuthorizer: Jwt}
       RouteSettings: {"POST /seen": {ThrottlingRateLimit: !Ref Rate, ThrottlingBurstLimit: 20}}
       AccessLogSettings:
         DestinationArn: !GetAtt Log.Arn
@@ -899,8 +935,6 @@ Resources:
           SECRET: !If [HasSecret, "{{resolve:secretsmanager:x}}", !Sub ["<${A}>", {A: !Join ["-", [a, !Ref AWS::Region]]}]]
       Events:
         Work: {Type: SQS, Properties: {Queue: !GetAtt Work.Arn, BatchSize: 1, FunctionResponseTypes: [ReportBatchItemFailures]}}
-        Get: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: get, Path: "/things/{id}"}}
-        Seen: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: POST, Path: "/seen", Auth: {Authorizer: NONE}}}
         Tick: {Type: ScheduleV2, Properties: {ScheduleExpression: !Ref TickRate}}
 "#;
 
@@ -935,10 +969,9 @@ Resources:
         assert_eq!(api.throttles["POST /seen"], Throttle { rate: 2.5, burst: 20 });
         assert_eq!(api.access_log["status"], "$context.status");
         assert_eq!(api.access_log["route"], "$context.routeKey");
-        let open =
-            read(&SMALL.replace("Auth: {DefaultAuthorizer: Jwt}", "FailOnWarnings: true"), &[]).expect("template");
-        assert!(open.functions[0].routes.iter().all(|route| route.public), "without an authorizer all are public");
-        assert!(error(&SMALL.replace("Authorizer: NONE", "Authorizer: Other"), &[]).contains("event Seen"));
+        assert!(error(&SMALL.replace("Type: NONE", "Type: AWS_IAM"), &[]).contains("resource Seen"));
+        assert!(error(&SMALL.replace("!GetAtt Worker.Arn", "!GetAtt Nobody.Arn"), &[]).contains("no function Nobody"));
+        assert!(error(&SMALL.replace("\"2.0\"", "\"1.0\""), &[]).contains("PayloadFormatVersion 2.0"));
         let nosy = SMALL.replace("$context.status", "$context.identity.sourceIp");
         assert!(error(&nosy, &[]).contains("does not log $context.identity.sourceIp"));
     }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::calls::Calls;
+
 /// SQS bills a request for each 64 KB of its payload that has begun, in bytes.
 pub const QUEUE_CHUNK: usize = 64 * 1024;
 /// Whoever is no function: tests and programs that use the embedded servers by their own address.
@@ -124,9 +126,19 @@ impl Usage {
 
 /// Counts. Clones count into the same place.
 #[derive(Debug, Clone, Default)]
-pub struct Meter(Arc<Mutex<Usage>>);
+pub struct Meter(Arc<Mutex<Usage>>, Calls);
 
 impl Meter {
+    /// A meter whose callers' actions are written down as well.
+    #[must_use]
+    pub fn with_calls(calls: Calls) -> Self {
+        Self(Arc::default(), calls)
+    }
+
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.1
+    }
+
     /// Everything so far.
     #[must_use]
     pub fn read(&self) -> Usage {
