@@ -710,7 +710,7 @@ fn hold_ends(scenario: &Scenario) -> Option<u64> {
 #[test]
 fn a_hold_that_ends_while_its_list_is_handled() {
     let mut within = 0;
-    for seed in 0..6 {
+    for seed in 0..20 {
         for stop in 0..WHOLE {
             let mut scenario = three_people();
             scenario.driver.sim.lock().rng = SmallRng::seed_from_u64(seed);
@@ -721,10 +721,11 @@ fn a_hold_that_ends_while_its_list_is_handled() {
                 let ring = Ring { v: state::V1, key: BellKey::list(&munchkin(), LIST), version };
                 Task::new(async move { list_writer::handle(&deps, &ring, deps.now() + FUNCTION_MS).await })
             };
-            scenario.driver.sim.lock().faults.marketo_silence = 1.0;
+            scenario.driver.sim.lock().faults.marketo_silence = 0.5;
             let _ended = write(&scenario, 1_000_000).poll(WHOLE);
             scenario.driver.sim.lock().faults = Faults::NONE;
-            let ends = hold_ends(&scenario).expect("somebody is on hold");
+            // Not if it was another call that nobody answered.
+            let Some(ends) = hold_ends(&scenario) else { break };
             scenario.driver.sim.lock().now = ends - 1;
             let mut writer = write(&scenario, 1_000_001);
             let ended = writer.poll(stop).is_some();
