@@ -15,7 +15,7 @@ use state::{Deps, Settings};
 
 use crate::fakes::Sim;
 use crate::kinds::Kind;
-use crate::logs;
+use crate::{logs, noted};
 
 /// Visibility time-out of the queues, in ms: six times the function's.
 pub const VISIBILITY_MS: u64 = 6 * FUNCTION_MS;
@@ -73,6 +73,16 @@ enum Function {
     CookieIngest,
     Scheduled,
     ListWriter,
+}
+
+impl Function {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::CookieIngest => "cookie-ingest",
+            Self::Scheduled => "scheduled-incremental-sync",
+            Self::ListWriter => "list-writer",
+        }
+    }
 }
 
 const fn reader_of(queue: Queue) -> Function {
@@ -168,6 +178,12 @@ impl Driver {
         Deps::new(self.sim.ports(), self.settings.clone())
     }
 
+    /// The same, of the function of this name.
+    #[must_use]
+    pub fn deps_of(&self, function: &'static str) -> Deps {
+        Deps::new(noted::of(function, self.sim.ports()), self.settings.clone())
+    }
+
     /// A process of a function: one that has served before, or a cold one, whose clock may differ.
     fn process(&mut self, function: Function) -> Deps {
         let mut store = self.sim.lock();
@@ -181,7 +197,7 @@ impl Driver {
         let skew = store.faults.skew;
         let skew = if store.strikes(skew, Kind::Skew) { store.rng.random_range(-SKEW_MS..=SKEW_MS) } else { 0 };
         drop(store);
-        Deps::new(self.sim.ports_with_clock(skew), self.settings.clone())
+        Deps::new(noted::of(function.name(), self.sim.ports_with_clock(skew)), self.settings.clone())
     }
 
     /// Notice of a file comes in a while, in ms; until it was taken it comes again.
@@ -244,7 +260,7 @@ impl Driver {
             self.start("tick", async move {
                 Box::pin(scheduled_incremental_sync::tick(&deps, deps.now() + FUNCTION_MS)).await
             });
-            let deps = self.deps();
+            let deps = self.deps_of("create-sync");
             self.start("resume", async move { Box::pin(create_sync::resume(&deps)).await });
         }
         self.begin_notices(now);

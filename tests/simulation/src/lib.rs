@@ -13,6 +13,7 @@ pub mod import;
 pub mod kinds;
 pub mod lateness;
 pub mod logs;
+pub mod noted;
 pub mod planted;
 mod play;
 pub mod promise;

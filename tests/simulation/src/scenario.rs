@@ -318,7 +318,7 @@ impl Scenario {
                 caller: Some(Caller::local()),
                 sign_in: None,
             };
-            let deps = self.driver.deps();
+            let deps = self.driver.deps_of("create-sync");
             let answered = answer.clone();
             self.driver.start(&name, async move {
                 // It is large, and would be moved from hand to hand.
@@ -372,7 +372,7 @@ impl Scenario {
     pub fn post_matches(&mut self, body: &[u8]) -> (u16, Value) {
         let request =
             HttpEvent { method: "POST".into(), path: "/matches".into(), body: body.to_vec(), ..HttpEvent::default() };
-        let ingest = Ingest::new(self.driver.deps());
+        let ingest = Ingest::new(self.driver.deps_of("cookie-ingest"));
         let answer = self.ask(&ingest, request, &Counts::default()).expect("an answer");
         (answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null))
     }
@@ -542,7 +542,7 @@ impl Scenario {
         }
         let twice = self.rng.random_bool(0.2);
         for copy in 0..=u8::from(twice) {
-            let deps = self.driver.deps();
+            let deps = self.driver.deps_of("scheduled-incremental-sync");
             let arrival = Arrival { key: key.clone(), etag: self.driver.sim.tag(&key) };
             self.driver.start(&format!("{key} {copy}"), async move {
                 arrived(&deps, &arrival, deps.now() + FUNCTION_MS).await
@@ -654,7 +654,7 @@ impl Scenario {
         let keys: Vec<String> =
             self.driver.sim.lock().objects.keys().filter(|key| key.starts_with("incoming/")).cloned().collect();
         for key in keys {
-            let deps = self.driver.deps();
+            let deps = self.driver.deps_of("scheduled-incremental-sync");
             let arrival = Arrival { key: key.clone(), etag: self.driver.sim.tag(&key) };
             self.driver.start(&key, async move { arrived(&deps, &arrival, deps.now() + FUNCTION_MS).await });
         }

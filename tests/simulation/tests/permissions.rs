@@ -1,0 +1,38 @@
+//! Whatever a function asks of AWS in worlds at random, the template allows it. What the end-to-end tests come by is
+//! compared in the same way, and in the other direction, by the gate (`cargo run -p repo --bin permissions`); what is seen
+//! here is written down for it.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use repo::permissions::{allowed, differences};
+use simulation::campaign::attempt;
+use simulation::noted;
+use simulation::scenario::Plan;
+
+/// Worlds.
+const SEEDS: u64 = 600;
+
+#[test]
+fn what_the_functions_ask_for_is_allowed() {
+    noted::listen();
+    for seed in 0..SEEDS {
+        let _ended = attempt(Plan::of(seed), None);
+    }
+    let seen = noted::noted();
+    let functions: Vec<&str> = seen.iter().map(|permission| permission.function.as_str()).collect();
+    for function in ["create-sync", "cookie-ingest", "scheduled-incremental-sync", "list-writer"] {
+        assert!(functions.contains(&function), "nothing is seen of {function}");
+    }
+    if let Some(folder) = std::env::var_os("STACK_LOGS_DIR").filter(|folder| !folder.is_empty()) {
+        let folder = Path::new(&folder).join("simulation");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let mut file = std::fs::File::create(folder.join("calls.log")).expect("a file");
+        seen.iter().for_each(|permission| writeln!(file, "{permission}").expect("written"));
+    }
+    let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../infra/template.yaml");
+    let allowed = allowed(&std::fs::read_to_string(template).expect("the template")).expect("permissions");
+    let differences = differences(&allowed, &seen);
+    let forbidden: Vec<_> = differences.iter().filter(|line| line.starts_with("used, and not allowed")).collect();
+    assert!(forbidden.is_empty(), "{forbidden:#?}");
+}
