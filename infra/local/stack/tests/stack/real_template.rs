@@ -89,15 +89,18 @@ fn a_function_may_read_the_secrets_of_the_vendors_that_it_calls_and_no_others() 
             needed.insert("StreamSecretArn".to_owned());
         }
         assert_eq!(needed.is_empty(), binary == "cookie-ingest", "{binary}");
-        assert_eq!(readable_secrets(resource), needed, "{binary}");
+        let Value::Tagged(role) = &resource["Properties"]["Role"] else { panic!("{binary} has no role of its own") };
+        let role = role.value.as_str().and_then(|role| role.strip_suffix(".Arn")).expect("a role");
+        assert_eq!(readable_secrets(&yaml["Resources"][role]), needed, "{binary}");
     }
     assert_eq!(functions, stack::FUNCTIONS.len());
 }
 
-/// Parameters whose ARNs a function may read as secrets. A secret that is named any other way fails the test.
-fn readable_secrets(function: &Value) -> BTreeSet<String> {
-    let policies = function["Properties"]["Policies"].as_sequence().expect("policies");
-    let statements = policies.iter().flat_map(|policy| policy["Statement"].as_sequence().expect("statements"));
+/// Parameters whose ARNs a function's role may read as secrets. A secret that is named any other way fails the test.
+fn readable_secrets(role: &Value) -> BTreeSet<String> {
+    let policies = role["Properties"]["Policies"].as_sequence().expect("policies").iter();
+    let statements =
+        policies.flat_map(|policy| policy["PolicyDocument"]["Statement"].as_sequence().expect("statements"));
     let mut found = BTreeSet::new();
     for statement in statements {
         let statement = match statement {
