@@ -18,6 +18,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 pub(crate) struct Api {
     client: reqwest::Client,
     url: String,
+    token: Option<String>,
 }
 
 /// An answer.
@@ -43,7 +44,12 @@ impl Api {
     pub(crate) fn new(url: &str) -> anyhow::Result<Self> {
         // Loopback: a proxy of the environment must not see it.
         let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().context("the HTTP client")?;
-        Ok(Self { client, url: url.to_owned() })
+        Ok(Self { client, url: url.to_owned(), token: None })
+    }
+
+    /// Shows this token with each request.
+    pub(crate) fn with_token(self, token: Option<&str>) -> Self {
+        Self { token: token.map(str::to_owned), ..self }
     }
 
     pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Answer> {
@@ -68,6 +74,9 @@ impl Api {
             let mut request = self.client.request(method.clone(), format!("{}{path}", self.url));
             for (name, value) in headers {
                 request = request.header(*name, *value);
+            }
+            if let Some(token) = &self.token {
+                request = request.bearer_auth(token);
             }
             if let Some(body) = body {
                 request = request.header("content-type", "application/json").body(body.to_string());

@@ -10,7 +10,7 @@ pub(crate) const HELP: &str = "\
 Runs audience-sync on this machine alone: a sample world (or your own data), strict doubles of Marketo and Adobe,
 and the real functions on embedded DynamoDB, SQS and S3.
 
-cargo run -- [--data DIR] [--once] [--json] [--fresh] [--no-limits] [--port N] [--seed N]
+cargo run -- [--data DIR] [--once] [--json] [--fresh] [--no-limits] [--port N] [--seed N] [--stack URL]
 cargo run -- check [--url URL] [--token TOKEN] [--munchkin-id ID]
 
   --data DIR    the world comes from this folder (library.json, marketo.json, matches.jsonl, feeds.json, syncs.json,
@@ -21,6 +21,7 @@ cargo run -- check [--url URL] [--token TOKEN] [--munchkin-id ID]
   --no-limits   lift Marketo's limits (calls in 20 s, calls in flight, calls a day)
   --port N      port of the page and the API; it must be free (default: 8787, or the next free one)
   --seed N      another sample world (default: 1)
+  --stack URL   instead of the embedded stack, the one that the program at this address deploys (tests/emulator)
   --help        this text
 
 check asks a running deployment what is set up and what is not, and prints it row by row: exit 0 all is well or not
@@ -47,11 +48,13 @@ pub(crate) struct Args {
     /// `None`: the default, or the next free one.
     pub(crate) port: Option<u16>,
     pub(crate) seed: u64,
+    /// Who deploys the stack; `None`: the embedded one is started.
+    pub(crate) stack: Option<String>,
 }
 
 impl Default for Args {
     fn default() -> Self {
-        Self { data: None, once: false, json: false, fresh: false, no_limits: false, port: None, seed: 1 }
+        Self { data: None, once: false, json: false, fresh: false, no_limits: false, port: None, seed: 1, stack: None }
     }
 }
 
@@ -112,6 +115,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>, token: Option<Str
             Arg::Long("no-limits") => args.no_limits = true,
             Arg::Long("port") => args.port = Some(number(&mut parser, "--port takes a number from 0 to 65535")?),
             Arg::Long("seed") => args.seed = number(&mut parser, "--seed takes a whole number")?,
+            Arg::Long("stack") => args.stack = Some(text(&mut parser, "--stack takes an address")?),
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
             other => return Err(format!("{}; --help lists the flags", other.unexpected())),
         }
@@ -164,7 +168,8 @@ mod tests {
     #[test]
     fn every_flag_is_read() {
         assert_eq!(read(""), Ok(Command::Run(Args::default())));
-        let all = read("--data d --once --json --fresh --no-limits --port 9000 --seed 7").expect("flags");
+        let all = read("--data d --once --json --fresh --no-limits --port 9000 --seed 7 --stack http://127.0.0.1:9")
+            .expect("flags");
         let expected = Args {
             data: Some("d".into()),
             once: true,
@@ -173,6 +178,7 @@ mod tests {
             no_limits: true,
             port: Some(9000),
             seed: 7,
+            stack: Some("http://127.0.0.1:9".to_owned()),
         };
         assert_eq!(all, Command::Run(expected));
         assert_eq!(read("--once --help"), Ok(Command::Help));
@@ -209,6 +215,7 @@ mod tests {
             "--port x",
             "--port 70000",
             "--seed -1",
+            "--stack",
             "--data",
             "--once=yes",
         ] {
@@ -219,9 +226,19 @@ mod tests {
 
     #[test]
     fn help_names_every_flag() {
-        for flag in
-            ["--data", "--once", "--json", "--fresh", "--no-limits", "--port", "--seed", "--help", "--url", "--token"]
-        {
+        for flag in [
+            "--data",
+            "--once",
+            "--json",
+            "--fresh",
+            "--no-limits",
+            "--port",
+            "--seed",
+            "--stack",
+            "--help",
+            "--url",
+            "--token",
+        ] {
             assert!(HELP.contains(flag), "{flag}");
         }
     }

@@ -6,6 +6,7 @@
 mod api;
 mod args;
 mod check;
+mod deployment;
 mod feeds;
 mod play;
 mod reports;

@@ -16,7 +16,7 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
-use stack::{Exchanges, Options, Port, Stack};
+use stack::{Exchanges, Options, Port};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -27,6 +27,7 @@ use world::types::{Event, Later, Match};
 
 use crate::api::{Answer, Api};
 use crate::args::Args;
+use crate::deployment::Deployment;
 use crate::feeds;
 use crate::reports::Report;
 use crate::screen::{Screen, grouped, time_left};
@@ -78,6 +79,8 @@ pub(crate) struct Prepared {
     /// The sample's audiences at the second delivery and at the first; absent for a data folder.
     deliveries: Option<(sample::Members, sample::Members)>,
     state: StateDir,
+    /// Nothing of an earlier run is there.
+    fresh: bool,
     progress: Progress,
     bin_dir: PathBuf,
     now: Now,
@@ -139,7 +142,7 @@ impl Prepared {
             world.files.len(),
         ));
         let bin_dir = build(screen).await?;
-        Ok(Self { args, world, deliveries, state, progress, bin_dir, now })
+        Ok(Self { args, world, deliveries, state, fresh, progress, bin_dir, now })
     }
 }
 
@@ -191,7 +194,7 @@ fn noted(router: axum::Router, urls: &Exchanges) -> axum::Router {
 /// A running world.
 pub(crate) struct Local<'a> {
     pub(crate) screen: &'a Screen,
-    pub(crate) stack: Arc<Stack>,
+    pub(crate) stack: Arc<Deployment>,
     pub(crate) marketo: Arc<Shared<Marketo>>,
     pub(crate) api: Api,
     pub(crate) now: Now,
@@ -215,8 +218,12 @@ pub(crate) struct Local<'a> {
 impl<'a> Local<'a> {
     /// Starts the doubles and the stack.
     pub(crate) async fn start(prepared: Prepared, screen: &'a Screen) -> anyhow::Result<Self> {
-        let Prepared { args, world, deliveries, state, progress, bin_dir, now } = prepared;
-        screen.step("Starting Marketo's and Adobe's doubles and the stack (DynamoDB, SQS, S3, the functions)");
+        let Prepared { args, world, deliveries, state, fresh, progress, bin_dir, now } = prepared;
+        screen.step(if args.stack.is_some() {
+            "Starting Marketo's and Adobe's doubles, and having the stack deployed"
+        } else {
+            "Starting Marketo's and Adobe's doubles and the stack (DynamoDB, SQS, S3, the functions)"
+        });
         let settings = marketo::Settings {
             time_scale: TIME_SCALE,
             limits: !args.no_limits,
@@ -250,7 +257,7 @@ impl<'a> Local<'a> {
         let adobe_listener = near(first, 2).await?;
         let marketo_url = format!("http://{}", marketo_listener.local_addr()?);
         let adobe_url = format!("http://{}", adobe_listener.local_addr()?);
-        let stack_cell: Arc<OnceLock<Weak<Stack>>> = Arc::default();
+        let stack_cell: Arc<OnceLock<Weak<Deployment>>> = Arc::default();
         let mut tasks = JoinSet::new();
         let urls = Exchanges::open()?;
         tasks.spawn(doubles::serve(marketo_listener, noted(doubles::marketo_router(marketo.clone()), &urls)));
@@ -279,7 +286,7 @@ impl<'a> Local<'a> {
             ("MatchLifetimeDays", "36500".to_owned()),
             ("QuotaCallsPerDay", per_day.to_owned()),
         ];
-        let stack = stack::start(Options {
+        let options = Options {
             template: root().join("infra/template.yaml"),
             data_dir: state.path().join("stack"),
             bin_dir,
@@ -287,11 +294,10 @@ impl<'a> Local<'a> {
             port: args.port.map_or(Port::Preferred(DEFAULT_PORT), Port::Exact),
             // They are in the log files.
             log: Arc::new(|_| {}),
-        })
-        .await?;
-        let stack = Arc::new(stack);
+        };
+        let stack = Arc::new(Deployment::start(options, args.stack.as_deref(), fresh).await?);
         stack_cell.set(Arc::downgrade(&stack)).ok();
-        if args.port.is_none() && !stack.url().ends_with(&format!(":{DEFAULT_PORT}")) {
+        if args.port.is_none() && args.stack.is_none() && !stack.url().ends_with(&format!(":{DEFAULT_PORT}")) {
             screen.say(&format!("        port {DEFAULT_PORT} is busy, so this run answers at {}", stack.url()));
         }
         let state = Arc::new(state);
@@ -301,7 +307,7 @@ impl<'a> Local<'a> {
         }
         Ok(Self {
             screen,
-            api: Api::new(stack.url())?,
+            api: Api::new(stack.url())?.with_token(stack.token()),
             stack,
             marketo,
             now,
@@ -657,7 +663,7 @@ impl<'a> Local<'a> {
         // Before the stack: a delivery by button holds it for a moment.
         let (state, marketo, adobe, once) = (self.state, self.marketo, self.adobe, self.args.once);
         if let Some(stack) = Arc::into_inner(self.stack) {
-            stack.shutdown().await;
+            stack.shutdown().await?;
         }
         self.tasks.shutdown().await;
         // What the functions did in their last moments.
@@ -685,7 +691,7 @@ async fn save_often(state: Arc<StateDir>, marketo: Arc<Shared<Marketo>>, adobe: 
 }
 
 /// Puts what Adobe's page delivers into the bucket.
-fn deliverer(stack: Arc<OnceLock<Weak<Stack>>>) -> Deliver {
+fn deliverer(stack: Arc<OnceLock<Weak<Deployment>>>) -> Deliver {
     Arc::new(move |name, bytes| {
         let stack = stack.get().and_then(Weak::upgrade);
         Box::pin(async move {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use stack::QueueDepth;
 use tokio::time::Instant;
 
+use crate::deployment::Work;
 use crate::play::Local;
 use crate::screen::{grouped, words};
 
@@ -15,8 +16,6 @@ use crate::screen::{grouped, words};
 const PATIENCE: Duration = Duration::from_secs(600);
 /// A run that changes all the time and never settles gives up after this.
 const LONGEST: Duration = Duration::from_secs(3_600);
-/// Pause between two looks while work is under way.
-const LOOK_EVERY: Duration = Duration::from_millis(150);
 /// Time over which the speed is measured that the time left is told from.
 const SPEED_OVER: Duration = Duration::from_secs(8);
 
@@ -45,7 +44,7 @@ impl Local<'_> {
                     return Ok(());
                 }
                 calm = true;
-                self.stack.tick().await;
+                self.stack.tick().await?;
                 continue;
             }
             calm = false;
@@ -67,13 +66,13 @@ impl Local<'_> {
                 String::new()
             };
             self.screen.progress(&format!("waiting for {}{left}", look.waits_for.join(", ")));
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(self.stack.look_every()).await;
         }
     }
 
     /// Looks at everything once.
     async fn look(&self) -> anyhow::Result<Look> {
-        let queues = self.stack.queues().await;
+        let Work { queues, running } = self.stack.work().await?;
         if let Some(dead) = queues.iter().find(|queue| queue.dead && queue.visible + queue.in_flight > 0) {
             bail!(
                 "{} message(s) in the dead-letter queue {}: the functions' logs in {} say why",
@@ -85,7 +84,6 @@ impl Local<'_> {
         let mut look = Look::default();
         let mut hash = DefaultHasher::new();
         look.queues(&queues, &mut hash);
-        let running = self.stack.invocations_in_flight();
         if running > 0 {
             look.waits_for.push(format!("{running} running invocation(s)"));
         }

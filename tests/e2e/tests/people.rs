@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use reqwest::{Client, StatusCode};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::run::{Data, Running, eventually, get, post, start};
+use crate::run::{Data, Running, client, eventually, get, post, start};
 use crate::tests::{address, lists};
 
 const ORIGIN: &str = "https://www.example.com";
@@ -59,10 +59,6 @@ impl Stack {
         self.running.interrupt().await;
         self.data.assert_logs_tell_nothing();
     }
-}
-
-fn client() -> Client {
-    Client::builder().no_proxy().build().expect("client")
 }
 
 /// A visitor is seen, fills a form, and Marketo's webhook says so: the list holds them, and how long that took is

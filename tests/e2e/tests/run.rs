@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use repo::canaries::personal;
+use reqwest::header::{AUTHORIZATION, HeaderMap};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -17,6 +18,11 @@ pub const FUNCTIONS: [&str; 5] =
 /// Longest wait for anything: a first build of the functions on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(900);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The variable with the address of a program that deploys another stack than the embedded one; `tests/emulator/run` sets
+/// it, and runs some of these tests there.
+const DEPLOYER: &str = "E2E_DEPLOYER";
+/// The variable with the token that the API there wants to be shown.
+const TOKEN: &str = "E2E_TOKEN";
 
 /// The folder of the binaries.
 pub fn bin_dir() -> PathBuf {
@@ -137,10 +143,12 @@ pub struct Running {
 /// Starts the program on a data folder, with further flags. Its output goes to files in that folder.
 pub fn start(data: &Data, flags: &[&str]) -> Running {
     let file = |name: &str| Stdio::from(File::create(data.path().join(name)).expect(name));
+    let elsewhere = std::env::var(DEPLOYER).ok().into_iter().flat_map(|url| ["--stack".to_owned(), url]);
     let child = Command::new(program())
         .arg("--data")
         .arg(data.path())
         .args(flags)
+        .args(elsewhere)
         .stdin(Stdio::null())
         .stdout(file("stdout"))
         .stderr(file("stderr"))
@@ -225,18 +233,25 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: 
     }
 }
 
+/// A client of the API and of the doubles.
+pub fn client() -> reqwest::Client {
+    let mut headers = HeaderMap::new();
+    if let Ok(token) = std::env::var(TOKEN) {
+        headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().expect("a token"));
+    }
+    reqwest::Client::builder().no_proxy().default_headers(headers).build().expect("client")
+}
+
 /// A GET that must succeed.
 pub async fn get(url: &str) -> Value {
-    let client = reqwest::Client::builder().no_proxy().build().expect("client");
-    let answer = client.get(url).send().await.expect("answer");
+    let answer = client().get(url).send().await.expect("answer");
     assert_eq!(answer.status().as_u16(), 200, "{url}");
     serde_json::from_slice(&answer.bytes().await.expect("body")).expect("JSON")
 }
 
 /// A POST; its status and body.
 pub async fn post(url: &str, body: &Value) -> (u16, Value) {
-    let client = reqwest::Client::builder().no_proxy().build().expect("client");
-    let request = client.post(url).header("content-type", "application/json").body(body.to_string());
+    let request = client().post(url).header("content-type", "application/json").body(body.to_string());
     let answer = request.send().await.expect("answer");
     let status = answer.status().as_u16();
     (status, serde_json::from_slice(&answer.bytes().await.expect("body")).unwrap_or(Value::Null))
