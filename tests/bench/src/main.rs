@@ -49,6 +49,10 @@
 //!
 //! `cargo run --release -p bench -- growth [--size N] [--json]`: cost and time of a first load and of a hundred changes, up to
 //! ten million ECIDs ([`growth`]); draws `infra/docs/growth.svg`.
+//!
+//! `cargo run --release -p bench -- packages [--json | --record]`: size of each function's zip, crates that are linked, and how long
+//! a new process takes to its first event ([`packages`]). An error if a zip is over 3 MB (design, P7), or anything but the time is
+//! other than in `packages.jsonl`, which `--record` prints. The zips must have been built.
 
 mod beacons;
 mod codecs;
@@ -57,6 +61,7 @@ mod events;
 mod flags;
 mod growth;
 mod import;
+mod packages;
 mod promise;
 mod rig;
 mod spike;
@@ -89,6 +94,7 @@ const USAGE: &str = "usage: cargo run [--release] -p bench -- settle [--json] | 
                      delta [--size N] [--json] | codecs [--size N] [--json] | \
                      whole [--size N] [--churn PERCENT] [--days N] [--json] | \
                      versus-duckdb [--size N] [--json] | growth [--size N] [--json] | \
+                     packages [--json | --record] | \
                      first-sync [--tokens N] [--people N] [--json]";
 
 fn main() -> ExitCode {
@@ -109,6 +115,7 @@ fn main() -> ExitCode {
         ["delta", words @ ..] => delta::run(words),
         ["codecs", words @ ..] => codecs::run(words),
         ["growth", words @ ..] => growth::run(words),
+        ["packages", words @ ..] => packages::run(words),
         ["versus-duckdb", words @ ..] => versus::run(words),
         [versus::OURS, folder] => versus::ours(Path::new(folder)),
         ["whole", words @ ..] => whole::run(words),

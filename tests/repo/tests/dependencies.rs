@@ -1,4 +1,4 @@
-//! Domain ← ports ← adapters ← functions, and never the other way.
+//! Domain ← ports ← adapters ← functions, and never the other way; and what of others' crates is linked into a function.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -40,6 +40,27 @@ fn packages() -> BTreeMap<String, Package> {
         (text(&package["name"]), Package { folder, shipped, features })
     };
     list(&metadata["packages"]).iter().map(package).collect()
+}
+
+/// Crates that are linked into a function for Lambda's processor, by name, each with its versions. Those that only run while it
+/// is built are not among them.
+fn linked(function: &str) -> BTreeMap<String, Vec<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--package", function, "--target", "aarch64-unknown-linux-gnu"])
+        .args(["--edges", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}"])
+        .current_dir(root())
+        .output()
+        .expect("cargo tree runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in text.lines() {
+        let mut words = line.split(' ');
+        let (Some(name), Some(version)) = (words.next(), words.next()) else { panic!("cargo tree says {line}") };
+        found.entry(name.to_owned()).or_default().insert(version.to_owned());
+    }
+    assert!(found.len() > 100, "{function}: {} crates prove nothing", found.len());
+    found.into_iter().map(|(name, versions)| (name, versions.into_iter().collect())).collect()
 }
 
 /// Whether a crate speaks to AWS.
@@ -125,4 +146,103 @@ fn no_shipped_build_can_take_a_guard_out() {
             assert!(planted.is_none(), "{name}: {planted:?}");
         }
     }
+}
+
+/// A second implementation would be a megabyte more of each function, and a second place to keep secure.
+#[test]
+fn one_tls_stack_and_one_http_stack_are_linked() {
+    const ONE_EACH: [&str; 10] = [
+        "aws-lc-rs",
+        "h2",
+        "http",
+        "http-body",
+        "hyper",
+        "hyper-rustls",
+        "hyper-util",
+        "reqwest",
+        "rustls",
+        "tokio-rustls",
+    ];
+    const NONE: [&str; 26] = [
+        // TLS other than rustls.
+        "boring",
+        "boring-sys",
+        "gnutls",
+        "mbedtls",
+        "native-tls",
+        "openssl",
+        "openssl-sys",
+        "s2n-tls",
+        "s2n-tls-sys",
+        "schannel",
+        "security-framework",
+        "tokio-native-tls",
+        // Providers of rustls other than aws-lc-rs, and roots other than the system's.
+        "aws-lc-fips-sys",
+        "ring",
+        "rustls-graviola",
+        "rustls-rustcrypto",
+        "webpki-root-certs",
+        "webpki-roots",
+        // HTTP other than hyper.
+        "attohttpc",
+        "awc",
+        "curl",
+        "h3",
+        "isahc",
+        "quinn",
+        "surf",
+        "ureq",
+    ];
+    for (function, _) in crate::FUNCTIONS {
+        let linked = linked(function);
+        for name in ONE_EACH {
+            assert_eq!(linked.get(name).map_or(0, Vec::len), 1, "{function} links {name} {:?}", linked.get(name));
+        }
+        for name in NONE {
+            assert!(!linked.contains_key(name), "{function} links {name}");
+        }
+    }
+}
+
+/// Each is there because two others ask for different versions; whoever updates takes out what has gone.
+#[test]
+fn no_crate_is_linked_twice_but_these() {
+    const TWICE: [&str; 5] = [
+        // lambda_runtime and we ask for the older one, hyper-util and reqwest for the newer one.
+        "base64",
+        // The checksums of the SDK for S3 (crc-fast) ask for the older ones.
+        "crypto-common",
+        "digest",
+        // Our rand asks for the older ones, signatures of the SDK for the newer ones.
+        "getrandom",
+        "rand_core",
+    ];
+    let mut found = BTreeSet::new();
+    for (function, _) in crate::FUNCTIONS {
+        found.extend(linked(function).into_iter().filter(|(_, versions)| versions.len() > 1).map(|(name, _)| name));
+    }
+    assert_eq!(found, BTreeSet::from(TWICE.map(str::to_owned)));
+}
+
+/// The workspace's lints forbid unsafe code, and a crate that does not take them over would escape.
+#[test]
+fn no_crate_of_ours_may_hold_unsafe_code() {
+    assert!(crate::read("Cargo.toml").contains("\n[workspace.lints.rust]\nunsafe_code = \"forbid\"\n"));
+    let packages = packages();
+    assert!(packages.len() >= 20, "{}", packages.len());
+    for (name, package) in packages {
+        let manifest = crate::read(std::path::Path::new(&package.folder).join("Cargo.toml"));
+        assert!(manifest.contains("\n[lints]\nworkspace = true\n"), "{name} does not take over the workspace's lints");
+    }
+}
+
+/// The batch runner catches panics, which takes unwinding. cargo-lambda builds with `panic = "abort"` where the manifest says
+/// nothing.
+#[test]
+fn what_is_deployed_unwinds() {
+    let manifest = crate::read("Cargo.toml");
+    let (_, release) = manifest.split_once("\n[profile.release]\n").expect("a profile");
+    let release = release.split("\n[").next().unwrap_or_default();
+    assert!(release.lines().any(|line| line == "panic = \"unwind\""), "{release}");
 }

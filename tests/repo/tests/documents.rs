@@ -7,7 +7,8 @@ use crate::{FUNCTIONS, read, root};
 
 /// Every document, from the workspace's folder on.
 fn documents() -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(PathBuf::from).into();
+    let mut found: Vec<PathBuf> =
+        ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"].map(PathBuf::from).into();
     found.extend(
         ["infra/docs/architecture.md", "infra/docs/setup.md", "tests/fixtures/tiny/README.md"].map(PathBuf::from),
     );
@@ -57,6 +58,17 @@ fn links_lead_somewhere() {
             assert!(path.exists(), "{} links to {target}", document.display());
         }
     }
+}
+
+/// A version is made by its number in Cargo.toml and a section of the changelog.
+#[test]
+fn the_changelog_tells_of_the_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let changelog = read("CHANGELOG.md");
+    let versions: Vec<&str> =
+        changelog.lines().filter_map(|line| line.strip_prefix("## [")?.split(']').next()).collect();
+    assert_eq!(versions.first(), Some(&"Unreleased"));
+    assert_eq!(versions.get(1), Some(&version), "{versions:?}");
 }
 
 /// Tests are named as `path/file.rs::name`.

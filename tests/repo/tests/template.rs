@@ -159,6 +159,18 @@ fn nobody_reads_the_bucket_without_encryption() {
     assert_eq!(statement["Condition"]["Bool"]["aws:SecureTransport"].as_str(), Some("false"));
 }
 
+/// `sam build` runs cargo in that folder. In the workspace's own, cargo knows only the programs of its default member.
+#[test]
+fn each_function_is_built_in_the_folder_of_its_crate() {
+    let functions = resources("AWS::Serverless::Function");
+    assert_eq!(functions.len(), FUNCTIONS.len());
+    for (name, function) in functions {
+        let binary = function["Metadata"]["BuildProperties"]["Binary"].as_str().expect("a binary");
+        let folder = format!("../functions/{binary}");
+        assert_eq!(function["Properties"]["CodeUri"].as_str(), Some(folder.as_str()), "{name}");
+    }
+}
+
 #[test]
 fn logs_end_and_functions_are_built_for_arm() {
     let yaml: Value = serde_yaml_ng::from_str(&read("infra/template.yaml")).expect("YAML");

@@ -44,7 +44,7 @@ impl DynamoTables {
         Self { client, names }
     }
 
-    /// Opens the connection with one read of half a unit, so that the first request does not pay for it.
+    /// Opens the connection with one read of half a unit, so that the first request does not wait for it.
     /// Whether it worked is of no interest: the first real call will tell.
     pub async fn warm(&self) {
         let Some(table) = self.names.keys().next() else { return };

@@ -35,6 +35,17 @@ impl S3Objects {
         Self { client, bucket }
     }
 
+    /// Opens the connection with a question for an object that is not there, so that the first request does not wait for
+    /// it. Whether it worked is of no interest: the first real call will tell.
+    pub async fn warm(&self) {
+        if self.bucket.is_empty() {
+            return;
+        }
+        if let Err(error) = self.head("warm").await {
+            tracing::debug!(%error, "could not open the connection ahead of time");
+        }
+    }
+
     fn bucket(&self) -> PortResult<&str> {
         if self.bucket.is_empty() {
             return Err(PortError::Refused { service: SERVICE, reason: "BUCKET is not set".to_owned() });

@@ -48,6 +48,19 @@ impl SqsQueues {
         Self { dead, ..self }
     }
 
+    /// Opens the connection with an empty batch, so that the first message does not wait for it. SQS refuses the batch, and
+    /// asks for no permission but the one to send. Whether it worked is of no interest: the first real call will tell.
+    pub async fn warm(&self) {
+        let Some(url) = self.urls.values().next() else { return };
+        let answer = self.client.send_message_batch().queue_url(url).set_entries(Some(Vec::new())).send().await;
+        // A refusal has come by the connection.
+        if let Err(error) = answer.map_err(|error| port_error(SERVICE, "SendMessageBatch", &error))
+            && !matches!(error, PortError::Refused { .. })
+        {
+            tracing::debug!(%error, "could not open the connection ahead of time");
+        }
+    }
+
     /// About how many messages wait in a queue.
     async fn depth(&self, url: &str) -> PortResult<u64> {
         let answer = self

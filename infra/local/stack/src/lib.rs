@@ -330,6 +330,11 @@ impl Stack {
         Ok(self.function(function)?.run(event).await)
     }
 
+    /// How long a new process of a function takes until it asks for its first event ([`runtime::Function::init`]).
+    pub async fn init(&self, function: &str) -> anyhow::Result<Duration> {
+        self.function(function)?.init().await
+    }
+
     /// Kills the function's processes (SIGKILL), and waits until they are gone.
     pub async fn kill(&self, function: &str) -> anyhow::Result<()> {
         self.function(function)?.kill().await;

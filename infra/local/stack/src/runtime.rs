@@ -23,6 +23,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::poller::{EVENT_LIMIT, Target};
 use crate::usage::Meter;
@@ -106,6 +107,8 @@ struct Pending {
 struct Process {
     id: u64,
     pending: mpsc::Sender<Pending>,
+    /// Whether it has asked for an event.
+    asked: watch::Receiver<bool>,
     /// `Some(how)` once the process has ended.
     ended: watch::Receiver<Option<String>>,
     kill: mpsc::Sender<()>,
@@ -137,6 +140,7 @@ struct Api {
     pending: tokio::sync::Mutex<mpsc::Receiver<Pending>>,
     current: Mutex<HashMap<String, oneshot::Sender<Result<Bytes, InvokeError>>>>,
     init_error: Mutex<Option<String>>,
+    asked: watch::Sender<bool>,
 }
 
 impl Function {
@@ -183,6 +187,26 @@ impl Function {
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
         self.kill().await;
+    }
+
+    /// Starts a process, and ends it as soon as it asks for its first event: what Lambda calls init. How long that took.
+    ///
+    /// # Errors
+    /// When the process ends or hangs before.
+    pub async fn init(self: &Arc<Self>) -> anyhow::Result<Duration> {
+        let begun = Instant::now();
+        let process = self.spawn().await?;
+        let mut asked = process.asked.clone();
+        let took = tokio::select! {
+            Ok(_) = asked.wait_for(|asked| *asked) => Ok(begun.elapsed()),
+            how = process.end() => Err(anyhow::anyhow!("{} ended before its first event: {how}", self.name())),
+            () = tokio::time::sleep(INIT_LIMIT) => {
+                Err(anyhow::anyhow!("{} asked for no event within {INIT_LIMIT:?}", self.name()))
+            }
+        };
+        process.kill();
+        process.end().await;
+        took
     }
 
     /// Runs the function once. The invocation goes on when the caller stops waiting, as in Lambda.
@@ -288,12 +312,14 @@ impl Function {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("no loopback port for the Runtime API")?;
         let address = listener.local_addr()?;
         let (pending, pending_here) = mpsc::channel(1);
+        let (asked, asked_here) = watch::channel(false);
         let api = Arc::new(Api {
             timeout: settings.timeout,
             arn: format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:{}", settings.name),
             pending: tokio::sync::Mutex::new(pending_here),
             current: Mutex::default(),
             init_error: Mutex::default(),
+            asked,
         });
         let mut command = Command::new(&settings.binary);
         command
@@ -344,7 +370,7 @@ impl Function {
             }
             ended.send_replace(Some(how));
         });
-        let process = Arc::new(Process { id, pending, ended: ended_here, kill });
+        let process = Arc::new(Process { id, pending, asked: asked_here, ended: ended_here, kill });
         lock(&self.all).insert(process.id, Arc::clone(&process));
         if process.has_ended() {
             lock(&self.all).remove(&process.id);
@@ -401,6 +427,7 @@ async fn serve(listener: TcpListener, api: Arc<Api>) {
 }
 
 async fn next(State(api): State<Arc<Api>>) -> Response<Body> {
+    api.asked.send_replace(true);
     let Some(pending) = api.pending.lock().await.recv().await else {
         return status(StatusCode::GONE, "{}");
     };

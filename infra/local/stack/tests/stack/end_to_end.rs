@@ -173,6 +173,19 @@ async fn a_function_that_does_not_start_says_why() {
 }
 
 #[tokio::test]
+async fn init_lasts_until_the_first_question_for_an_event_and_leaves_no_process() {
+    let folder = folder();
+    let running = Running::new(folder.path()).await;
+    let pid = running.invoke("worker", json!({})).await.expect("answer")["pid"].clone();
+    running.stack.init("worker").await.expect("it asks for an event");
+    assert_eq!(running.invoke("worker", json!({})).await.expect("answer")["pid"], pid, "it stood aside");
+    let error = running.stack.init("broken").await.expect_err("it ends before");
+    assert!(error.to_string().starts_with("broken ended before its first event: exit status: 1"), "{error}");
+    assert!(running.stack.init("nobody").await.is_err());
+    running.stack.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_killed_idle_process_costs_nothing_and_a_killed_busy_one_its_invocation() {
     let folder = folder();
     let running = Running::new(folder.path()).await;
