@@ -1,6 +1,5 @@
-//! Whatever a function asks of AWS in worlds at random, the template allows it. What the end-to-end tests come by is
-//! compared in the same way, and in the other direction, by the gate (`cargo run -p repo --bin permissions`); what is seen
-//! here is written down for it.
+//! Whatever a function asks of AWS in worlds at random, the template allows it. `cargo run -p repo --bin permissions` compares
+//! what end-to-end tests come by in the same way, and in the other direction; what is seen here is written down for it.
 
 use std::io::Write as _;
 use std::path::Path;
