@@ -144,6 +144,12 @@ fn what_is_stored_can_be_recovered_and_is_not_deleted_with_the_stack() {
         assert!(!bucket["Properties"]["BucketEncryption"].is_null(), "{name}");
         let blocks = bucket["Properties"]["PublicAccessBlockConfiguration"].as_mapping().expect("all of them");
         assert!(blocks.len() == 4 && blocks.values().all(|blocks| blocks.as_bool() == Some(true)), "{name}");
+        // What a table pointed to at the time to which it is restored (infra/docs/runbook.md).
+        assert_eq!(bucket["Properties"]["VersioningConfiguration"]["Status"].as_str(), Some("Enabled"), "{name}");
+        let rules = bucket["Properties"]["LifecycleConfiguration"]["Rules"].as_sequence().expect("rules");
+        let kept =
+            rules.iter().find(|rule| rule["Id"].as_str() == Some("deleted")).expect("a rule of what was deleted");
+        assert_eq!(kept["NoncurrentVersionExpiration"]["NoncurrentDays"].as_u64(), Some(7), "{name}");
     }
     for (name, queue) in &queues {
         assert_eq!(queue["Properties"]["SqsManagedSseEnabled"].as_bool(), Some(true), "{name}");
