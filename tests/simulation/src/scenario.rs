@@ -262,7 +262,22 @@ impl Scenario {
             Marketo::new(marketo, data, BEGIN),
             Adobe::new(adobe::Settings::default(), library(SIDS), BEGIN),
         );
-        let mut scenario = Self {
+        let mut scenario = Self::over(sim, rng, 0);
+        scenario.theirs = theirs;
+        scenario.next_lead = next_lead;
+        scenario.request(
+            "PUT",
+            "/subscription",
+            &json!({"munchkin_id": MUNCHKIN, "org_id": ORG, "extract_since": "2025-12-20T00:00:00Z"}),
+        );
+        scenario.request("PUT", "/feeds/default", &json!({"snapshots": true, "completeness": "single-file"}));
+        scenario
+    }
+
+    /// A world as it is found, of which the model knows nothing. So many requests have been sent.
+    #[must_use]
+    pub fn over(sim: Sim, rng: SmallRng, requests: u64) -> Self {
+        Self {
             driver: Driver::new(sim, settings()),
             rng,
             matches: BTreeMap::new(),
@@ -273,26 +288,25 @@ impl Scenario {
             files: BTreeMap::new(),
             streams: Vec::new(),
             syncs: Vec::new(),
-            theirs,
+            theirs: BTreeMap::new(),
             kept: BTreeMap::new(),
             either: BTreeSet::new(),
             moved: BTreeSet::new(),
-            next_lead,
-            requests: 0,
+            next_lead: 0,
+            requests,
             story: Vec::new(),
             kinds: Kinds::NONE,
             watch: Watch::default(),
             arrivals: Arrivals::default(),
             refusals: Refusals::default(),
             lateness: Lateness::default(),
-        };
-        scenario.request(
-            "PUT",
-            "/subscription",
-            &json!({"munchkin_id": MUNCHKIN, "org_id": ORG, "extract_since": "2025-12-20T00:00:00Z"}),
-        );
-        scenario.request("PUT", "/feeds/default", &json!({"snapshots": true, "completeness": "single-file"}));
-        scenario
+        }
+    }
+
+    /// How many requests to the control plane were sent so far.
+    #[must_use]
+    pub const fn requests(&self) -> u64 {
+        self.requests
     }
 
     /// Sends a request to the control plane until it is answered, as a careful client does; the same idempotency key
