@@ -42,6 +42,14 @@
 //! *want* of three audiences, and the one of the day after ([`whole`]): what it uses of AWS, a processor's time with that of the
 //! SDK, and memory.
 //!
+//! `cargo run --release -p bench -- parts [--json]`: a day in which nothing happens, tokens that are asked about again, people
+//! written to a list, and a visitor who becomes known ([`parts`]). Recorded in `parts.jsonl`, and compared.
+//!
+//! `cargo run -p bench -- cost [--json | --readme]`: what a month costs, for three sizes of user, by what is recorded and
+//! `prices.json` ([`cost`]). `--readme` writes the README's section anew, which a test compares. What is assumed is changed by
+//! flags: `--views`, `--visiting-percent`, `--new-percent`, `--churn-percent`, `--known-per-thousand`, `--files-a-day`,
+//! `--syncs`, `--ms`, `--beacon-ms`, `--log-bytes`, `--metrics`.
+//!
 //! `cargo run --release -p bench -- codecs [--size N] [--json]`: its kernels, each by itself ([`codecs`]).
 //!
 //! `cargo run --release -p bench -- versus-duckdb [--size N] [--json]`: the same file parsed, compared and joined by us and by
@@ -56,12 +64,14 @@
 
 mod beacons;
 mod codecs;
+mod cost;
 mod delta;
 mod events;
 mod flags;
 mod growth;
 mod import;
 mod packages;
+mod parts;
 mod promise;
 mod rig;
 mod spike;
@@ -92,6 +102,7 @@ const USAGE: &str = "usage: cargo run [--release] -p bench -- settle [--json] | 
                      download [--people N] [--refused PERCENT] [--json] | \
                      import [--all | --size N --segments N --churn PERCENT --changes N] [--json] | \
                      delta [--size N] [--json] | codecs [--size N] [--json] | \
+                     parts [--json] | cost [--json | --readme] [ASSUMPTION N]... | \
                      whole [--size N] [--churn PERCENT] [--days N] [--json] | \
                      versus-duckdb [--size N] [--json] | growth [--size N] [--json] | \
                      packages [--json | --record] | \
@@ -113,6 +124,8 @@ fn main() -> ExitCode {
         ["download", words @ ..] => show_download(words),
         ["import", words @ ..] => import::run(words),
         ["delta", words @ ..] => delta::run(words),
+        ["parts", words @ ..] => parts::run(words),
+        ["cost", words @ ..] => cost::run(words),
         ["codecs", words @ ..] => codecs::run(words),
         ["growth", words @ ..] => growth::run(words),
         ["packages", words @ ..] => packages::run(words),

@@ -334,14 +334,20 @@ impl Pages {
     }
 }
 
-fn token(number: u64) -> Token {
+/// A token of the world.
+pub fn token(number: u64) -> Token {
     Token::parse(&format!("_mch-example.com-{}-{}", 1_700_000_000_000 + number, 10_000 + number % 90_000))
         .expect("a token")
 }
 
 /// The ECID that a token was seen beside.
-fn ecid_of(number: u64) -> Ecid {
+pub fn ecid_of(number: u64) -> Ecid {
     Ecid::from_number(import::ecid(2 * number)).expect("an ECID")
+}
+
+/// Bytes of a token's item as DynamoDB counts them.
+pub fn token_bytes() -> u64 {
+    item(&token_key(&munchkin(), &token(0)).pk, 0).1
 }
 
 /// A token's item as the adapter writes it, and its bytes as DynamoDB counts them. It was seen once, and asked about.

@@ -63,12 +63,18 @@ impl Cloud {
     /// Functions over these ports, which stand on the clock of `timed`.
     #[must_use]
     pub fn new(timed: &Timed, ports: &Ports, settings: &Settings) -> Rc<Self> {
-        let deps = || Deps::new(ports.clone(), settings.clone());
+        Self::beside(timed, ports, ports, settings)
+    }
+
+    /// The same, with ports of its own for the list-writer.
+    #[must_use]
+    pub fn beside(timed: &Timed, ports: &Ports, writer: &Ports, settings: &Settings) -> Rc<Self> {
+        let deps = |ports: &Ports| Deps::new(ports.clone(), settings.clone());
         Rc::new(Self {
             timed: timed.clone(),
-            deps: deps(),
-            writer: deps(),
-            ingest: deps(),
+            deps: deps(ports),
+            writer: deps(writer),
+            ingest: deps(ports),
             stopped: Cell::new(0),
             failed: Cell::new(0),
         })

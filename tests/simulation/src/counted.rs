@@ -64,6 +64,32 @@ impl Usage {
             write_units: self.write_units - begun.write_units,
         }
     }
+
+    /// What was used beyond that; never less than nothing.
+    #[must_use]
+    pub const fn beyond(self, idle: Self) -> Self {
+        Self {
+            object_reads: self.object_reads.saturating_sub(idle.object_reads),
+            object_writes: self.object_writes.saturating_sub(idle.object_writes),
+            bytes_read: self.bytes_read.saturating_sub(idle.bytes_read),
+            bytes_written: self.bytes_written.saturating_sub(idle.bytes_written),
+            half_read_units: self.half_read_units.saturating_sub(idle.half_read_units),
+            write_units: self.write_units.saturating_sub(idle.write_units),
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            object_reads: self.object_reads + other.object_reads,
+            object_writes: self.object_writes + other.object_writes,
+            bytes_read: self.bytes_read + other.bytes_read,
+            bytes_written: self.bytes_written + other.bytes_written,
+            half_read_units: self.half_read_units + other.half_read_units,
+            write_units: self.write_units + other.write_units,
+        }
+    }
 }
 
 /// Tables in memory and a bucket in a folder, both of which count.
@@ -77,6 +103,7 @@ pub struct Counted {
 struct Seen {
     usage: Usage,
     uploads: u64,
+    index_moves: u64,
 }
 
 impl Counted {
@@ -95,6 +122,12 @@ impl Counted {
     /// What was used so far.
     pub fn usage(&self) -> Usage {
         self.seen().usage
+    }
+
+    /// Write units that `usage` does not hold: an item that moves within the index `due` is taken out there and put in again,
+    /// and both are billed.
+    pub fn index_moves(&self) -> u64 {
+        self.seen().index_moves
     }
 
     /// Where an object stands.
@@ -144,6 +177,16 @@ impl Counted {
         let entries = 1 + u64::from(item.due.is_some());
         self.seen().usage.write_units += entries * size(item).div_ceil(1_024);
     }
+
+    /// Where the item stood in the index before, it is taken out.
+    fn moves(&self, table: Table, item: &Item) {
+        let moved = {
+            let store = self.sim.lock();
+            let before = store.tables.get(&(table, item.key.clone()));
+            before.filter(|before| before.due.is_some() && before.due != item.due).map_or(0, size)
+        };
+        self.seen().index_moves += moved.div_ceil(1_024);
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "as the mapping of an error")]
@@ -152,7 +195,8 @@ fn broken(error: std::io::Error) -> PortError {
 }
 
 /// Bytes of an item as DynamoDB counts them: names, keys, the document as text, a number's digits.
-fn size(item: &Item) -> u64 {
+#[must_use]
+pub fn size(item: &Item) -> u64 {
     let names = "pk".len() + "sk".len() + "rev".len() + "doc".len();
     let due = item.due.as_ref().map_or(0, |due| "due_pk".len() + "due_at".len() + due.pk.len() + 8);
     (names + item.key.pk.len() + item.key.sk.len() + item.doc.to_string().len() + 4 + due) as u64
@@ -244,11 +288,15 @@ impl Tables for Counted {
 
     async fn put(&self, table: Table, item: Item, expect: Expect) -> PortResult<bool> {
         self.writes(&item);
+        self.moves(table, &item);
         Tables::put(&self.sim, table, item, expect).await
     }
 
     async fn put_all(&self, table: Table, items: Vec<Item>) -> PortResult<()> {
-        items.iter().for_each(|item| self.writes(item));
+        for item in &items {
+            self.writes(item);
+            self.moves(table, item);
+        }
         self.sim.put_all(table, items).await
     }
 
