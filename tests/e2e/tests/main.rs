@@ -4,5 +4,6 @@ mod held;
 mod kill;
 mod people;
 mod run;
+mod runbook;
 mod streams;
 mod tests;

@@ -1,0 +1,771 @@
+//! Each page of `infra/docs/runbook.md`, tried out: what it is about is brought about on the local stack, with the real functions,
+//! what it says one will see is looked at, what it says is done, and it ends well. A test bears the name of its page.
+//!
+//! A function is deployed wrongly by putting a script in the place of its binary. The embedded SQS has no move task: a dead letter
+//! is received from the dead-letter queue and sent to the queue again, which is what that task does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use doubles::marketo::{self, Kind, Marketo};
+use doubles::{Shared, adobe, adobe::Adobe, system_clock};
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use stack::{ACCOUNT, LogLine, Options, Port, Stack, Stream};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use world::World;
+
+use crate::run::{FUNCTIONS, eventually, program};
+
+const RUNBOOK: &str = include_str!("../../../infra/docs/runbook.md");
+const SCALE: &str = "0.05";
+const CLIENT: (&str, &str) = ("sample-client", "sample-secret");
+const ORIGIN: &str = "https://www.example.com";
+const ANNA: u64 = 100_001;
+const BEN: u64 = 100_002;
+const CARLA: u64 = 100_003;
+const EVA: u64 = 100_005;
+const VIP: u64 = 1001;
+const RETURNING: u64 = 1002;
+/// Leads of the doubles were created ten days before the start; the extract begins some days earlier.
+const EXTRACT_BACK_MS: u64 = 14 * 86_400_000;
+const MATCHES: &str = "local-matches";
+const DEAD_MATCHES: &str = "local-matches-dead";
+
+/// The functions' own binaries, built once.
+fn built() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let build = || {
+        // It takes the functions away that somebody has built before, so it comes first.
+        program();
+        stack::build_functions(&mut |_| {}).expect("the functions")
+    };
+    BUILT.get_or_init(build).clone()
+}
+
+/// A deployment with the five people of the fixture.
+struct Rig {
+    folder: TempDir,
+    world: World,
+    marketo: Arc<Shared<Marketo>>,
+    client: Client,
+    parameters: BTreeMap<String, String>,
+    lines: Arc<Mutex<Vec<LogLine>>>,
+    stack: Option<Stack>,
+    /// The doubles' servers; aborted when dropped.
+    _servers: JoinSet<()>,
+}
+
+impl Rig {
+    /// Deployed, with the subscription, the feed and nothing else.
+    async fn deployed() -> Self {
+        let real = built();
+        let folder = TempDir::new().expect("a folder");
+        let bin = folder.path().join("bin");
+        fs::create_dir(&bin).expect("a folder");
+        for name in FUNCTIONS {
+            symlink(real.join(name), bin.join(name)).expect("a link");
+        }
+        let template = fs::read_to_string(root().join("infra/template.yaml")).expect("the template");
+        // Whatever fails again and again is dead soon.
+        let template = template.replace("maxReceiveCount: 100\n", "maxReceiveCount: 2\n");
+        fs::write(folder.path().join("template.yaml"), template).expect("the template");
+
+        let world = world::folder::read(&root().join("tests/fixtures/tiny")).expect("the fixture");
+        let now = system_clock();
+        let (client_id, client_secret) = (CLIENT.0.to_owned(), CLIENT.1.to_owned());
+        let settings = marketo::Settings {
+            time_scale: SCALE.parse().expect("a number"),
+            client_id: client_id.clone(),
+            client_secret: client_secret.clone(),
+            ..marketo::Settings::default()
+        };
+        let marketo = Shared::new(Marketo::new(settings, world.marketo.clone(), now()), now.clone());
+        let org_id = world.marketo.org_id.clone();
+        let settings = adobe::Settings { client_id, client_secret, org_id, ..adobe::Settings::default() };
+        let adobe = Shared::new(Adobe::new(settings, world.library.clone(), now()), now);
+        let mut servers = JoinSet::new();
+        let mut serve = async |router| {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+            let url = format!("http://{}", listener.local_addr().expect("an address"));
+            servers.spawn(doubles::serve(listener, router));
+            url
+        };
+        let marketo_url = serve(doubles::marketo_router(Arc::clone(&marketo))).await;
+        let deliver: doubles::Deliver = Arc::new(|_, _| Box::pin(async { Err("no".to_owned()) }));
+        let adobe_url = serve(doubles::adobe_router(adobe, deliver)).await;
+        let parameters = [
+            ("TimeScale", SCALE),
+            ("Auth", "none"),
+            ("MarketoBaseUrl", &marketo_url),
+            ("MarketoClientId", CLIENT.0),
+            ("MarketoClientSecret", CLIENT.1),
+            ("AdobeImsUrl", &adobe_url),
+            ("AdobeAamUrl", &adobe_url),
+            ("AdobeAepUrl", &adobe_url),
+            ("AdobeAepFoldersUrl", &adobe_url),
+            ("AdobeClientId", CLIENT.0),
+            ("AdobeClientSecret", CLIENT.1),
+            // The world has dates of its own: its matches do not grow old with the machine's clock.
+            ("MatchLifetimeDays", "36500"),
+        ];
+        let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let client = Client::builder().no_proxy().build().expect("a client");
+        let lines = Arc::default();
+        let mut rig = Self { folder, world, marketo, client, parameters, lines, stack: None, _servers: servers };
+        rig.start().await;
+        rig.set_up().await;
+        rig
+    }
+
+    /// The same, with matches, syncs and the first file: `VIP` holds Anna and Carla, and Ben, who was there before.
+    async fn settled() -> Self {
+        let rig = Self::deployed().await;
+        rig.send_matches().await;
+        rig.make_syncs().await;
+        rig.deliver(0).await;
+        rig.until("the first file", VIP, &[ANNA, BEN, CARLA]).await;
+        rig.until("the first file", RETURNING, &[ANNA]).await;
+        rig.settle().await;
+        rig
+    }
+
+    async fn start(&mut self) {
+        let lines = Arc::clone(&self.lines);
+        let options = Options {
+            template: self.folder.path().join("template.yaml"),
+            data_dir: self.state(),
+            bin_dir: self.folder.path().join("bin"),
+            parameters: self.parameters.clone(),
+            port: Port::Exact(0),
+            log: Arc::new(move |line| lines.lock().expect("lines").push(line)),
+        };
+        self.stack = Some(stack::start(options).await.expect("the stack starts"));
+    }
+
+    async fn stop(&mut self) {
+        self.stack.take().expect("a running stack").shutdown().await;
+    }
+
+    fn stack(&self) -> &Stack {
+        self.stack.as_ref().expect("a running stack")
+    }
+
+    /// Where tables, objects and queues are kept.
+    fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    async fn set_up(&self) {
+        let since = i64::try_from(self.marketo.now_ms() - EXTRACT_BACK_MS).expect("a time");
+        let since = jiff::Timestamp::from_millisecond(since).expect("a time").to_string();
+        self.subscribe(&json!({"extract_since": since})).await;
+        self.api(Method::PUT, "/feeds/default", &json!({"snapshots": true, "completeness": "single-file"})).await;
+    }
+
+    /// Sets the subscription up with these settings beside what it is.
+    async fn subscribe(&self, more: &Value) {
+        let m = &self.world.marketo;
+        let mut body = json!({"munchkin_id": m.munchkin_id, "org_id": m.org_id, "origins": [ORIGIN]});
+        for (name, value) in more.as_object().expect("settings") {
+            body[name] = value.clone();
+        }
+        self.api(Method::PUT, "/subscription", &body).await;
+    }
+
+    async fn make_syncs(&self) {
+        for (n, sync) in self.world.syncs.iter().enumerate() {
+            let body = json!(sync);
+            eventually("the sync", async || {
+                let path = format!("{}/syncs", self.stack().url());
+                let request = self.client.post(path).header("idempotency-key", n.to_string()).body(body.to_string());
+                let status = request.send().await.expect("an answer").status().as_u16();
+                assert!(status < 300 || status == 503, "{status}");
+                // 202: its list is being made.
+                matches!(status, 200 | 201).then_some(())
+            })
+            .await;
+        }
+    }
+
+    /// A request to the API that must succeed.
+    async fn api(&self, method: Method, path: &str, body: &Value) -> Value {
+        let request = self.client.request(method.clone(), format!("{}{path}", self.stack().url()));
+        let request = if method == Method::GET { request } else { request.body(body.to_string()) };
+        let answer = request.send().await.expect("an answer");
+        let status = answer.status().as_u16();
+        let body = answer.bytes().await.expect("a body");
+        assert!((200..300).contains(&status), "{method} {path}: {status} {}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).unwrap_or(Value::Null)
+    }
+
+    /// The report of a sync, once everybody it wants is as it should be. While a list's state is being replaced the answer may
+    /// be 500: whoever looks asks again.
+    async fn reported(&self, sync: &str, people: u64) -> Option<()> {
+        let path = format!("{}/syncs/{sync}/report", self.stack().url());
+        let answer = self.client.get(path).send().await.expect("an answer");
+        let report: Value = serde_json::from_slice(&answer.bytes().await.expect("a body")).unwrap_or_default();
+        (report["people"] == people && report["waiting"] == 0).then_some(())
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        self.api(Method::GET, path, &Value::Null).await
+    }
+
+    async fn sync_of(&self, list: u64) -> String {
+        let syncs = self.get("/syncs").await;
+        let mine = syncs
+            .as_array()
+            .expect("syncs")
+            .iter()
+            .find(|sync| sync["list"]["id"] == list && sync["status"] != "stopped");
+        mine.expect("a sync")["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// What a server of the site sends: an ECID beside a token.
+    fn a_match(&self, ecid: u32, token: &str, seen_at: &str) -> Value {
+        let m = &self.world.marketo;
+        json!({"org_id": m.org_id, "munchkin_id": m.munchkin_id, "ecid": format!("{ecid:038}"), "token": token, "seen_at": seen_at})
+    }
+
+    async fn send_matches(&self) {
+        let m = &self.world.marketo;
+        let item = |one: &world::types::Match| json!({"org_id": m.org_id, "munchkin_id": m.munchkin_id, "ecid": one.ecid, "token": one.token, "seen_at": one.seen_at});
+        let all: Value = self.world.matches.iter().map(item).collect();
+        self.api(Method::POST, "/matches", &all).await;
+    }
+
+    /// A page view: status.
+    async fn page_view(&self, ecid: u32, token: &str, more: &[(&str, String)]) -> u16 {
+        let m = &self.world.marketo;
+        let body =
+            json!({"org_id": m.org_id, "munchkin_id": m.munchkin_id, "ecid": format!("{ecid:038}"), "token": token});
+        let mut request = self.client.post(format!("{}/beacon", self.stack().url())).header("origin", ORIGIN);
+        for (name, value) in more {
+            request = request.header(*name, value);
+        }
+        let answer = request.header("content-type", "text/plain").body(body.to_string()).send().await;
+        answer.expect("an answer").status().as_u16()
+    }
+
+    async fn deliver(&self, n: usize) {
+        let file = &self.world.files[n];
+        self.stack().put_object(&format!("incoming/{}", file.name), file.bytes.to_vec()).await.expect("stored");
+    }
+
+    fn members(&self, list: u64) -> BTreeSet<u64> {
+        self.marketo.lock().members(list).cloned().unwrap_or_default()
+    }
+
+    async fn until(&self, what: &str, list: u64, people: &[u64]) {
+        let people: BTreeSet<u64> = people.iter().copied().collect();
+        eventually(what, async || (self.members(list) == people).then_some(())).await;
+    }
+
+    /// Waits until nothing is left to do.
+    async fn settle(&self) {
+        eventually("rest", async || {
+            let held: u64 = self.stack().queues().await.iter().map(|queue| queue.visible + queue.in_flight).sum();
+            let status = self.get("/status").await;
+            (held == 0 && self.stack().invocations_in_flight() == 0 && status["settled"] == true).then_some(())
+        })
+        .await;
+    }
+
+    /// How many messages lie in a queue.
+    async fn depth(&self, queue: &str) -> u64 {
+        let queues = self.stack().queues().await;
+        queues.iter().filter(|found| found.name == queue).map(|found| found.visible + found.in_flight).sum()
+    }
+
+    /// What a function has logged at this level since so many lines of all.
+    fn logged(&self, function: &str, level: &str, since: usize) -> Vec<Value> {
+        let lines = self.lines.lock().expect("lines");
+        let mine = lines[since..].iter().filter(|line| line.function == function && line.stream == Stream::Stdout);
+        let lines = mine.filter_map(|line| serde_json::from_str::<Value>(&line.text).ok());
+        lines.filter(|line| line["level"] == level).collect()
+    }
+
+    /// The wide events of a function.
+    fn metrics(&self, function: &str) -> Vec<Value> {
+        let lines = self.lines.lock().expect("lines");
+        let mine = lines.iter().filter(|line| line.function == function);
+        let lines = mine.filter_map(|line| serde_json::from_str::<Value>(&line.text).ok());
+        lines.filter(|line| line.get("_aws").is_some()).collect()
+    }
+
+    fn now(&self) -> usize {
+        self.lines.lock().expect("lines").len()
+    }
+
+    /// Deploys a function anew; with a variable of its environment that somebody got wrong, or as it should be.
+    async fn deploy(&self, function: &str, wrong: Option<&str>) {
+        let (path, real) = (self.folder.path().join("bin").join(function), built().join(function));
+        fs::remove_file(&path).expect("the binary");
+        match wrong {
+            None => symlink(real, &path).expect("a link"),
+            Some(wrong) => {
+                fs::write(&path, format!("#!/bin/sh\n{wrong} exec {}\n", real.display())).expect("a script");
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a script");
+            }
+        }
+        self.stack().kill(function).await.expect("no process of before");
+    }
+
+    /// A call to SQS, as the AWS CLI makes it.
+    async fn sqs(&self, action: &str, queue: &str, more: &Value) -> Value {
+        let endpoint = self.stack().endpoints().sqs;
+        let mut body = json!({"QueueUrl": format!("{endpoint}/{ACCOUNT}/{queue}")});
+        for (name, value) in more.as_object().expect("arguments") {
+            body[name] = value.clone();
+        }
+        let request = self.client.post(&endpoint).header("x-amz-target", format!("AmazonSQS.{action}"));
+        let answer = request.header("content-type", "application/x-amz-json-1.0").body(body.to_string()).send().await;
+        let answer = answer.expect("an answer");
+        let status = answer.status().as_u16();
+        let text = answer.text().await.expect("a body");
+        assert_eq!(status, 200, "{action} {queue}: {text}");
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// Puts the messages of a dead-letter queue back, as `start-message-move-task` does; how many.
+    async fn redrive(&self, dead: &str, queue: &str) -> usize {
+        let mut moved = 0;
+        loop {
+            let asked = json!({"MaxNumberOfMessages": 10, "AttributeNames": ["All"], "VisibilityTimeout": 30});
+            let found = self.sqs("ReceiveMessage", dead, &asked).await;
+            let Some(messages) = found["Messages"].as_array().filter(|messages| !messages.is_empty()) else {
+                return moved;
+            };
+            for message in messages {
+                let mut again = json!({"MessageBody": message["Body"]});
+                if let Some(group) = message["Attributes"]["MessageGroupId"].as_str() {
+                    again["MessageGroupId"] = json!(group);
+                    again["MessageDeduplicationId"] = json!(format!("redriven {}", message["MessageId"]));
+                }
+                self.sqs("SendMessage", queue, &again).await;
+                self.sqs("DeleteMessage", dead, &json!({"ReceiptHandle": message["ReceiptHandle"]})).await;
+                moved += 1;
+            }
+        }
+    }
+
+    /// Calls to Marketo of this kind so far.
+    fn calls(&self, kind: Kind) -> usize {
+        self.marketo.lock().calls().iter().filter(|call| call.kind == kind).count()
+    }
+
+    async fn end(mut self) {
+        self.stop().await;
+        let lines = self.lines.lock().expect("lines");
+        let personal = lines.iter().find(|line| repo::canaries::personal(&line.text).is_some());
+        assert!(personal.is_none(), "a log holds a personal value: {:?}", personal.map(|line| &line.function));
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// *VIP* with the second file: Carla leaves.
+const AFTER_THE_SECOND: &[u64] = &[ANNA, BEN];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_in_a_dead_letter_queue() {
+    let rig = Rig::settled().await;
+    let since = rig.now();
+    let pause = rig.stack().pause(MATCHES).await;
+    let bens = rig.a_match(7, "_mch-example.com-1793000000000-10003", "2026-10-29T00:00:00Z");
+    rig.api(Method::POST, "/matches", &bens).await;
+    // Matches cannot be stored: the function names a table that is not there.
+    rig.deploy("cookie-ingest", Some("IDENTITY_TABLE=local-NoSuchTable")).await;
+    drop(pause);
+    eventually("a dead letter", async || (rig.depth(DEAD_MATCHES).await == 1).then_some(())).await;
+    assert_eq!(rig.depth(MATCHES).await, 0);
+    // What the page says to look at.
+    let errors = rig.logged("cookie-ingest", "ERROR", since);
+    let said = serde_json::to_string(&errors).expect("JSON");
+    assert!(said.contains("dynamodb"), "the log names what was wrong: {said}");
+    // The console tells as well.
+    eventually("an incident", async || {
+        let alerts = rig.get("/alerts").await;
+        let all = alerts["incidents"].as_array().cloned().unwrap_or_default();
+        all.iter().any(|one| one["kind"] == "dead_letters" && one["subject"] == DEAD_MATCHES).then_some(())
+    })
+    .await;
+    assert_eq!(rig.members(RETURNING), BTreeSet::from([ANNA]), "Ben's match is not stored");
+
+    rig.deploy("cookie-ingest", None).await;
+    assert_eq!(rig.redrive(DEAD_MATCHES, MATCHES).await, 1);
+    rig.until("Ben joins by his match", RETURNING, &[ANNA, BEN]).await;
+    assert_eq!(rig.depth(DEAD_MATCHES).await, 0);
+
+    // A ring of a later version is dead at once, and may be purged: the table says what it said.
+    let since = rig.now();
+    let munchkin = &rig.world.marketo.munchkin_id;
+    let ring = json!({"v": 2, "kind": "list", "munchkin": munchkin, "id": VIP.to_string(), "version": 9});
+    let later = json!({"MessageBody": ring.to_string(), "MessageGroupId": munchkin, "MessageDeduplicationId": "later"});
+    rig.sqs("SendMessage", "local-list-writes.fifo", &later).await;
+    let dead = "local-list-writes-dead.fifo";
+    eventually("a dead ring", async || (rig.depth(dead).await == 1).then_some(())).await;
+    assert!(!rig.logged("list-writer", "ERROR", since).is_empty());
+    // The embedded SQS purges no queue either.
+    let found = rig.sqs("ReceiveMessage", dead, &json!({})).await;
+    let receipt = &found["Messages"][0]["ReceiptHandle"];
+    rig.sqs("DeleteMessage", dead, &json!({"ReceiptHandle": receipt})).await;
+    rig.deliver(1).await;
+    rig.until("the second file, beside it", VIP, &[ANNA, BEN]).await;
+    assert_eq!(rig.depth(dead).await, 0);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_waits() {
+    let rig = Rig::settled().await;
+    let since = rig.now();
+    let queue = "local-list-writes.fifo";
+    // As if somebody had disabled the event source mapping.
+    let pause = rig.stack().pause(queue).await;
+    rig.deliver(1).await;
+    eventually("a message that waits", async || (rig.depth(queue).await > 0).then_some(())).await;
+    // Nothing fails, and nothing is lost: it waits.
+    eventually("others go on", async || {
+        let imports = rig.get("/imports").await;
+        imports.as_array().expect("imports").iter().filter(|import| import["status"] == "done").nth(1).map(|_| ())
+    })
+    .await;
+    assert_eq!(rig.logged("list-writer", "ERROR", since), Vec::<Value>::new());
+    assert_eq!(rig.members(VIP), BTreeSet::from([ANNA, BEN, CARLA]), "the list falls behind");
+    drop(pause);
+    rig.until("the list follows", VIP, AFTER_THE_SECOND).await;
+
+    // Messages that fail and return are counted.
+    rig.deploy("cookie-ingest", Some("DOORBELLS_TABLE=local-NoSuchTable")).await;
+    let carlas = rig.a_match(7, "_mch-example.com-1793000000000-10004", "2026-10-29T00:00:00Z");
+    rig.api(Method::POST, "/matches", &carlas).await;
+    eventually("records that fail, or invocations", async || {
+        let failed = |event: &Value| event["records_failed"].as_u64().unwrap_or(0) > 0 || event["outcome"] != "ok";
+        rig.metrics("cookie-ingest").iter().any(failed).then_some(())
+    })
+    .await;
+    rig.deploy("cookie-ingest", None).await;
+    // It may be dead by now.
+    eventually("the match is stored", async || {
+        rig.redrive(DEAD_MATCHES, MATCHES).await;
+        (rig.members(VIP) == BTreeSet::from([ANNA, BEN, CARLA])).then_some(())
+    })
+    .await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_fails() {
+    let rig = Rig::settled().await;
+    let since = rig.now();
+    rig.deploy("list-writer", Some("LISTS_TABLE=local-NoSuchTable")).await;
+    rig.deliver(1).await;
+    eventually("errors that name what is wrong", async || {
+        let said = serde_json::to_string(&rig.logged("list-writer", "ERROR", since)).expect("JSON");
+        said.contains("dynamodb").then_some(())
+    })
+    .await;
+    assert_eq!(rig.members(VIP), BTreeSet::from([ANNA, BEN, CARLA]));
+    rig.deploy("list-writer", None).await;
+    rig.until("the list follows", VIP, AFTER_THE_SECOND).await;
+
+    // One that is killed logs nothing itself; the platform says so, and the message comes again.
+    let since = rig.now();
+    rig.deploy("scheduled-incremental-sync", Some("true; kill -9 $$;")).await;
+    rig.stack().tick().await;
+    let said = |rig: &Rig| {
+        let lines = rig.lines.lock().expect("lines");
+        let of_it = |line: &&LogLine| line.function == "scheduled-incremental-sync" && line.stream == Stream::Runner;
+        lines[since..].iter().filter(of_it).map(|line| line.text.clone()).collect::<Vec<_>>()
+    };
+    eventually("what the platform says", async || (!said(&rig).is_empty()).then_some(())).await;
+    assert_eq!(rig.logged("scheduled-incremental-sync", "ERROR", since), Vec::<Value>::new());
+    rig.deploy("scheduled-incremental-sync", None).await;
+    let bens = rig.a_match(7, "_mch-example.com-1793000000000-10003", "2026-10-29T00:00:00Z");
+    rig.api(Method::POST, "/matches", &bens).await;
+    rig.until("Ben joins", RETURNING, &[ANNA, BEN, EVA]).await;
+    rig.end().await;
+}
+
+/// The local stack lets requests wait where Lambda refuses them; that messages wait and none is lost is the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_is_throttled() {
+    let mut rig = Rig::settled().await;
+    rig.stop().await;
+    let path = rig.folder.path().join("template.yaml");
+    let mut template = fs::read_to_string(&path).expect("the template");
+    for name in FUNCTIONS {
+        let binary = format!("        Binary: {name}\n    Properties:\n");
+        assert!(template.contains(&binary), "{name}");
+        template = template.replace(&binary, &format!("{binary}      ReservedConcurrentExecutions: 1\n"));
+    }
+    fs::write(&path, template).expect("the template");
+    rig.start().await;
+    let pause = rig.stack().pause(MATCHES).await;
+    let bens = rig.a_match(7, "_mch-example.com-1793000000000-10003", "2026-10-29T00:00:00Z");
+    let mut all = vec![bens];
+    for n in 0..200 {
+        all.push(rig.a_match(
+            1_000 + n,
+            &format!("_mch-example.com-1793000001000-{}", 10_000 + n),
+            "2026-10-29T00:00:00Z",
+        ));
+    }
+    rig.api(Method::POST, "/matches", &json!(all)).await;
+    assert!(rig.depth(MATCHES).await > 1, "they wait");
+    rig.deliver(1).await;
+    drop(pause);
+    rig.until("the second file", VIP, AFTER_THE_SECOND).await;
+    rig.until("Ben joins by his match", RETURNING, &[ANNA, BEN, EVA]).await;
+    eventually("nothing waits any more", async || (rig.depth(MATCHES).await == 0).then_some(())).await;
+    assert_eq!(rig.depth(DEAD_MATCHES).await, 0, "none is lost");
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_refuses_requests() {
+    let rig = Rig::settled().await;
+    let before = rig.stack().edge_4xx();
+    let since = rig.now();
+    let cookie = [("cookie", format!("long={}", "x".repeat(11_000)))];
+    for _ in 0..3 {
+        assert_eq!(rig.page_view(7, "_mch-example.com-1793000000000-10003", &cookie).await, 431);
+    }
+    let unknown = rig.client.get(format!("{}/wp-login.php", rig.stack().url())).send().await.expect("an answer");
+    assert_eq!(unknown.status().as_u16(), 404);
+    let body = "{}".to_owned();
+    let stranger = rig.client.post(format!("{}/feeds/web/events", rig.stack().url())).body(body).send().await;
+    let stranger = stranger.expect("an answer").status().as_u16();
+    assert!((400..500).contains(&stranger), "{stranger}");
+    let refused = rig.stack().edge_4xx();
+    let more = |status: u16| refused.get(&status).copied().unwrap_or(0) - before.get(&status).copied().unwrap_or(0);
+    assert_eq!((more(431), more(404)), (3, 1), "the API counts its own refusals: {refused:?}");
+    // The access log tells of each by its status, and by its route where one was found.
+    let lines = rig.lines.lock().expect("lines")[since..].to_vec();
+    let rows: Vec<Value> = lines
+        .iter()
+        .filter(|line| line.function == "api")
+        .map(|line| serde_json::from_str(&line.text).expect("JSON"))
+        .collect();
+    let of = |route: &str, status: &str| {
+        rows.iter().filter(|row| row["routeKey"] == route && row["status"] == status).count()
+    };
+    assert_eq!((of("-", "431"), of("-", "404")), (3, 1), "{rows:?}");
+    assert_eq!(of("POST /feeds/{id}/events", &stranger.to_string()), 1, "{rows:?}");
+    // Everybody else is served.
+    assert_eq!(rig.page_view(7, "_mch-example.com-1793000000000-10003", &[]).await, 204);
+    rig.until("Ben joins by his page view", RETURNING, &[ANNA, BEN]).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_new_pairs_than_the_cap() {
+    let rig = Rig::settled().await;
+    rig.subscribe(&json!({"new_pairs_per_day": 5})).await;
+    rig.deploy("cookie-ingest", None).await;
+    for n in 0..100 {
+        let token = format!("_mch-example.com-1793000002000-{}", 10_000 + n);
+        assert_eq!(rig.page_view(2_000 + n, &token, &[]).await, 204);
+    }
+    eventually("the alarm's metric", async || {
+        let sampled: u64 =
+            rig.metrics("cookie-ingest").iter().filter_map(|event| event["pairs_sampled_out"].as_u64()).sum();
+        (sampled > 0).then_some(())
+    })
+    .await;
+    // The first page of the console says so.
+    let shown = eventually("the console's numbers", async || {
+        let today = rig.get("/status").await["browsers_today"].clone();
+        (today["beyond_the_days_cap"].as_u64() > Some(0)).then_some(today)
+    })
+    .await;
+    assert!(shown["new_pairs_from_pages"].as_u64() > Some(0), "{shown}");
+    rig.subscribe(&json!({"new_pairs_per_day": 1_000_000})).await;
+    // A new process has read the settings; those that run read them again within a minute.
+    rig.deploy("cookie-ingest", None).await;
+    assert_eq!(rig.page_view(7, "_mch-example.com-1793000000000-10003", &[]).await, 204);
+    rig.until("Ben joins by his page view", RETURNING, &[ANNA, BEN]).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rebuild_a_sync_from_nothing() {
+    let mut rig = Rig::settled().await;
+    let export = rig.get("/export").await;
+    // Every table is lost, and every set; what Adobe has delivered is still in the bucket.
+    rig.stop().await;
+    lose_tables(&rig.state());
+    let (added, removed) = (rig.calls(Kind::ListAdd), rig.calls(Kind::ListRemove));
+    rig.start().await;
+    let nothing = rig.client.get(format!("{}/syncs", rig.stack().url())).send().await.expect("an answer");
+    assert_eq!(nothing.status().as_u16(), 404, "there is not even a subscription");
+    // 1. What was set up comes back, each list by its id.
+    let import = json!({"export": export, "apply": true});
+    let done = |answer: &Value| {
+        let changes = answer["changes"].as_array().expect("changes").clone();
+        changes.iter().all(|change| change["change"] == "same" || change["done"] == true)
+    };
+    eventually("the import", async || done(&rig.api(Method::POST, "/import", &import).await).then_some(())).await;
+    // 2. The files that are there are found again; nobody has to send them.
+    eventually("the file is found", async || {
+        let imports = rig.get("/imports").await;
+        imports.as_array().expect("imports").iter().any(|import| import["status"] == "done").then_some(())
+    })
+    .await;
+    rig.settle().await;
+    // 3. Matches come again: from the site's servers, or as browsers come.
+    rig.send_matches().await;
+    let sync = rig.sync_of(VIP).await;
+    rig.api(Method::POST, &format!("/syncs/{sync}/run"), &json!({})).await;
+    eventually("everybody is wanted again", async || rig.reported(&sync, 3).await).await;
+    rig.settle().await;
+    assert_eq!(rig.members(VIP), BTreeSet::from([ANNA, BEN, CARLA]), "nobody was taken out");
+    assert_eq!(rig.members(RETURNING), BTreeSet::from([ANNA]));
+    assert_eq!(rig.calls(Kind::ListRemove), removed);
+    assert_eq!(rig.calls(Kind::ListAdd), added, "everybody was there");
+    // 4. Whoever we had put there counts as a member of before: they stay. Whoever comes now is ours.
+    rig.deliver(1).await;
+    rig.until("Eva joins", RETURNING, &[ANNA, EVA]).await;
+    rig.settle().await;
+    assert_eq!(rig.members(VIP), BTreeSet::from([ANNA, BEN, CARLA]), "Carla left the audience, and stays");
+
+    // 5. Where the list was fed by nobody else: its sync anew, with the members of before taken over.
+    rig.api(Method::POST, &format!("/syncs/{sync}/stop"), &json!({"people": "keep"})).await;
+    let again = json!({"audience_id": "aam:101", "list": {"id": VIP}, "members_before": "adopt"});
+    rig.api(Method::POST, "/syncs", &again).await;
+    rig.until("whoever is tied to a browser outside the audience leaves", VIP, &[ANNA]).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restore_tables_from_point_in_time_recovery() {
+    let mut rig = Rig::settled().await;
+    // The moment to which the tables will be restored.
+    rig.stop().await;
+    let (state, kept) = (rig.state(), rig.folder.path().join("kept"));
+    copy(&state, &kept);
+    rig.start().await;
+    // What happens after it: the second file, and a page view.
+    rig.deliver(1).await;
+    rig.until("the second file", VIP, AFTER_THE_SECOND).await;
+    assert_eq!(rig.page_view(7, "_mch-example.com-1793000000000-10003", &[]).await, 204);
+    rig.until("Ben joins by his page view", RETURNING, &[ANNA, BEN, EVA]).await;
+    rig.settle().await;
+    rig.stop().await;
+
+    // The tables are those of before; the objects are today's, and some that the tables point to were deleted since.
+    lose_tables_only(&state);
+    for name in tables(&kept) {
+        fs::copy(kept.join(&name), state.join(&name)).expect("a table's file");
+    }
+    let since = rig.now();
+    let removed = rig.calls(Kind::ListRemove);
+    rig.start().await;
+    eventually("whoever finds its object gone says so", async || {
+        let lines = rig.lines.lock().expect("lines");
+        lines[since..].iter().any(|line| line.text.contains("is gone")).then_some(())
+    })
+    .await;
+    assert_eq!(rig.members(VIP), BTreeSet::from([ANNA, BEN]), "nobody's list is written meanwhile");
+    assert_eq!(rig.calls(Kind::ListRemove), removed);
+    // What was deleted since then comes back, as versions of the bucket do.
+    rig.stop().await;
+    put_back(&kept.join("s3"), &state.join("s3"));
+    rig.start().await;
+    // The file is found again, and taken in; Carla, whom the tables hold for a member, is out and stays out.
+    rig.until("the lists as the files say", VIP, AFTER_THE_SECOND).await;
+    eventually("the second file is taken in again", async || {
+        let imports = rig.get("/imports").await;
+        (imports.as_array().expect("imports").iter().filter(|import| import["status"] == "done").count() == 2)
+            .then_some(())
+    })
+    .await;
+    rig.settle().await;
+    assert_eq!(rig.members(VIP), BTreeSet::from([ANNA, BEN]));
+    // What pages showed since is lost until they show it again: nobody is taken out on that account.
+    assert_eq!(rig.members(RETURNING), BTreeSet::from([ANNA, BEN, EVA]));
+    assert_eq!(rig.page_view(7, "_mch-example.com-1793000000000-10003", &[]).await, 204);
+    let sync = rig.sync_of(RETURNING).await;
+    rig.api(Method::POST, &format!("/syncs/{sync}/run"), &json!({})).await;
+    eventually("Ben is wanted again", async || rig.reported(&sync, 3).await).await;
+    rig.api(Method::POST, &format!("/syncs/{sync}/verify"), &json!({})).await;
+    rig.settle().await;
+    assert_eq!(rig.members(RETURNING), BTreeSet::from([ANNA, BEN, EVA]));
+    rig.end().await;
+}
+
+/// Files of the tables in a state folder.
+fn tables(state: &Path) -> Vec<String> {
+    let names = fs::read_dir(state).expect("the state").map(|entry| entry.expect("an entry").file_name());
+    let names = names.map(|name| name.into_string().expect("a name"));
+    names.filter(|name| name.starts_with("dynamodb.sqlite")).collect()
+}
+
+/// Deletes the tables and what waits in queues.
+fn lose_tables_only(state: &Path) {
+    for name in tables(state) {
+        fs::remove_file(state.join(name)).expect("a table's file");
+    }
+    fs::remove_file(state.join("queues.jsonl")).expect("the queues");
+}
+
+/// Deletes the tables, what waits in queues, and every object but what Adobe has delivered.
+fn lose_tables(state: &Path) {
+    lose_tables_only(state);
+    let mut folders = vec![state.join("s3")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() && path.file_name().is_some_and(|name| name == "sets" || name == "lists") {
+                fs::remove_dir_all(&path).expect("sets");
+            } else if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).expect("copied");
+        }
+    }
+}
+
+/// Copies what is not there.
+fn put_back(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            put_back(&path, &target);
+        } else if !target.exists() {
+            fs::copy(&path, &target).expect("copied");
+        }
+    }
+}
+
+#[test]
+fn each_page_of_the_runbook_was_tried() {
+    let source = include_str!("runbook.rs");
+    let headings = RUNBOOK.lines().filter_map(|line| line.strip_prefix("## ").or_else(|| line.strip_prefix("### ")));
+    let names = headings.map(|heading| heading.to_lowercase().replace([' ', '-'], "_"));
+    let untried: Vec<String> = names.filter(|name| !source.contains(&format!("async fn {name}()"))).collect();
+    assert!(untried.is_empty(), "pages without a test of their name: {untried:?}");
+}
