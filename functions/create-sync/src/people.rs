@@ -23,7 +23,8 @@ const SUBJECTS: [&str; 4] = ["ecid", "token", "lead_id", "email"];
 const NOT_REACHED: &str = "What Adobe delivered (files, and the members of an audience as Adobe names them) is Adobe's \
     word on the browser: files expire by themselves after 35 days, and an audience loses the browser once Adobe \
     deletes it there. Marketo's own record of the person is Marketo's. Numbers of people (Marketo ids) stand in \
-    reports until the next report, and may stand in files of earlier results that nothing reads any more.";
+    reports until the next report, and may stand in files of earlier results that nothing reads any more. What is \
+    deleted from the bucket, and the tables as they were, can be restored by an engineer for a week and for 35 days.";
 
 /// `POST /people/erase`: writes the job. An email is turned into Marketo's ids here, so that it is stored nowhere.
 /// That call is made for a subscription that must not be used too: whoever wants to be forgotten is, whatever the settings

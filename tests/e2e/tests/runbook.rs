@@ -150,6 +150,14 @@ impl Rig {
 
     async fn stop(&mut self) {
         self.stack.take().expect("a running stack").shutdown().await;
+        // The tables' file is whole once SQLite has taken its log away.
+        eventually("closed tables", async || {
+            let files =
+                fs::read_dir(self.state()).expect("the state").map(|entry| entry.expect("an entry").file_name());
+            let open = files.into_iter().any(|name| name.to_string_lossy().ends_with("-wal"));
+            (!open).then_some(())
+        })
+        .await;
     }
 
     fn stack(&self) -> &Stack {
@@ -205,11 +213,14 @@ impl Rig {
     }
 
     /// The report of a sync, once everybody it wants is as it should be. While a list's state is being replaced the answer may
-    /// be 500: whoever looks asks again.
+    /// be 503: whoever looks asks again.
     async fn reported(&self, sync: &str, people: u64) -> Option<()> {
         let path = format!("{}/syncs/{sync}/report", self.stack().url());
         let answer = self.client.get(path).send().await.expect("an answer");
-        let report: Value = serde_json::from_slice(&answer.bytes().await.expect("a body")).unwrap_or_default();
+        let status = answer.status().as_u16();
+        let text = answer.text().await.expect("a body");
+        assert!([200, 404, 503].contains(&status), "{status} {text}");
+        let report: Value = serde_json::from_str(&text).unwrap_or_default();
         (report["people"] == people && report["waiting"] == 0).then_some(())
     }
 
@@ -331,6 +342,57 @@ impl Rig {
         let text = answer.text().await.expect("a body");
         assert_eq!(status, 200, "{action} {queue}: {text}");
         serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// A call to DynamoDB.
+    async fn dynamodb(&self, action: &str, body: &Value) -> Value {
+        let request = self.client.post(self.stack().endpoints().dynamodb);
+        let request = request.header("x-amz-target", format!("DynamoDB_20120810.{action}"));
+        // The embedded server asks for a signature, and does not check it.
+        let signed = "AWS4-HMAC-SHA256 Credential=outside/20261123/us-east-1/dynamodb/aws4_request, \
+            SignedHeaders=host, Signature=0";
+        let request = request.header("authorization", signed).header("x-amz-date", "20261123T000000Z");
+        let answer = request.header("content-type", "application/x-amz-json-1.0").body(body.to_string()).send().await;
+        let answer = answer.expect("an answer");
+        let status = answer.status().as_u16();
+        let text = answer.text().await.expect("a body");
+        assert_eq!(status, 200, "{action}: {text}");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// Writes a row: what hours or days that a test does not wait for would have left.
+    async fn put_row(&self, table: &str, pk: &str, sk: &str, doc: &Value) {
+        let item = json!({"pk": {"S": pk}, "sk": {"S": sk}, "rev": {"N": "1000000"}, "doc": {"S": doc.to_string()}});
+        self.dynamodb("PutItem", &json!({"TableName": table, "Item": item})).await;
+    }
+
+    /// The log has a line by which the template's alarm of this kind of incident goes off, and the console tells of it as well.
+    async fn until_told(&self, kind: &str, since: usize) {
+        eventually("the line of the alarm", async || {
+            let lines = self.logged("scheduled-incremental-sync", "WARN", since);
+            lines.iter().any(|line| line["incident"] == kind).then_some(())
+        })
+        .await;
+        eventually("the incident", async || self.lasts(kind).await.then_some(())).await;
+    }
+
+    async fn until_over(&self, kind: &str) {
+        eventually("the incident is over", async || (!self.lasts(kind).await).then_some(())).await;
+    }
+
+    async fn lasts(&self, kind: &str) -> bool {
+        let alerts = self.get("/alerts").await;
+        let all = alerts["incidents"].as_array().cloned().unwrap_or_default();
+        all.iter().any(|one| one["kind"] == kind && one["ended_at"].is_null())
+    }
+
+    /// Deployed again with other parameters.
+    async fn redeploy(&mut self, parameters: &[(&str, &str)]) {
+        self.stop().await;
+        for (name, value) in parameters {
+            self.parameters.insert((*name).to_owned(), (*value).to_owned());
+        }
+        self.start().await;
     }
 
     /// Puts the messages of a dead-letter queue back, as `start-message-move-task` does; how many.
@@ -478,6 +540,19 @@ async fn a_function_fails() {
     rig.deploy("list-writer", None).await;
     rig.until("the list follows", VIP, AFTER_THE_SECOND).await;
 
+    // Marketo does not take the credentials any more: an operator has made new ones.
+    let since = rig.now();
+    rig.deploy("list-writer", Some("MARKETO_CLIENT_SECRET=wrong")).await;
+    let carlas = rig.a_match(7, "_mch-example.com-1793000000000-10004", "2026-10-29T00:00:00Z");
+    rig.api(Method::POST, "/matches", &carlas).await;
+    eventually("Marketo's code", async || {
+        let said = serde_json::to_string(&rig.logged("list-writer", "ERROR", since)).expect("JSON");
+        said.contains("Marketo refused a request with code 401").then_some(())
+    })
+    .await;
+    rig.deploy("list-writer", None).await;
+    rig.until("Carla joins", RETURNING, &[ANNA, CARLA, EVA]).await;
+
     // One that is killed logs nothing itself; the platform says so, and the message comes again.
     let since = rig.now();
     rig.deploy("scheduled-incremental-sync", Some("true; kill -9 $$;")).await;
@@ -492,7 +567,7 @@ async fn a_function_fails() {
     rig.deploy("scheduled-incremental-sync", None).await;
     let bens = rig.a_match(7, "_mch-example.com-1793000000000-10003", "2026-10-29T00:00:00Z");
     rig.api(Method::POST, "/matches", &bens).await;
-    rig.until("Ben joins", RETURNING, &[ANNA, BEN, EVA]).await;
+    rig.until("Ben joins", RETURNING, &[ANNA, BEN, CARLA, EVA]).await;
     rig.end().await;
 }
 
@@ -598,6 +673,106 @@ async fn more_new_pairs_than_the_cap() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_is_late() {
+    let since = 0;
+    // The files of the fixture bear names of weeks ago.
+    let rig = Rig::settled().await;
+    rig.until_told("feed_late", since).await;
+    assert_eq!(rig.members(VIP), BTreeSet::from([ANNA, BEN, CARLA]), "nobody is taken out because of it");
+    let feeds = rig.get("/feeds").await;
+    assert_eq!(feeds[0]["id"], "default", "{feeds}");
+    // Adobe delivers again.
+    let file = &rig.world.files[1];
+    let (head, _) = file.name.rsplit_once('_').expect("a time");
+    let name = format!("incoming/{head}_{}.sync", system_clock()());
+    rig.stack().put_object(&name, file.bytes.to_vec()).await.expect("stored");
+    rig.until("the list follows", VIP, AFTER_THE_SECOND).await;
+    rig.until_over("feed_late").await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_quota_is_used_up() {
+    let mut rig = Rig::settled().await;
+    let since = rig.now();
+    rig.redeploy(&[("QuotaShare", "0.05"), ("QuotaCallsPerDay", "1000")]).await;
+    // Fifty calls a day: whatever is left of them is used by what comes.
+    for n in 0..80 {
+        let token = format!("_mch-example.com-1793000003000-{}", 10_000 + n);
+        rig.api(Method::POST, "/matches", &rig.a_match(3_000 + n, &token, "2026-10-29T00:00:00Z")).await;
+    }
+    rig.until_told("quota_used_up", since).await;
+    let budget = rig.get("/status").await["budget"].clone();
+    assert!(budget["ours_today"].as_u64() > Some(40) && budget["others_today"] == 0, "{budget}");
+    rig.deliver(1).await;
+    eventually("the file is taken in all the same", async || {
+        let imports = rig.get("/imports").await;
+        imports.as_array().expect("imports").iter().filter(|import| import["status"] == "done").nth(1).map(|_| ())
+    })
+    .await;
+    assert_eq!(rig.members(VIP), BTreeSet::from([ANNA, BEN, CARLA]), "the list waits");
+    // There is room in Marketo's quota.
+    rig.redeploy(&[("QuotaShare", "0.5"), ("QuotaCallsPerDay", "50000")]).await;
+    rig.until("the list follows", VIP, AFTER_THE_SECOND).await;
+    rig.until_over("quota_used_up").await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_deviates() {
+    let rig = Rig::settled().await;
+    let since = rig.now();
+    let sync = rig.sync_of(VIP).await;
+    // As if it had had a hundred people for a week.
+    let partition = format!("{}/history/{sync}", rig.world.marketo.munchkin_id);
+    let now = system_clock()();
+    for days in 1..=7_u64 {
+        let at = now - days * 86_400_000;
+        let size = json!({"v": 1, "at": at, "browsers": 300, "addressable": 200, "known": 100, "people": 100, "in_list": 100, "members": 100});
+        rig.put_row("local-ListsTable", &partition, &format!("{:020}", at / 3_600_000), &size).await;
+    }
+    rig.until_told("list_deviates", since).await;
+    let history = rig.get(&format!("/syncs/{sync}/history")).await;
+    let members: Vec<u64> =
+        history.as_array().expect("sizes").iter().filter_map(|size| size["members"].as_u64()).collect();
+    assert!(members.starts_with(&[100; 7]) && members.last() <= Some(&3), "{history}");
+    assert!(!rig.get(&format!("/syncs/{sync}/runs")).await.as_array().expect("runs").is_empty());
+    // A delivery was wrong: paused, delivered anew, resumed.
+    rig.api(Method::POST, &format!("/syncs/{sync}/pause"), &json!({})).await;
+    rig.until_over("list_deviates").await;
+    rig.deliver(1).await;
+    rig.until("another list follows", RETURNING, &[ANNA, EVA]).await;
+    rig.settle().await;
+    assert_eq!(rig.members(VIP), BTreeSet::from([ANNA, BEN, CARLA]), "paused");
+    rig.api(Method::POST, &format!("/syncs/{sync}/resume"), &json!({})).await;
+    rig.until("the list follows the newest delivery", VIP, AFTER_THE_SECOND).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_is_stuck() {
+    let rig = Rig::settled().await;
+    let since = rig.now();
+    // An object that is missed: somebody has deleted it.
+    let states = rig.state().join("s3/local-bucket/lists").join(rig.world.marketo.munchkin_id.as_str()).join("1001");
+    let aside = rig.folder.path().join("aside");
+    fs::rename(&states, &aside).expect("the list's state");
+    rig.deliver(1).await;
+    rig.until_told("stuck", since).await;
+    let said = serde_json::to_string(&rig.logged("list-writer", "ERROR", since)).expect("JSON");
+    assert!(said.contains("a key is stuck") && said.contains("a list's state is gone"), "{said}");
+    assert_eq!(rig.members(VIP), BTreeSet::from([ANNA, BEN, CARLA]));
+    rig.until("another list goes on", RETURNING, &[ANNA, EVA]).await;
+    // Its delete marker is taken away, as on the page of restored tables.
+    fs::rename(&aside, &states).expect("the list's state");
+    let sync = rig.sync_of(VIP).await;
+    rig.api(Method::POST, &format!("/syncs/{sync}/run"), &json!({})).await;
+    rig.until("the list follows", VIP, AFTER_THE_SECOND).await;
+    rig.until_over("stuck").await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rebuild_a_sync_from_nothing() {
     let mut rig = Rig::settled().await;
     let export = rig.get("/export").await;
@@ -624,6 +799,7 @@ async fn rebuild_a_sync_from_nothing() {
     rig.settle().await;
     // 3. Matches come again: from the site's servers, or as browsers come.
     rig.send_matches().await;
+    rig.settle().await;
     let sync = rig.sync_of(VIP).await;
     rig.api(Method::POST, &format!("/syncs/{sync}/run"), &json!({})).await;
     eventually("everybody is wanted again", async || rig.reported(&sync, 3).await).await;
@@ -694,6 +870,7 @@ async fn restore_tables_from_point_in_time_recovery() {
     // What pages showed since is lost until they show it again: nobody is taken out on that account.
     assert_eq!(rig.members(RETURNING), BTreeSet::from([ANNA, BEN, EVA]));
     assert_eq!(rig.page_view(7, "_mch-example.com-1793000000000-10003", &[]).await, 204);
+    rig.settle().await;
     let sync = rig.sync_of(RETURNING).await;
     rig.api(Method::POST, &format!("/syncs/{sync}/run"), &json!({})).await;
     eventually("Ben is wanted again", async || rig.reported(&sync, 3).await).await;

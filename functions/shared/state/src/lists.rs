@@ -333,7 +333,7 @@ impl OpenList {
         }
         self.rev = Some(self.rev.unwrap_or(0) + 1);
         if let Some(old) = old {
-            // Garbage; what is left behind expires.
+            // Garbage. Of whoever dies before this, one state is left behind.
             deps.ports.objects.delete(&old).await?;
         }
         Ok(())
