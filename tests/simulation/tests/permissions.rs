@@ -1,16 +1,30 @@
 //! Whatever a function asks of AWS in worlds at random, the template allows it. `cargo run -p repo --bin permissions` compares
 //! what end-to-end tests come by in the same way, and in the other direction; what is seen here is written down for it.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
 
+use doubles::marketo;
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
 use repo::permissions::{allowed, differences};
+use serde_json::json;
 use simulation::campaign::attempt;
 use simulation::noted;
-use simulation::scenario::Plan;
+use simulation::scenario::{LIST, Plan, Scenario, instance};
 
-/// Worlds.
+/// Worlds at random.
 const SEEDS: u64 = 600;
+
+/// Worlds at random leave Adobe's library as it is.
+fn an_audience_is_deleted_at_adobe() {
+    let data = instance(Vec::new(), BTreeSet::new());
+    let mut scenario = Scenario::beside(marketo::Settings::default(), 1, SmallRng::seed_from_u64(1), data);
+    scenario.create(101, &json!({"id": LIST})).expect("a sync");
+    assert!(scenario.driver.sim.lock().adobe.delete_segment(101));
+    scenario.driver.run_for(2 * 3_600_000);
+}
 
 #[test]
 fn what_the_functions_ask_for_is_allowed() {
@@ -18,6 +32,7 @@ fn what_the_functions_ask_for_is_allowed() {
     for seed in 0..SEEDS {
         let _ended = attempt(Plan::of(seed), None);
     }
+    an_audience_is_deleted_at_adobe();
     let seen = noted::noted();
     let functions: Vec<&str> = seen.iter().map(|permission| permission.function.as_str()).collect();
     for function in ["create-sync", "cookie-ingest", "scheduled-incremental-sync", "list-writer"] {
