@@ -130,11 +130,13 @@ pub(crate) async fn not_delivered(deps: &Deps, sync: Sync, request: &Request) ->
     if !errors.is_empty() {
         return Err(Problem::fields(errors));
     }
-    if !declare_empty(deps, &sync.munchkin, &sync.audience).await? {
+    let declared = declare_empty(deps, &sync.munchkin, &sync.audience).await?;
+    // Also where it is declared already: whoever did may have died before they rang.
+    bell::rouse(deps, &BellKey::audience(&sync.munchkin, &sync.audience)).await?;
+    if !declared {
         let detail = "no full delivery has left out this audience: GET /syncs/{id} would say so under not_delivered";
         return Err(Problem::new(409, Said::new("audience_not_left_out", detail)));
     }
-    bell::rouse(deps, &BellKey::audience(&sync.munchkin, &sync.audience)).await?;
     view::sync(deps, &sync).await
 }
 

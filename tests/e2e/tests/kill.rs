@@ -434,28 +434,34 @@ fn errors(data: &Data) -> std::fs::File {
     std::fs::OpenOptions::new().create(true).append(true).open(path).expect("stderr")
 }
 
-/// Winners of the merges up to the n-th file. If one is asked about between the merge and its news, they are in the list by the
-/// loser's place and look like somebody who was there before us: they stay (`infra/docs/decisions/08-merges-nobody-can-know.md`).
-fn winners(world: &World, n: usize) -> BTreeSet<u64> {
+/// Winners of the merges up to the n-th file, in the lists in which they were to be at some time. If one is asked about between
+/// the merge and its news, they are in the list by the loser's place and look like somebody who was there before us: they stay
+/// (`infra/docs/decisions/08-merges-nobody-can-know.md`).
+fn winners(world: &World, n: usize) -> BTreeSet<(u64, u64)> {
     let merges = world.later.iter().filter(|later| later.after_file <= n).filter_map(|later| match &later.event {
         Event::Merge { winner, .. } => Some(*winner),
         _ => None,
     });
-    merges.collect()
+    let merges: BTreeSet<u64> = merges.collect();
+    let lists = (1..=n).flat_map(|n| reference::lists(world, n));
+    lists
+        .flat_map(|(list, people)| people.into_iter().map(move |lead| (list, lead)))
+        .filter(|(_, lead)| merges.contains(lead))
+        .collect()
 }
 
 /// Who is missing and who is too much in each list; empty: nobody. Some may stay.
 fn differences(
     found: &BTreeMap<u64, BTreeSet<u64>>,
     expected: &BTreeMap<u64, BTreeSet<u64>>,
-    may_stay: &BTreeSet<u64>,
+    may_stay: &BTreeSet<(u64, u64)>,
 ) -> String {
     let mut text = String::new();
     let none = BTreeSet::new();
     for list in found.keys().chain(expected.keys()).collect::<BTreeSet<_>>() {
         let (found, expected) = (found.get(list).unwrap_or(&none), expected.get(list).unwrap_or(&none));
         let missing: Vec<_> = expected.difference(found).collect();
-        let more: Vec<_> = found.difference(expected).filter(|lead| !may_stay.contains(*lead)).collect();
+        let more: Vec<_> = found.difference(expected).filter(|lead| !may_stay.contains(&(*list, **lead))).collect();
         if !missing.is_empty() || !more.is_empty() {
             write!(text, "list {list}: missing {missing:?}, too much {more:?}; ").expect("text");
         }

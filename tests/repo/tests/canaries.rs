@@ -42,6 +42,7 @@ fn the_gate_looks_at_the_logs_of_its_whole_test_run() {
     let gate = read(".ci/run");
     let set = gate.find("export STACK_LOGS_DIR=").expect(".ci/run keeps the stacks' logs");
     let tests = gate.find("$tests --locked").expect(".ci/run runs the tests");
-    let look = gate.find("--bin canaries -- \"$STACK_LOGS_DIR\"").expect(".ci/run looks through them");
-    assert!(set < tests && tests < look);
+    let find = |step: &str| gate.find(step).unwrap_or_else(|| panic!(".ci/run has no step {step}"));
+    let look = find("\"$bin/canaries\" \"$STACK_LOGS_DIR\"");
+    assert!(set < tests && tests < look && tests < find("\"$bin/permissions\" \"$STACK_LOGS_DIR\""));
 }

@@ -487,3 +487,35 @@ fn alarms_are_heard_and_name_their_page() {
     }
     assert_eq!(anchors, named, "each page belongs to an alarm");
 }
+
+/// What an engineer types at night. `$(named X)` asks CloudFormation for a part of the template, and a name in backquotes is an
+/// alarm's or a queue's.
+#[test]
+fn what_the_runbook_and_the_page_of_deploying_name_is_in_the_template() {
+    let yaml: Value = serde_yaml_ng::from_str(&read("infra/template.yaml")).expect("YAML");
+    let parts: Vec<&str> =
+        yaml["Resources"].as_mapping().expect("Resources").keys().map(|name| name.as_str().expect("a name")).collect();
+    let mut named = 0;
+    for page in ["infra/docs/runbook.md", "infra/docs/deploy.md"] {
+        let text = read(page);
+        for rest in text.split("$(named ").skip(1) {
+            let (name, _) = rest.split_once(')').expect("an end");
+            // A loop's variable stands for the beginning.
+            let found = match name.split_once('}') {
+                Some((_, ending)) => parts.iter().any(|part| part.ends_with(ending)),
+                None => parts.contains(&name),
+            };
+            assert!(found, "{page}: the template has no {name}");
+            named += 1;
+        }
+        for word in text.split('`').skip(1).step_by(2) {
+            let is_name = word.starts_with(|first: char| first.is_ascii_uppercase())
+                && word.chars().all(|letter| letter.is_ascii_alphanumeric());
+            if is_name && ["Queue", "AreDead", "Wait"].iter().any(|ending| word.ends_with(ending)) {
+                assert!(parts.contains(&word), "{page}: the template has no {word}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 30, "{named} names");
+}

@@ -1,7 +1,7 @@
 //! Whatever a function asks of AWS in worlds at random, the template allows it. `cargo run -p repo --bin permissions` compares
 //! what end-to-end tests come by in the same way, and in the other direction; what is seen here is written down for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use repo::permissions::{allowed, differences};
 use serde_json::json;
 use simulation::campaign::attempt;
 use simulation::noted;
-use simulation::scenario::{LIST, Plan, Scenario, instance};
+use simulation::scenario::{BEGIN, FileOf, LIST, Plan, Scenario, instance};
 
 /// Worlds at random.
 const SEEDS: u64 = 600;
@@ -26,6 +26,23 @@ fn an_audience_is_deleted_at_adobe() {
     scenario.driver.run_for(2 * 3_600_000);
 }
 
+/// They do not leave an audience out of a full file either.
+fn an_operator_says_that_an_audience_is_empty() {
+    let data = instance(Vec::new(), BTreeSet::new());
+    let mut scenario = Scenario::beside(marketo::Settings::default(), 2, SmallRng::seed_from_u64(2), data);
+    let feed = json!({"snapshots": true, "completeness": "single-file"});
+    assert!(scenario.request("PUT", "/feeds/default", &feed).0 < 300);
+    let sync = scenario.create(101, &json!({"id": LIST})).expect("a sync");
+    for (n, audiences) in [(1, vec![101, 102]), (2, vec![102])] {
+        let inside: BTreeMap<_, _> = audiences.into_iter().map(|audience| (audience, BTreeSet::from([1]))).collect();
+        scenario.deliver(BEGIN + n * 1_000, FileOf { snapshot: true, inside, outside: BTreeMap::new() });
+        scenario.settle().expect("settled");
+    }
+    let (status, answer) =
+        scenario.request("POST", &format!("/syncs/{sync}/not-delivered"), &json!({"decision": "empty"}));
+    assert!(status < 300, "{status} {answer}");
+}
+
 #[test]
 fn what_the_functions_ask_for_is_allowed() {
     noted::listen();
@@ -33,6 +50,7 @@ fn what_the_functions_ask_for_is_allowed() {
         let _ended = attempt(Plan::of(seed), None);
     }
     an_audience_is_deleted_at_adobe();
+    an_operator_says_that_an_audience_is_empty();
     let seen = noted::noted();
     let functions: Vec<&str> = seen.iter().map(|permission| permission.function.as_str()).collect();
     for function in ["create-sync", "cookie-ingest", "scheduled-incremental-sync", "list-writer"] {
