@@ -1,5 +1,8 @@
 //! Origins of web pages, and patterns of them.
 
+/// Most characters of a host's name (RFC 1035, section 2.3.4, without the root's dot).
+const HOST: usize = 253;
+
 /// A page's origin that is allowed, or all hosts below a domain: `https://www.example.com`, `https://*.example.com`,
 /// `http://localhost:8080`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +36,9 @@ impl<'a> OriginPattern<'a> {
         });
         // `*.com` would allow half of the internet.
         let narrow = !below || host.contains('.');
-        (labels && narrow && host.len() <= 253).then_some(Self { scheme, below, host, port })
+        // Below a domain there is at least one letter and a dot; otherwise nobody could ever fit.
+        let longest = if below { HOST - 2 } else { HOST };
+        (labels && narrow && host.len() <= longest).then_some(Self { scheme, below, host, port })
     }
 
     /// Whether it allows a page's origin, as a browser writes it in the header `Origin`.
@@ -76,6 +81,15 @@ mod tests {
         ] {
             assert!(!allows(pattern, origin), "{pattern} {origin}");
         }
+    }
+
+    #[test]
+    fn a_pattern_that_no_host_can_fit_is_refused() {
+        let pattern = |length: usize| format!("https://*.{}.com", "x".repeat(length - ".com".len()));
+        let longest = pattern(HOST - 2);
+        let fits = longest.replacen('*', "a", 1);
+        assert!(OriginPattern::parse(&longest).expect("a pattern").allows(&fits));
+        assert_eq!(OriginPattern::parse(&pattern(HOST - 1)), None);
     }
 
     #[test]
