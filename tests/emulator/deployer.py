@@ -381,8 +381,10 @@ class Deployed:
         tables = self._cloud.dynamodb
         for name, physical in before:
             if self._types[name] == "AWS::S3::Bucket":
-                for key in self._objects(physical):
-                    self._cloud.s3.delete_object(Bucket=physical, Key=key)
+                # With its versions: without them a deletion only hides.
+                for page in self._cloud.s3.get_paginator("list_object_versions").paginate(Bucket=physical):
+                    for row in page.get("Versions", []) + page.get("DeleteMarkers", []):
+                        self._cloud.s3.delete_object(Bucket=physical, Key=row["Key"], VersionId=row["VersionId"])
                 self._cloud.s3.delete_bucket(Bucket=physical)
                 continue
             try:
