@@ -12,14 +12,11 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use doubles::marketo::{self, Marketo};
-use doubles::{Shared, adobe, adobe::Adobe, system_clock};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -27,14 +24,13 @@ use world::types::Event;
 use world::{World, reference, sample};
 
 use crate::run::{Data, bin_dir, children, program};
+use crate::vendors::Vendors;
 
 /// Runs where nothing else is asked for.
 const RUNS: u64 = 10;
 /// Runs beside each other. They wait most of the time: what a dead function held comes again after its queue's
 /// visibility time-out, which is 36 s on this clock.
 const AT_ONCE: usize = 10;
-/// Factor on every time-out, rate and window, as `cargo run` has it.
-const TIME_SCALE: f64 = 0.05;
 /// ECIDs, matches and leads of a run's world.
 const SIZE: (usize, usize, usize) = (600, 300, 128);
 /// Longest pause before a kill.
@@ -45,10 +41,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(150);
 /// How long the killer waits for a process of the function that it is to kill.
 const VICTIM_PATIENCE: Duration = Duration::from_secs(3);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(35);
-/// Of both doubles. They guard nothing.
-const CLIENT: (&str, &str) = ("sample-client", "sample-secret");
-/// Leads of the doubles were created ten days before the start; the extract begins some days earlier.
-const EXTRACT_BACK_MS: u64 = 14 * 86_400_000;
 
 /// Functions that have most to lose.
 const BUSY: [&str; 2] = ["scheduled-incremental-sync", "list-writer"];
@@ -134,7 +126,7 @@ struct Run {
     seed: u64,
     data: Data,
     world: World,
-    marketo: Arc<Shared<Marketo>>,
+    vendors: Vendors,
     /// What the stack is started with.
     asked: Value,
     client: reqwest::Client,
@@ -144,8 +136,6 @@ struct Run {
     /// Process groups of the stacks that were killed: their functions may have outlived them.
     groups: Mutex<Vec<u32>>,
     killed: Mutex<BTreeMap<String, usize>>,
-    /// The doubles' servers; aborted when dropped.
-    _servers: JoinSet<()>,
 }
 
 impl Drop for Run {
@@ -163,48 +153,11 @@ impl Run {
     async fn begin(seed: u64) -> Self {
         let (ecids, matches, leads) = SIZE;
         let world = sample::sized(seed, ecids, matches, leads).world;
-        let (data, now) = (Data::new(), system_clock());
-        let (id, secret) = (CLIENT.0.to_owned(), CLIENT.1.to_owned());
-        let settings = marketo::Settings {
-            time_scale: TIME_SCALE,
-            client_id: id.clone(),
-            client_secret: secret.clone(),
-            ..marketo::Settings::default()
-        };
-        let marketo = Shared::new(Marketo::new(settings, world.marketo.clone(), now()), now.clone());
-        let org_id = world.marketo.org_id.clone();
-        let settings = adobe::Settings { client_id: id, client_secret: secret, org_id, ..adobe::Settings::default() };
-        let adobe = Shared::new(Adobe::new(settings, world.library.clone(), now()), now);
-        let mut servers = JoinSet::new();
-        let mut serve = async |router| {
-            let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-            let url = format!("http://{}", listener.local_addr().expect("an address"));
-            servers.spawn(doubles::serve(listener, router));
-            url
-        };
-        let marketo_url = serve(doubles::marketo_router(Arc::clone(&marketo))).await;
-        // Nobody presses the button that delivers a file.
-        let deliver: doubles::Deliver = Arc::new(|_, _| Box::pin(async { Err("no".to_owned()) }));
-        let adobe_url = serve(doubles::adobe_router(adobe, deliver)).await;
+        let (data, vendors) = (Data::new(), Vendors::of(&world).await);
         let asked = json!({
             "data": data.path().join(".state/stack"),
             "bin": bin_dir(),
-            "parameters": {
-                "TimeScale": TIME_SCALE.to_string(),
-                "Auth": "none",
-                "MarketoBaseUrl": marketo_url,
-                "MarketoClientId": CLIENT.0,
-                "MarketoClientSecret": CLIENT.1,
-                "AdobeImsUrl": adobe_url,
-                "AdobeAamUrl": adobe_url,
-                "AdobeAepUrl": adobe_url,
-                "AdobeAepFoldersUrl": adobe_url,
-                "AdobeAepSandbox": "",
-                "AdobeClientId": CLIENT.0,
-                "AdobeClientSecret": CLIENT.1,
-                // The world has dates of its own: its matches do not grow old with the machine's clock.
-                "MatchLifetimeDays": "36500",
-            },
+            "parameters": vendors.parameters,
         });
         data.put("stdout", "");
         let (stack, place) = Process::start(&asked, errors(&data)).await;
@@ -213,14 +166,13 @@ impl Run {
             seed,
             data,
             world,
-            marketo,
+            vendors,
             asked,
             client,
             place: Mutex::new(place),
             stack: tokio::sync::Mutex::new(stack),
             groups: Mutex::default(),
             killed: Mutex::default(),
-            _servers: servers,
         }
     }
 
@@ -279,10 +231,8 @@ impl Run {
     /// What happens before the first file is there.
     async fn declare(&self) {
         let m = &self.world.marketo;
-        let since = (system_clock()() - EXTRACT_BACK_MS).try_into().expect("a time");
-        let since = jiff::Timestamp::from_millisecond(since).expect("a time");
         let subscription = json!({"munchkin_id": m.munchkin_id, "org_id": m.org_id, "hipaa_ready": m.hipaa_ready,
-            "cookie_sync": m.cookie_sync, "extract_since": since.to_string()});
+            "cookie_sync": m.cookie_sync, "extract_since": self.vendors.extract_since()});
         self.send(reqwest::Method::PUT, "/subscription", &subscription, "").await;
         let feed = json!({"snapshots": true, "completeness": "single-file"});
         self.send(reqwest::Method::PUT, "/feeds/default", &feed, "").await;
@@ -306,7 +256,7 @@ impl Run {
             if let Event::Match(one) = &later.event {
                 matches.push(one);
             } else {
-                self.marketo.lock().apply(self.marketo.now_ms(), &later.event);
+                self.vendors.marketo.lock().apply(self.vendors.marketo.now_ms(), &later.event);
             }
         }
         self.matches(&matches).await;
@@ -385,8 +335,8 @@ impl Run {
         if now["stuck"].as_u64().is_some_and(|stuck| stuck > 0) {
             waits_for.push("stuck keys".to_owned());
         }
-        let mut marketo = self.marketo.lock();
-        marketo.tick(self.marketo.now_ms());
+        let mut marketo = self.vendors.marketo.lock();
+        marketo.tick(self.vendors.marketo.now_ms());
         let polled = now["activities_polled_at"].as_u64().unwrap_or(0);
         let last = marketo.last_visible_activity_at();
         if marketo.next_visible_activity_at().is_some() || last.is_some_and(|last| polled <= last) {
@@ -416,7 +366,7 @@ impl Run {
             tokio::join!(act, self.kill(plan));
             let name = format!("step {step}");
             self.settle(&name).await;
-            let found = self.marketo.lock().lists_dump();
+            let found = self.vendors.marketo.lock().lists_dump();
             let found = found.into_iter().map(|list| (list.id, list.members)).collect();
             // Between a file and what happens after it, the model knows of the end of both alone.
             if step % 2 == 1 {

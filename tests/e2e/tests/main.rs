@@ -7,3 +7,4 @@ mod run;
 mod runbook;
 mod streams;
 mod tests;
+mod vendors;

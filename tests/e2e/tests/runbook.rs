@@ -10,21 +10,18 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use doubles::marketo::{self, Kind, Marketo};
-use doubles::{Shared, adobe, adobe::Adobe, system_clock};
+use doubles::marketo::Kind;
+use doubles::system_clock;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use stack::{ACCOUNT, LogLine, Options, Port, Stack, Stream};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use world::World;
 
 use crate::run::{FUNCTIONS, eventually, program};
+use crate::vendors::Vendors;
 
 const RUNBOOK: &str = include_str!("../../../infra/docs/runbook.md");
-const SCALE: &str = "0.05";
-const CLIENT: (&str, &str) = ("sample-client", "sample-secret");
 const ORIGIN: &str = "https://www.example.com";
 const ANNA: u64 = 100_001;
 const BEN: u64 = 100_002;
@@ -32,8 +29,6 @@ const CARLA: u64 = 100_003;
 const EVA: u64 = 100_005;
 const VIP: u64 = 1001;
 const RETURNING: u64 = 1002;
-/// Leads of the doubles were created ten days before the start; the extract begins some days earlier.
-const EXTRACT_BACK_MS: u64 = 14 * 86_400_000;
 const MATCHES: &str = "local-matches";
 const DEAD_MATCHES: &str = "local-matches-dead";
 
@@ -52,13 +47,11 @@ fn built() -> PathBuf {
 struct Rig {
     folder: TempDir,
     world: World,
-    marketo: Arc<Shared<Marketo>>,
+    vendors: Vendors,
     client: Client,
     parameters: BTreeMap<String, String>,
     lines: Arc<Mutex<Vec<LogLine>>>,
     stack: Option<Stack>,
-    /// The doubles' servers; aborted when dropped.
-    _servers: JoinSet<()>,
 }
 
 impl Rig {
@@ -77,47 +70,11 @@ impl Rig {
         fs::write(folder.path().join("template.yaml"), template).expect("the template");
 
         let world = world::folder::read(&root().join("tests/fixtures/tiny")).expect("the fixture");
-        let now = system_clock();
-        let (client_id, client_secret) = (CLIENT.0.to_owned(), CLIENT.1.to_owned());
-        let settings = marketo::Settings {
-            time_scale: SCALE.parse().expect("a number"),
-            client_id: client_id.clone(),
-            client_secret: client_secret.clone(),
-            ..marketo::Settings::default()
-        };
-        let marketo = Shared::new(Marketo::new(settings, world.marketo.clone(), now()), now.clone());
-        let org_id = world.marketo.org_id.clone();
-        let settings = adobe::Settings { client_id, client_secret, org_id, ..adobe::Settings::default() };
-        let adobe = Shared::new(Adobe::new(settings, world.library.clone(), now()), now);
-        let mut servers = JoinSet::new();
-        let mut serve = async |router| {
-            let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-            let url = format!("http://{}", listener.local_addr().expect("an address"));
-            servers.spawn(doubles::serve(listener, router));
-            url
-        };
-        let marketo_url = serve(doubles::marketo_router(Arc::clone(&marketo))).await;
-        let deliver: doubles::Deliver = Arc::new(|_, _| Box::pin(async { Err("no".to_owned()) }));
-        let adobe_url = serve(doubles::adobe_router(adobe, deliver)).await;
-        let parameters = [
-            ("TimeScale", SCALE),
-            ("Auth", "none"),
-            ("MarketoBaseUrl", &marketo_url),
-            ("MarketoClientId", CLIENT.0),
-            ("MarketoClientSecret", CLIENT.1),
-            ("AdobeImsUrl", &adobe_url),
-            ("AdobeAamUrl", &adobe_url),
-            ("AdobeAepUrl", &adobe_url),
-            ("AdobeAepFoldersUrl", &adobe_url),
-            ("AdobeClientId", CLIENT.0),
-            ("AdobeClientSecret", CLIENT.1),
-            // The world has dates of its own: its matches do not grow old with the machine's clock.
-            ("MatchLifetimeDays", "36500"),
-        ];
-        let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let vendors = Vendors::of(&world).await;
+        let parameters = vendors.parameters.clone();
         let client = Client::builder().no_proxy().build().expect("a client");
         let lines = Arc::default();
-        let mut rig = Self { folder, world, marketo, client, parameters, lines, stack: None, _servers: servers };
+        let mut rig = Self { folder, world, vendors, client, parameters, lines, stack: None };
         rig.start().await;
         rig.set_up().await;
         rig
@@ -170,9 +127,7 @@ impl Rig {
     }
 
     async fn set_up(&self) {
-        let since = i64::try_from(self.marketo.now_ms() - EXTRACT_BACK_MS).expect("a time");
-        let since = jiff::Timestamp::from_millisecond(since).expect("a time").to_string();
-        self.subscribe(&json!({"extract_since": since})).await;
+        self.subscribe(&json!({"extract_since": self.vendors.extract_since()})).await;
         self.api(Method::PUT, "/feeds/default", &json!({"snapshots": true, "completeness": "single-file"})).await;
     }
 
@@ -270,7 +225,7 @@ impl Rig {
     }
 
     fn members(&self, list: u64) -> BTreeSet<u64> {
-        self.marketo.lock().members(list).cloned().unwrap_or_default()
+        self.vendors.marketo.lock().members(list).cloned().unwrap_or_default()
     }
 
     async fn until(&self, what: &str, list: u64, people: &[u64]) {
@@ -419,7 +374,7 @@ impl Rig {
 
     /// Calls to Marketo of this kind so far.
     fn calls(&self, kind: Kind) -> usize {
-        self.marketo.lock().calls().iter().filter(|call| call.kind == kind).count()
+        self.vendors.marketo.lock().calls().iter().filter(|call| call.kind == kind).count()
     }
 
     async fn end(mut self) {
@@ -674,10 +629,9 @@ async fn more_new_pairs_than_the_cap() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_feed_is_late() {
-    let since = 0;
     // The files of the fixture bear names of weeks ago.
     let rig = Rig::settled().await;
-    rig.until_told("feed_late", since).await;
+    rig.until_told("feed_late", 0).await;
     assert_eq!(rig.members(VIP), BTreeSet::from([ANNA, BEN, CARLA]), "nobody is taken out because of it");
     let feeds = rig.get("/feeds").await;
     assert_eq!(feeds[0]["id"], "default", "{feeds}");
