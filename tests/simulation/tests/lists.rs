@@ -711,7 +711,7 @@ fn random_plans_end_with_exactly_the_wanted_lists_within_the_budget() {
                         }
                         Err(fault) => {
                             found.lock().unwrap().get_or_insert(format!(
-                                "seed {seed} (replay: SEED={seed} cargo test -p simulation --test lists): {fault}"
+                                "seed {seed} (replay: SEED={seed} cargo test -p simulation lists::): {fault}"
                             ));
                         }
                     }

@@ -5,9 +5,6 @@ use simulation::campaign::{Campaign, attempt, run, tell};
 use simulation::lateness::Fact;
 use simulation::scenario::Plan;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Seeds in CI: about a minute of two cores.
 const SEEDS: u64 = 20_000;
 
