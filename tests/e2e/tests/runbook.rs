@@ -10,7 +10,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use doubles::marketo::Kind;
+use doubles::marketo::{Commit, Fault, FaultAnswer, Kind, Which};
 use doubles::system_clock;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
@@ -890,6 +890,50 @@ fn put_back(from: &Path, to: &Path) {
             fs::copy(&path, &target).expect("copied");
         }
     }
+}
+
+/// What the dashboard's widgets read of the log, field by field.
+fn fields_of_widgets() -> Vec<BTreeSet<String>> {
+    let template = fs::read_to_string(root().join("infra/template.yaml")).expect("the template");
+    let queries =
+        template.lines().filter_map(|line| line.split_once("\"query\": \"SOURCE '${ScheduledIncrementalSyncLog}' | "));
+    let fields = |query: &str| -> BTreeSet<String> {
+        let mut fields = BTreeSet::new();
+        for opening in ["ispresent(", "max(", "sum("] {
+            fields.extend(query.split(opening).skip(1).filter_map(|rest| rest.split_once(')')).map(|(name, _)| name));
+        }
+        let (_, groups) = query.split_once(" by ").expect("groups");
+        let groups = groups.split(['|', '"']).next().expect("groups").split(',').map(str::trim);
+        fields.extend(groups.filter(|group| !group.starts_with("bin(")));
+        fields.into_iter().map(str::to_owned).collect()
+    };
+    queries.map(|(_, query)| fields(query)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_dashboard_finds_its_lines() {
+    let widgets = fields_of_widgets();
+    let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    assert!(widgets.contains(&of(&["refusals", "code"])) && widgets.len() == 4, "{widgets:?}");
+    // Its feed is late, and Marketo refuses one call.
+    let rig = Rig::settled().await;
+    let refused = Fault {
+        kind: Some(Kind::ListAdd),
+        which: Which::Nth(1),
+        answer: FaultAnswer::Code(611),
+        commit: Commit::Before,
+    };
+    rig.vendors.marketo.lock().inject(refused);
+    rig.deliver(1).await;
+    rig.until("the list follows all the same", RETURNING, &[ANNA, EVA]).await;
+    for widget in widgets {
+        eventually(&format!("a line with {widget:?}"), async || {
+            let lines = ["INFO", "WARN"].map(|level| rig.logged("scheduled-incremental-sync", level, 0)).concat();
+            lines.iter().any(|line| widget.iter().all(|field| line.get(field).is_some())).then_some(())
+        })
+        .await;
+    }
+    rig.end().await;
 }
 
 #[test]
