@@ -2,6 +2,7 @@
 
 use domain::MunchkinId;
 use domain::said::Said;
+use futures::future::BoxFuture;
 use lambda::HttpEvent;
 use marketo::Marketo;
 use serde_json::{Value, json};
@@ -162,7 +163,13 @@ pub const ROUTES: [(&str, &str, Needs); 48] = [
 ];
 
 /// Answers one request. `deadline` (ms): calls to Marketo wait for their turn no longer.
-pub async fn handle(deps: &Deps, request: Request, deadline: u64) -> Response {
+///
+/// Boxed here, as what the other functions begin with: an `async fn` would be compiled anew with each crate that awaits it.
+pub fn handle(deps: &Deps, request: Request, deadline: u64) -> BoxFuture<'_, Response> {
+    Box::pin(handled(deps, request, deadline))
+}
+
+async fn handled(deps: &Deps, request: Request, deadline: u64) -> Response {
     // What follows from a request is done by hand, whoever does it in the end.
     let mut deps = deps.because(audit::deed(&request).map(|_| Cause::ByHand));
     if request.caller().role < Role::Operator {

@@ -18,6 +18,7 @@ use domain::list::{GuardSettings, MassChange, Mode, Plan, Wish, Wishes};
 use domain::planted::{Guard, holds};
 use domain::sayings::{HELD_ADDITIONS, HELD_ADDITIONS_AFTER, HELD_REMOVALS, HELD_REMOVALS_AFTER, LIST_GONE};
 use domain::{LeadId, LeadSet, ListId, MunchkinId, Said, Token};
+use futures::future::BoxFuture;
 use marketo::{CallError, LeadRow, Marketo};
 use ports::{Failure, Table};
 use reading::Asking;
@@ -46,7 +47,13 @@ pub const USES: lambda::Uses = lambda::Uses {
 };
 
 /// Handles one ring of a list. Replay is harmless: the work is recomputed from state.
-pub async fn handle(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
+///
+/// Boxed here: an `async fn` would be compiled anew with each crate that awaits it.
+pub fn handle<'a>(deps: &'a Deps, ring: &'a Ring, deadline: u64) -> BoxFuture<'a, Step<()>> {
+    Box::pin(handled(deps, ring, deadline))
+}
+
+async fn handled(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
     let Ok(list) = ring.key.id.parse::<ListId>() else {
         return Err(Failure::fail("a ring of a list without a list id"));
     };

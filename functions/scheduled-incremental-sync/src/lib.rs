@@ -16,6 +16,7 @@ mod sizes;
 mod stream;
 mod watched;
 
+use futures::future::BoxFuture;
 use ports::Failure;
 use state::bell::{Kind, Ring};
 use state::{Cause, Causes, Deps, Step, bell};
@@ -38,7 +39,13 @@ pub const USES: lambda::Uses = lambda::Uses {
 };
 
 /// Handles one ring of identity work, of a subscription's edges or of an audience. Replay is harmless: the work is recomputed from state.
-pub async fn handle(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
+///
+/// Boxed here, as [`tick`]: an `async fn` would be compiled anew with each crate that awaits it.
+pub fn handle<'a>(deps: &'a Deps, ring: &'a Ring, deadline: u64) -> BoxFuture<'a, Step<()>> {
+    Box::pin(handled(deps, ring, deadline))
+}
+
+async fn handled(deps: &Deps, ring: &Ring, deadline: u64) -> Step<()> {
     let munchkin = &ring.key.munchkin;
     match ring.key.kind {
         Kind::Identity => {
@@ -70,7 +77,11 @@ const RESERVE_MS: u64 = 15_000;
 /// The tick: rings what was not rung, asks Adobe what its audiences are called, says what is wrong, takes in files whose
 /// notification was lost, and looks at deliveries whose time has come. None of these hinders another: what may use up the
 /// time, or be killed with all that it holds, comes last.
-pub async fn tick(deps: &Deps, deadline: u64) -> Step<()> {
+pub fn tick(deps: &Deps, deadline: u64) -> BoxFuture<'_, Step<()>> {
+    Box::pin(ticked(deps, deadline))
+}
+
+async fn ticked(deps: &Deps, deadline: u64) -> Step<()> {
     // What stops at the deadline still has to say so.
     let deadline = deadline.saturating_sub(deps.settings.scaled(RESERVE_MS));
     let swept = bell::sweep(deps).await;

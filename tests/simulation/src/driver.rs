@@ -212,9 +212,8 @@ impl Driver {
             let deps = self.process(Function::Scheduled);
             let process = Some((Function::Scheduled, deps.clone()));
             let noticed = arrival.clone();
-            let work = async move {
-                Box::pin(scheduled_incremental_sync::arrived(&deps, &noticed, deps.now() + FUNCTION_MS)).await
-            };
+            let work =
+                async move { scheduled_incremental_sync::arrived(&deps, &noticed, deps.now() + FUNCTION_MS).await };
             self.begin(Invocation {
                 process,
                 arrival: Some(arrival),
@@ -257,9 +256,7 @@ impl Driver {
             drop(store);
             self.next_tick = now + self.tick_ms + late;
             let deps = self.process(Function::Scheduled);
-            self.start("tick", async move {
-                Box::pin(scheduled_incremental_sync::tick(&deps, deps.now() + FUNCTION_MS)).await
-            });
+            self.start("tick", async move { scheduled_incremental_sync::tick(&deps, deps.now() + FUNCTION_MS).await });
             let deps = self.deps_of("create-sync");
             self.start("resume", async move { Box::pin(create_sync::resume(&deps)).await });
         }

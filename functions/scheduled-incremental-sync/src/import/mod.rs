@@ -13,6 +13,7 @@ use domain::feed::Control;
 use domain::said::Saying;
 use domain::sayings::{FILE_GONE, FILE_NAME_AAM, FILE_NAME_AEP, FILE_NAME_CONTROL, FILE_OF_STREAM};
 use domain::{AudienceId, Said};
+use futures::future::BoxFuture;
 use ports::{Read, Table};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -126,8 +127,12 @@ async fn open(deps: &Deps, known: &Known, arrivals: Vec<Arrival>) -> Step<Vec<Ar
     Ok(open)
 }
 
-/// Takes in one file. A second time it changes nothing.
-pub async fn arrived(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> {
+/// Takes in one file. A second time it changes nothing. Boxed as [`crate::handle`] is.
+pub fn arrived<'a>(deps: &'a Deps, arrival: &'a Arrival, deadline: u64) -> BoxFuture<'a, Step<()>> {
+    Box::pin(taken(deps, arrival, deadline))
+}
+
+async fn taken(deps: &Deps, arrival: &Arrival, deadline: u64) -> Step<()> {
     let Some(place) = Known::read(deps).await?.place(&arrival.key) else { return Ok(()) };
     let id = place.import(arrival);
     let Place { subscription, feed, path } = &place;
