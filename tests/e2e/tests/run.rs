@@ -31,7 +31,8 @@ pub fn bin_dir() -> PathBuf {
     if folder.ends_with("deps") { folder.parent().expect("the target folder").to_owned() } else { folder.to_owned() }
 }
 
-/// The program, built once by cargo with this test's profile and target folder. The functions' binaries are taken
+/// The program, built once by cargo with this test's profile and target folder, as `cargo test --workspace` has built it beside a
+/// test of its own: by itself it would take all of its dependencies anew, with other features. The functions' binaries are taken
 /// away first: each run of the program must build what is missing or stale by itself.
 pub fn program() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
@@ -45,7 +46,17 @@ pub fn program() -> PathBuf {
         let profile = folder.file_name().expect("a profile").to_str().expect("UTF-8");
         let profile = if profile == "debug" { "dev" } else { profile };
         let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["build", "--quiet", "-p", "local", "--bin", "local", "--profile", profile, "--target-dir"])
+            .args([
+                "test",
+                "--workspace",
+                "--no-run",
+                "--quiet",
+                "--test",
+                "program",
+                "--profile",
+                profile,
+                "--target-dir",
+            ])
             .arg(folder.parent().expect("the target folder"))
             .arg("--manifest-path")
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml"))
