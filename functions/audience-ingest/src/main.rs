@@ -3,9 +3,16 @@
 use audience_ingest::Receiver;
 use lambda::{HttpEvent, http_answer};
 
+struct AudienceIngest;
+
+impl lambda::Function for AudienceIngest {
+    const NAME: &'static str = "audience-ingest";
+    const USES: lambda::Uses = audience_ingest::USES;
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let app = lambda::start("audience-ingest", &audience_ingest::USES).await?;
+    let app = lambda::start::<AudienceIngest>().await?;
     let receiver = Receiver::begin(lambda::deps(&app).await).await;
     lambda::run(app, move |_, invocation| {
         let receiver = receiver.clone();

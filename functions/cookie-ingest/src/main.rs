@@ -3,9 +3,16 @@
 use cookie_ingest::{Ingest, Message, store};
 use lambda::{HttpEvent, http_answer};
 
+struct CookieIngest;
+
+impl lambda::Function for CookieIngest {
+    const NAME: &'static str = "cookie-ingest";
+    const USES: lambda::Uses = cookie_ingest::USES;
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let app = lambda::start("cookie-ingest", &cookie_ingest::USES).await?;
+    let app = lambda::start::<CookieIngest>().await?;
     let deps = lambda::deps(&app).await;
     let ingest = Ingest::new(deps.clone());
     lambda::run(app, move |_, invocation| {

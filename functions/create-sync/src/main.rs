@@ -1,12 +1,19 @@
 //! The Lambda function `create-sync`: wiring only.
 
-use create_sync::{Request, USES, handle, resume};
+use create_sync::{Request, handle, resume};
 use lambda::{HttpEvent, http_answer};
 use serde_json::Value;
 
+struct CreateSync;
+
+impl lambda::Function for CreateSync {
+    const NAME: &'static str = "create-sync";
+    const USES: lambda::Uses = create_sync::USES;
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let app = lambda::start("create-sync", &USES).await?;
+    let app = lambda::start::<CreateSync>().await?;
     let deps = lambda::deps(&app).await;
     lambda::run(app, move |app, invocation| {
         let deps = deps.clone();

@@ -2,9 +2,16 @@
 
 use state::bell::Ring;
 
+struct ListWriter;
+
+impl lambda::Function for ListWriter {
+    const NAME: &'static str = "list-writer";
+    const USES: lambda::Uses = list_writer::USES;
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let app = lambda::start("list-writer", &list_writer::USES).await?;
+    let app = lambda::start::<ListWriter>().await?;
     let deps = lambda::deps(&app).await;
     lambda::run(app, move |app, invocation| {
         let deps = deps.clone();

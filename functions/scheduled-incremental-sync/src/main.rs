@@ -1,14 +1,21 @@
 //! The Lambda function `scheduled-incremental-sync`: wiring only.
 
 use lambda::{Failure, Message};
-use scheduled_incremental_sync::{USES, arrivals, arrived, handle, heard, tick};
+use scheduled_incremental_sync::{arrivals, arrived, handle, heard, tick};
 use serde_json::Value;
 use state::Deps;
 use state::feeds::Events;
 
+struct ScheduledIncrementalSync;
+
+impl lambda::Function for ScheduledIncrementalSync {
+    const NAME: &'static str = "scheduled-incremental-sync";
+    const USES: lambda::Uses = scheduled_incremental_sync::USES;
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let app = lambda::start("scheduled-incremental-sync", &USES).await?;
+    let app = lambda::start::<ScheduledIncrementalSync>().await?;
     let deps = lambda::deps(&app).await;
     lambda::run(app, move |app, invocation| {
         let deps = deps.clone();

@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
 use aws::DynamoTables;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
-use aws_smithy_http_client::test_util::infallible_client_fn;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_types::body::SdkBody;
+use aws_types::SdkConfig;
 use domain::identity::{Seen, TokenRecord};
 use domain::{AudienceId, Ecid, LeadId, Token};
 use ports::{Expect, Item, Key, Page, PortResult, Ports, Queue, Read, Table, Tables};
@@ -233,19 +234,13 @@ impl Whole {
     fn new(rest: Arc<Counted>, count: u64) -> Self {
         let pages = Arc::new(Pages::new(count));
         let answers = Arc::clone(&pages);
-        let client = infallible_client_fn(move |request: http::Request<SdkBody>| {
-            let began = processor_seconds().unwrap_or_default();
-            let body = answers.answer(request.body().bytes().unwrap_or_default());
-            answers.spent(processor_seconds().unwrap_or_default() - began);
-            http::Response::builder().status(200).body(body).expect("a response")
-        });
         let sdk = SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::from_static("us-east-1"))
             .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
                 "bench", "bench", None, None, "bench",
             )))
-            .http_client(client)
+            .http_client(http_client_fn(move |_, _| SharedHttpConnector::new(Answers(Arc::clone(&answers)))))
             .build();
         let names = BTreeMap::from([(Table::Identity, "identity".to_owned())]);
         Self { rest, tokens: DynamoTables::new(aws::dynamo_client(&sdk), names), pages }
@@ -262,7 +257,22 @@ impl Whole {
     }
 }
 
+/// DynamoDB in this process.
+#[derive(Debug)]
+struct Answers(Arc<Pages>);
+
+impl HttpConnector for Answers {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let began = processor_seconds().unwrap_or_default();
+        let body = self.0.answer(request.body().bytes().unwrap_or_default());
+        self.0.spent(processor_seconds().unwrap_or_default() - began);
+        let status = 200.try_into().expect("a status");
+        HttpConnectorFuture::ready(Ok(HttpResponse::new(status, SdkBody::from(body))))
+    }
+}
+
 /// Makes pages up.
+#[derive(Debug)]
 struct Pages {
     /// By partition, its tokens in order.
     shards: BTreeMap<String, Vec<u32>>,

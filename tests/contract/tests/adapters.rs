@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::Credentials;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
     ScalarAttributeType,
 };
+use aws_types::SdkConfig;
 use contract::{Handed, Receives};
 use ports::{Expect, Item, Key, PortError, Queue, Read, Table, Tables};
 use tokio::net::TcpListener;
@@ -25,13 +24,14 @@ async fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-async fn sdk(address: SocketAddr) -> SdkConfig {
-    aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .region(Region::from_static("us-east-1"))
-        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-        .endpoint_url(format!("http://{address}"))
-        .load()
-        .await
+fn sdk(address: SocketAddr) -> SdkConfig {
+    let variable = move |name: &str| match name {
+        "AWS_REGION" => Some("us-east-1".to_owned()),
+        "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("test".to_owned()),
+        "AWS_ENDPOINT_URL" => Some(format!("http://{address}")),
+        _ => None,
+    };
+    aws::sdk_config(variable).expect("a configuration")
 }
 
 /// A fresh DynamoDB with every table: keys `pk`, `sk`, index `due` with all attributes.
@@ -39,7 +39,7 @@ async fn dynamo() -> aws_sdk_dynamodb::Client {
     let (listener, address) = listener().await;
     let database = dynoxide::Database::memory().expect("a database");
     tokio::spawn(dynoxide::server::serve_on(listener, database));
-    let client = aws::dynamo_client(&sdk(address).await);
+    let client = aws::dynamo_client(&sdk(address));
     for table in Table::ALL {
         let attribute = |name: &str, kind: ScalarAttributeType| {
             AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build().expect("an attribute")
@@ -124,7 +124,7 @@ async fn s3_keeps_the_contract_of_objects() {
             tokio::spawn(async move { connection.await.map_err(|error| eprintln!("connection: {error}")) });
         }
     });
-    let client = aws::s3_client(&sdk(address).await, true);
+    let client = aws::s3_client(&sdk(address), true);
     client.create_bucket().bucket(BUCKET).send().await.expect("create bucket");
     let objects = aws::S3Objects::new(client, BUCKET.to_owned());
     contract::objects(&objects).await;
@@ -181,7 +181,7 @@ async fn sqs(journal: &std::path::Path, visibility_s: u64) -> (stack::sqs::Sqs, 
 async fn sqs_keeps_the_contract_of_queues() {
     let folder = tempfile::tempdir().expect("a folder");
     let (sqs, urls, address) = sqs(folder.path(), 60).await;
-    let client = aws::sqs_client(&sdk(address).await);
+    let client = aws::sqs_client(&sdk(address));
     let adapter = aws::SqsQueues::new(client, urls.clone(), format!("http://{address}"));
     contract::queues(&adapter, async |queue, count| {
         let name = urls[&queue].rsplit('/').next().expect("a name").to_owned();
@@ -242,7 +242,7 @@ impl Receives for Hands {
 async fn sqs_keeps_the_contract_of_receiving() {
     let folder = tempfile::tempdir().expect("a folder");
     let (sqs, urls, address) = sqs(folder.path(), 1).await;
-    let client = aws::sqs_client(&sdk(address).await);
+    let client = aws::sqs_client(&sdk(address));
     let adapter = aws::SqsQueues::new(client, urls, format!("http://{address}"));
     contract::receiving(&adapter, &mut Hands(sqs), MOST_RECEIVED).await;
 }
@@ -253,7 +253,7 @@ async fn event_bridge_keeps_the_contract_of_the_bus() {
     let (listener, address) = listener().await;
     let buses = stack::bus::Buses::open(&folder.path().join("events"), Some(BUS)).expect("the buses");
     tokio::spawn(buses.clone().serve(listener, stack::calls::Calls::default()));
-    let adapter = aws::EventBridge::new(aws::bus_client(&sdk(address).await), BUS.to_owned());
+    let adapter = aws::EventBridge::new(aws::bus_client(&sdk(address)), BUS.to_owned());
     contract::bus(&adapter, async || {
         let events = buses.events().expect("events").into_iter();
         events

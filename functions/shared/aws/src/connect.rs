@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, SdkConfig};
-use ports::{Bus, NoBus, Ports, Queue, StreamSecrets, Table, Vendor};
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_types::SdkConfig;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, join_all};
+use ports::{Bus, Http, NoBus, Objects, Ports, Queue, Secrets, StreamSecrets, Table, Vendor};
 
+use crate::absent::Absent;
 use crate::{
     DynamoTables, EventBridge, KeptSecrets, ReqwestHttp, S3Objects, Source, SqsQueues, SystemClock, SystemRandom,
+    sdk_config,
 };
 
 // The time-outs are not scaled by TIME_SCALE: they bound real input and output, which does not get faster in a test.
 
-/// A connection inside one region stands within milliseconds; the TLS handshake at 128 MB takes some hundreds.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// One attempt of a DynamoDB, SQS or Secrets Manager call. They answer within tens of milliseconds; a batch within
 /// hundreds.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -73,39 +75,65 @@ pub struct Wiring {
     pub queues: Arc<SqsQueues>,
 }
 
+/// What a function is given beside tables and queues. It is known while the function is compiled, so that what it is not given
+/// is not linked into it either.
+pub trait Parts {
+    /// The bucket.
+    const BUCKET: bool;
+    /// HTTP to vendors and webhooks.
+    const HTTP: bool;
+    /// Secrets.
+    const SECRETS: bool;
+    /// The bus; no function that has it needs one to be named.
+    const BUS: bool;
+}
+
 /// Reads the environment, makes every client, opens the connections. `sources`: where the credentials are of
 /// the vendors that the function calls; `streams`: where the secrets of streams are, if it needs them.
 ///
 /// # Errors
-/// When the HTTP client cannot be made.
-pub async fn connect(
+/// When the region or a key is not set, or the HTTP client cannot be made.
+pub async fn connect<P: Parts>(
     sources: BTreeMap<Vendor, Source>,
     streams: Option<Source<StreamSecrets>>,
 ) -> anyhow::Result<Wiring> {
     let variable = |name: &str| std::env::var(name).ok();
-    let sdk = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
+    let sdk = sdk_config(variable)?;
     let names = Names::read(variable);
 
-    let tables = DynamoTables::new(dynamo_client(&sdk), names.tables);
-    let objects = S3Objects::new(s3_client(&sdk, variable("AWS_ENDPOINT_URL_S3").is_some()), names.bucket);
+    let tables = Arc::new(DynamoTables::new(dynamo_client(&sdk), names.tables));
     let base = variable("AWS_ENDPOINT_URL_SQS").or_else(|| variable("AWS_ENDPOINT_URL")).unwrap_or_else(|| {
         let region = sdk.region().map_or("us-east-1", |region| region.as_ref());
         format!("https://sqs.{region}.amazonaws.com")
     });
     let queues = Arc::new(SqsQueues::new(sqs_client(&sdk), names.queues, base).with_dead_queues(names.dead_queues));
-    open(&tables, &objects, &queues).await;
-
-    let bus: Arc<dyn Bus> = match names.bus {
-        none if none.is_empty() => Arc::new(NoBus),
-        bus => Arc::new(EventBridge::new(bus_client(&sdk), bus)),
+    let mut opened: Vec<BoxFuture<'_, ()>> = vec![tables.warm().boxed(), queues.warm().boxed()];
+    let objects: Arc<dyn Objects> = if P::BUCKET {
+        let path_style = variable("AWS_ENDPOINT_URL_S3").is_some();
+        let objects = Arc::new(S3Objects::new(s3_client(&sdk, path_style), names.bucket));
+        let warm = Arc::clone(&objects);
+        opened.push(async move { warm.warm().await }.boxed());
+        objects
+    } else {
+        Arc::new(Absent)
     };
+    open(opened).await;
+
+    let bus: Arc<dyn Bus> = if P::BUS && !names.bus.is_empty() {
+        Arc::new(EventBridge::new(bus_client(&sdk), names.bus))
+    } else {
+        Arc::new(NoBus)
+    };
+    let http: Arc<dyn Http> = if P::HTTP { Arc::new(ReqwestHttp::new()?) } else { Arc::new(Absent) };
+    let secrets: Arc<dyn Secrets> =
+        if P::SECRETS { Arc::new(KeptSecrets::new(secrets_client(&sdk), sources, streams)) } else { Arc::new(Absent) };
     let ports = Ports {
-        tables: Arc::new(tables),
-        objects: Arc::new(objects),
+        tables,
+        objects,
         queues: queues.clone(),
-        http: Arc::new(ReqwestHttp::new()?),
+        http,
         bus,
-        secrets: Arc::new(KeptSecrets::new(secrets_client(&sdk), sources, streams)),
+        secrets,
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
     };
@@ -116,19 +144,14 @@ pub async fn connect(
 /// the other: with 128 MB a function has a fourteenth of a processor. Secrets Manager's is opened by whoever reads the
 /// credentials. Not opened ahead are those to Marketo and Adobe, whose hosts partly stand in the tables and who drop what is
 /// idle, and for whom no visitor of a page waits; nor EventBridge's, which hears of incidents only.
-async fn open(tables: &DynamoTables, objects: &S3Objects, queues: &SqsQueues) {
-    let all = async { tokio::join!(tables.warm(), objects.warm(), queues.warm()) };
-    if tokio::time::timeout(WARM_TIMEOUT, all).await.is_err() {
+async fn open(connections: Vec<BoxFuture<'_, ()>>) {
+    if tokio::time::timeout(WARM_TIMEOUT, join_all(connections)).await.is_err() {
         tracing::warn!("not every connection stood in time; the first event opens the rest");
     }
 }
 
 fn timeouts(attempt: Duration, operation: Duration) -> TimeoutConfig {
-    TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .operation_attempt_timeout(attempt)
-        .operation_timeout(operation)
-        .build()
+    TimeoutConfig::builder().operation_attempt_timeout(attempt).operation_timeout(operation).build()
 }
 
 fn retries() -> RetryConfig {
@@ -192,9 +215,7 @@ pub fn secrets_client(sdk: &SdkConfig) -> aws_sdk_secretsmanager::Client {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use aws_config::Region;
-    use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
-    use ports::{Key, Objects as _, Outgoing, Queues as _, Read, Tables as _};
+    use ports::{Key, Outgoing, Queues as _, Read, Tables as _};
     use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::net::{TcpListener, TcpStream};
 
@@ -251,12 +272,14 @@ mod tests {
     }
 
     fn sdk(server: &Server) -> SdkConfig {
-        SdkConfig::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::from_static("us-east-1"))
-            .credentials_provider(SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test")))
-            .endpoint_url(&server.url)
-            .build()
+        let url = server.url.clone();
+        let variable = move |name: &str| match name {
+            "AWS_REGION" => Some("us-east-1".to_owned()),
+            "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("test".to_owned()),
+            "AWS_ENDPOINT_URL" => Some(url.clone()),
+            _ => None,
+        };
+        sdk_config(variable).expect("a configuration")
     }
 
     /// DynamoDB, S3 and SQS at these addresses.
@@ -275,7 +298,7 @@ mod tests {
     async fn what_is_called_later_finds_its_connection_open() {
         let servers = [Server::start(true).await, Server::start(true).await, Server::start(true).await];
         let (tables, objects, queues) = adapters(&servers);
-        open(&tables, &objects, &queues).await;
+        open(vec![tables.warm().boxed(), objects.warm().boxed(), queues.warm().boxed()]).await;
         assert_eq!(servers.each_ref().map(Server::connections), [1, 1, 1]);
 
         tables.get(Table::Lists, &Key::new("a", "b"), Read::Eventual).await.expect_err("404");
@@ -292,7 +315,7 @@ mod tests {
         let tables = DynamoTables::new(dynamo_client(&sdk(dynamodb)), BTreeMap::new());
         let objects = S3Objects::new(s3_client(&sdk(s3), true), String::new());
         let queues = SqsQueues::new(sqs_client(&sdk(sqs)), BTreeMap::new(), sqs.url.clone());
-        open(&tables, &objects, &queues).await;
+        open(vec![tables.warm().boxed(), objects.warm().boxed(), queues.warm().boxed()]).await;
         assert_eq!(servers.each_ref().map(Server::connections), [0, 0, 0]);
     }
 
@@ -301,7 +324,7 @@ mod tests {
         let servers = [Server::start(false).await, Server::start(true).await, Server::start(true).await];
         let (tables, objects, queues) = adapters(&servers);
         let begun = tokio::time::Instant::now();
-        open(&tables, &objects, &queues).await;
+        open(vec![tables.warm().boxed(), objects.warm().boxed(), queues.warm().boxed()]).await;
         assert_eq!(begun.elapsed().as_secs(), WARM_TIMEOUT.as_secs());
     }
 

@@ -101,7 +101,7 @@ pub(crate) fn symptom<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>
 fn never_connected(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(client) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
+        if let Some(client) = error.downcast_ref::<reqwest::Error>() {
             return client.is_connect();
         }
         next = error.source();

@@ -1,4 +1,4 @@
-//! [`Http`] over reqwest (hyper and rustls, the same stack as the SDK's).
+//! [`Http`] over reqwest (hyper and rustls), and the client that the SDK stands on too.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -13,8 +13,26 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// next call's outcome into an unknown.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// HTTP to Marketo and Adobe: no redirects (a secret must not follow one), no retries (whether a call may be
-/// repeated is the caller's to say), no proxy from the environment.
+/// A client that follows no redirect (a secret must not follow one), repeats nothing (whether a call may be repeated is the
+/// caller's to say), and takes no proxy from the environment.
+pub(crate) fn strict(connect_timeout: Duration) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .connect_timeout(connect_timeout)
+}
+
+/// The client.
+///
+/// # Errors
+/// When the TLS roots of the machine cannot be read.
+pub(crate) fn built(builder: reqwest::ClientBuilder) -> anyhow::Result<reqwest::Client> {
+    // Not the cause itself: reqwest's texts may hold URLs.
+    builder.build().map_err(|_| anyhow::anyhow!("the HTTP client could not be made"))
+}
+
+/// HTTP to Marketo and Adobe.
 #[derive(Debug, Clone)]
 pub struct ReqwestHttp {
     client: reqwest::Client,
@@ -26,16 +44,10 @@ impl ReqwestHttp {
     /// # Errors
     /// When the TLS roots of the machine cannot be read.
     pub fn new() -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .connect_timeout(CONNECT_TIMEOUT)
+        let client = strict(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .user_agent(concat!("audience-sync/", env!("CARGO_PKG_VERSION")))
-            .build()
-            // Not the cause itself: reqwest's texts may hold URLs.
-            .map_err(|_| anyhow::anyhow!("the HTTP client could not be made"))?;
-        Ok(Self { client })
+            .user_agent(concat!("audience-sync/", env!("CARGO_PKG_VERSION")));
+        Ok(Self { client: built(client)? })
     }
 }
 

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
-use aws_smithy_http_client::test_util::infallible_client_fn;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_types::body::SdkBody;
+use aws_types::SdkConfig;
 use ports::{
     Announcement, Bus, Credentials as Shown, Expect, Item, Key, Outgoing, PortError, PortResult, Queue, Queues, Read,
     Secrets, StreamSecrets, Table, Tables, Vendor,
@@ -19,22 +21,32 @@ use crate::{DynamoTables, EventBridge, KeptSecrets, Source, SqsQueues};
 /// The bodies of the requests that were made.
 type Seen = Arc<Mutex<Vec<Value>>>;
 
+#[derive(Debug, Clone)]
+struct Script {
+    answers: Vec<(u16, Value)>,
+    seen: Seen,
+}
+
+impl HttpConnector for Script {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let body = serde_json::from_slice(request.body().bytes().expect("a body in memory")).expect("JSON");
+        let mut seen = self.seen.lock().expect("no panic before");
+        let (status, answer) = self.answers.get(seen.len()).expect("a scripted answer");
+        seen.push(body);
+        let status = (*status).try_into().expect("a status");
+        HttpConnectorFuture::ready(Ok(HttpResponse::new(status, SdkBody::from(answer.to_string()))))
+    }
+}
+
 /// A configuration whose n-th request is answered by the n-th of `answers`; more requests than answers fail the test.
 fn scripted(answers: Vec<(u16, Value)>) -> (SdkConfig, Seen) {
     let seen = Seen::default();
-    let record = Arc::clone(&seen);
-    let client = infallible_client_fn(move |request: http::Request<aws_smithy_types::body::SdkBody>| {
-        let body = serde_json::from_slice(request.body().bytes().expect("a body in memory")).expect("JSON");
-        let mut seen = record.lock().expect("no panic before");
-        let (status, answer) = answers.get(seen.len()).expect("a scripted answer").clone();
-        seen.push(body);
-        http::Response::builder().status(status).body(answer.to_string()).expect("a response")
-    });
+    let script = Script { answers, seen: Arc::clone(&seen) };
     let sdk = SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::from_static("us-east-1"))
         .credentials_provider(SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test")))
-        .http_client(client)
+        .http_client(http_client_fn(move |_, _| SharedHttpConnector::new(script.clone())))
         .build();
     (sdk, seen)
 }

@@ -3,11 +3,15 @@
 //! A function's `main` only wires:
 //!
 //! ```no_run
-//! # const USES: lambda::Uses = lambda::Uses::NOTHING;
+//! # struct ListWriter;
+//! # impl lambda::Function for ListWriter {
+//! #     const NAME: &'static str = "list-writer";
+//! #     const USES: lambda::Uses = lambda::Uses::NOTHING;
+//! # }
 //! # async fn handle(_: lambda::App, _: lambda::Invocation) -> anyhow::Result<serde_json::Value> { Ok(().into()) }
 //! #[tokio::main]
 //! async fn main() -> anyhow::Result<()> {
-//!     let app = lambda::start("list-writer", &USES).await?;
+//!     let app = lambda::start::<ListWriter>().await?;
 //!     lambda::run(app, handle).await
 //! }
 //! ```
@@ -24,5 +28,5 @@ pub use config::{Access, Adobe, Config, ConfigError, Marketo, Quota, Uses, Varia
 pub use deps::deps;
 pub use http_event::{HttpEvent, http_answer};
 pub use ports::Failure;
-pub use runtime::{App, Invocation, run, start};
+pub use runtime::{App, Function, Invocation, run, start};
 pub use telemetry::{Counts, METRICS, Names, Redacted, emf_line};

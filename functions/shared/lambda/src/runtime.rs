@@ -1,5 +1,6 @@
 //! The loop with Lambda.
 
+use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -49,15 +50,32 @@ impl std::fmt::Debug for Invocation {
     }
 }
 
+/// A function, as its `main` declares it. What it does not use is not linked into it.
+pub trait Function {
+    /// Its name, as in the README.
+    const NAME: &'static str;
+    /// What it uses.
+    const USES: Uses;
+}
+
+struct Parts<F>(PhantomData<F>);
+
+impl<F: Function> aws::Parts for Parts<F> {
+    const BUCKET: bool = F::USES.bucket;
+    const HTTP: bool = F::USES.marketo || F::USES.adobe || F::USES.alerts;
+    const SECRETS: bool = F::USES.marketo || F::USES.adobe || F::USES.streams;
+    const BUS: bool = F::USES.alerts;
+}
+
 /// Everything before the first invocation: environment, log, panic hook, clients, connections.
 ///
 /// # Errors
 /// When a variable is missing or malformed (named in the error), or a client cannot be made.
-pub async fn start(function: &'static str, uses: &Uses) -> anyhow::Result<App> {
-    let config = uses.load(|name| std::env::var(name).ok())?;
+pub async fn start<F: Function>() -> anyhow::Result<App> {
+    let config = F::USES.load(|name| std::env::var(name).ok())?;
     telemetry::init(config.log_level);
-    let aws::Wiring { ports, queues } = aws::connect(config.secrets(), config.streams.clone()).await?;
-    Ok(App { function, config: Arc::new(config), ports, visibility: Arc::new(SqsVisibility(queues)) })
+    let aws::Wiring { ports, queues } = aws::connect::<Parts<F>>(config.secrets(), config.streams.clone()).await?;
+    Ok(App { function: F::NAME, config: Arc::new(config), ports, visibility: Arc::new(SqsVisibility(queues)) })
 }
 
 /// Asks Lambda for events, one at a time, until the platform ends the process.

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use tracing::{Level, Subscriber};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::Registry;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 
 /// Our own crates: the only ones whose lines below WARN are let through. Libraries print requests and answers at
 /// DEBUG and TRACE, and these hold items, messages and secrets.
@@ -40,17 +42,11 @@ fn subscriber<W>(level: Level, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let ours = OURS.iter().map(|name| format!("{name}={level}"));
-    let libraries = NOT_OURS.iter().map(|name| format!("{name}=warn"));
-    let directives: Vec<String> = std::iter::once("warn".to_owned()).chain(ours).chain(libraries).collect();
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_current_span(true)
-        .with_span_list(false)
-        .with_env_filter(EnvFilter::new(directives.join(",")))
-        .with_writer(writer)
-        .finish()
+    let ours = OURS.iter().map(|name| (*name, LevelFilter::from_level(level)));
+    let libraries = NOT_OURS.iter().map(|name| (*name, LevelFilter::WARN));
+    let filter = Targets::new().with_default(LevelFilter::WARN).with_targets(ours.chain(libraries));
+    let lines = fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false);
+    Registry::default().with(lines.with_writer(writer).with_filter(filter))
 }
 
 /// A panic's message may quote a payload (`unwrap` on an error prints it): only its place is told.

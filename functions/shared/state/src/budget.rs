@@ -550,10 +550,13 @@ async fn read(deps: &Deps, munchkin: &MunchkinId) -> Step<Rate> {
     Ok(Rate::at(found.map(|doc| doc.value), deps.now(), windows(deps)))
 }
 
+/// US Central, by whose days Marketo's quota goes. One zone is linked, and not the database of all.
+const CENTRAL: TimeZone = jiff::tz::get!("America/Chicago");
+
 /// The date in US Central at a time in ms.
 fn central_date(at: u64) -> String {
     let time = Timestamp::from_millisecond(i64::try_from(at).unwrap_or(0)).unwrap_or_default();
-    time.to_zoned(TimeZone::get("America/Chicago").unwrap_or(TimeZone::UTC)).date().to_string()
+    time.to_zoned(CENTRAL).date().to_string()
 }
 
 /// The next midnight US Central after `now`, both in ms: when Marketo's daily quota begins anew.
@@ -561,9 +564,8 @@ fn central_date(at: u64) -> String {
 pub fn next_midnight(now: u64) -> u64 {
     let fallback = (now / 86_400_000 + 1) * 86_400_000 + 6 * 3_600_000;
     let compute = || -> Result<u64, jiff::Error> {
-        let zone = TimeZone::get("America/Chicago")?;
         let now = Timestamp::from_millisecond(i64::try_from(now).unwrap_or(i64::MAX))?;
-        let midnight = now.to_zoned(zone).start_of_day()?.checked_add(1.day())?.start_of_day()?;
+        let midnight = now.to_zoned(CENTRAL).start_of_day()?.checked_add(1.day())?.start_of_day()?;
         Ok(u64::try_from(midnight.timestamp().as_millisecond()).unwrap_or(u64::MAX))
     };
     compute().unwrap_or(fallback)

@@ -194,11 +194,9 @@ fn counts(code: u16) -> bool {
 
 /// The date of the quota's day, and when it ends.
 fn day_of(kind: QuotaDay, now_ms: u64) -> (Date, u64) {
-    let cst = || TimeZone::fixed(Offset::constant(-6));
     let zone = match kind {
-        // The zone is built in.
-        QuotaDay::Central => TimeZone::get("America/Chicago").unwrap_or_else(|_| cst()),
-        QuotaDay::FixedCst => cst(),
+        QuotaDay::Central => jiff::tz::get!("America/Chicago"),
+        QuotaDay::FixedCst => TimeZone::fixed(Offset::constant(-6)),
     };
     let at = i64::try_from(now_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::MAX);
     let at = at.to_zoned(zone);

@@ -57,33 +57,19 @@ impl Running {
         queues.iter().find(|one| one.name == queue).map(|one| one.visible + one.in_flight).expect("queue")
     }
 
-    async fn sdk(&self) -> aws_config::SdkConfig {
-        aws_config::defaults(aws_config::BehaviorVersion::latest())
-            .region(stack::REGION)
-            .credentials_provider(aws_sdk_sqs::config::Credentials::new(
-                stack::ACCESS_KEY,
-                stack::SECRET_KEY,
-                None,
-                None,
-                "test",
-            ))
-            .load()
-            .await
-    }
-
     async fn sqs(&self) -> aws_sdk_sqs::Client {
-        let config = aws_sdk_sqs::config::Builder::from(&self.sdk().await).endpoint_url(self.stack.endpoints().sqs);
+        let config = aws_sdk_sqs::config::Builder::from(&crate::sdk()).endpoint_url(self.stack.endpoints().sqs);
         aws_sdk_sqs::Client::from_conf(config.build())
     }
 
     async fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         let config =
-            aws_sdk_dynamodb::config::Builder::from(&self.sdk().await).endpoint_url(self.stack.endpoints().dynamodb);
+            aws_sdk_dynamodb::config::Builder::from(&crate::sdk()).endpoint_url(self.stack.endpoints().dynamodb);
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
     async fn s3(&self) -> aws_sdk_s3::Client {
-        let config = aws_sdk_s3::config::Builder::from(&self.sdk().await)
+        let config = aws_sdk_s3::config::Builder::from(&crate::sdk())
             .endpoint_url(self.stack.endpoints().s3)
             .force_path_style(true);
         aws_sdk_s3::Client::from_conf(config.build())

@@ -12,6 +12,17 @@ use std::time::Duration;
 /// How long anything here may take; a busy machine is slow.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The SDK as the stack's functions have it; whoever makes a client says where.
+fn sdk() -> aws_types::SdkConfig {
+    let variable = |name: &str| match name {
+        "AWS_REGION" => Some(stack::REGION.to_owned()),
+        "AWS_ACCESS_KEY_ID" => Some(stack::ACCESS_KEY.to_owned()),
+        "AWS_SECRET_ACCESS_KEY" => Some(stack::SECRET_KEY.to_owned()),
+        _ => None,
+    };
+    aws::sdk_config(variable).expect("a configuration")
+}
+
 /// Polls until `what` gives something.
 async fn eventually<T, F: Future<Output = Option<T>>>(name: &str, mut what: impl FnMut() -> F) -> T {
     let polled = async {

@@ -23,14 +23,8 @@ async fn running(folder: &tempfile::TempDir) -> Stack {
     stack::start(options).await.expect("the stack starts")
 }
 
-async fn sdk() -> aws_config::SdkConfig {
-    let keys = aws_sdk_sqs::config::Credentials::new(stack::ACCESS_KEY, stack::SECRET_KEY, None, None, "test");
-    let config = aws_config::defaults(aws_config::BehaviorVersion::latest());
-    config.region(stack::REGION).credentials_provider(keys).load().await
-}
-
 async fn dynamodb(endpoint: &str) -> aws_sdk_dynamodb::Client {
-    let config = aws_sdk_dynamodb::config::Builder::from(&sdk().await).endpoint_url(endpoint);
+    let config = aws_sdk_dynamodb::config::Builder::from(&crate::sdk()).endpoint_url(endpoint);
     aws_sdk_dynamodb::Client::from_conf(config.build())
 }
 
@@ -139,7 +133,7 @@ async fn who_asks_is_told_apart_by_the_path() {
 async fn a_paused_queue_fills_and_is_drained_in_whole_batches() {
     let folder = tempfile::tempdir().expect("folder");
     let stack = running(&folder).await;
-    let config = aws_sdk_sqs::config::Builder::from(&sdk().await).endpoint_url(stack.endpoints().sqs);
+    let config = aws_sdk_sqs::config::Builder::from(&crate::sdk()).endpoint_url(stack.endpoints().sqs);
     let sqs = aws_sdk_sqs::Client::from_conf(config.build());
     let url = format!("{}/{}/local-Work", stack.endpoints().sqs, stack::ACCOUNT);
     let pause = stack.pause("local-Work").await;

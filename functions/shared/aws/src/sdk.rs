@@ -1,0 +1,153 @@
+//! What the SDK stands on: what Lambda sets in the environment, and the HTTP stack that the vendors are called with.
+//! Why neither is the SDK's own: `infra/docs/decisions/43-one-http-stack.md`.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use aws_types::SdkConfig;
+use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
+
+use crate::http::{built, strict};
+
+/// A connection inside one region stands within milliseconds; the TLS handshake at 128 MB takes some hundreds. Not scaled by
+/// TIME_SCALE, like every time-out of real input and output.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The SDK's configuration from the environment that Lambda sets: `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
+/// `AWS_SESSION_TOKEN` (<https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html>), and from what leads
+/// elsewhere: `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_<service>`, `AWS_USE_FIPS_ENDPOINT`, `AWS_USE_DUALSTACK_ENDPOINT`
+/// (<https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html>). Empty is unset. Nothing else is looked at: no
+/// file of profiles, no metadata service.
+///
+/// # Errors
+/// When the region or a key is not set, or the HTTP client cannot be made.
+pub fn sdk_config(variable: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> anyhow::Result<SdkConfig> {
+    let set = move |name: &str| variable(name).filter(|value| !value.is_empty());
+    let needed = |name: &str| set(name).ok_or_else(|| anyhow::anyhow!("{name} is not set; Lambda sets it"));
+    let on = |name: &str| set(name).map(|value| value.eq_ignore_ascii_case("true"));
+    let credentials = Credentials::new(
+        needed("AWS_ACCESS_KEY_ID")?,
+        needed("AWS_SECRET_ACCESS_KEY")?,
+        set("AWS_SESSION_TOKEN"),
+        None,
+        "Lambda",
+    );
+    // The SDK reckons checksums over what was sent: nothing is to be unpacked below it.
+    let http = Http(built(strict(CONNECT_TIMEOUT).no_gzip())?);
+    let mut config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new(needed("AWS_REGION")?))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .http_client(http);
+    config
+        .set_endpoint_url(set("AWS_ENDPOINT_URL"))
+        .set_use_fips(on("AWS_USE_FIPS_ENDPOINT"))
+        .set_use_dual_stack(on("AWS_USE_DUALSTACK_ENDPOINT"));
+    Ok(config.service_config(Endpoints(set)).build())
+}
+
+/// The endpoints of single services.
+struct Endpoints<F>(F);
+
+impl<F> std::fmt::Debug for Endpoints<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Endpoints")
+    }
+}
+
+impl<F: Fn(&str) -> Option<String> + Send + Sync> LoadServiceConfig for Endpoints<F> {
+    fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+        let service = key.service_id().replace([' ', '-'], "_").to_uppercase();
+        (self.0)(&format!("{}_{service}", key.env()))
+    }
+}
+
+/// The SDK's requests over our client. How long an attempt may take is bounded above it; how long connecting may, in the client.
+#[derive(Debug, Clone)]
+struct Http(reqwest::Client);
+
+impl HttpClient for Http {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl HttpConnector for Http {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let client = self.0.clone();
+        HttpConnectorFuture::new(async move {
+            let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+            let request = request.map(reqwest::Body::wrap);
+            let request = reqwest::Request::try_from(request).map_err(|error| ConnectorError::user(error.into()))?;
+            let answer: http::Response<reqwest::Body> = client.execute(request).await.map_err(failed)?.into();
+            HttpResponse::try_from(answer.map(SdkBody::from_body_1_x))
+                .map_err(|error| ConnectorError::other(error.into(), None))
+        })
+    }
+}
+
+/// All that can happen to a request on its way may not happen the next time; `errors.rs` tells what was never sent.
+fn failed(error: reqwest::Error) -> ConnectorError {
+    if error.is_builder() {
+        ConnectorError::user(error.into())
+    } else if error.is_timeout() {
+        ConnectorError::timeout(error.into())
+    } else {
+        ConnectorError::io(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn environment(more: &[(&'static str, &'static str)]) -> impl Fn(&str) -> Option<String> + Send + Sync + 'static {
+        let set =
+            [("AWS_REGION", "eu-north-1"), ("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret-canary")];
+        let all: BTreeMap<_, _> = set.into_iter().chain(more.iter().copied()).collect();
+        move |name| all.get(name).map(|&value| value.to_owned())
+    }
+
+    fn endpoint(config: &SdkConfig, service: &str) -> Option<String> {
+        let key = ServiceConfigKey::builder().service_id(service).profile("endpoint_url").env("AWS_ENDPOINT_URL");
+        config.service_config()?.load_config(key.build().expect("a key"))
+    }
+
+    #[test]
+    fn what_lambda_does_not_set_is_named_and_no_value_is() {
+        for name in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+            let error = sdk_config(environment(&[(name, "")])).expect_err("not set");
+            assert_eq!(error.to_string(), format!("{name} is not set; Lambda sets it"));
+        }
+        let config = sdk_config(environment(&[])).expect("a configuration");
+        assert_eq!(config.region().map(Region::as_ref), Some("eu-north-1"));
+        assert_eq!((config.endpoint_url(), config.use_fips(), config.use_dual_stack()), (None, None, None));
+        assert_eq!(endpoint(&config, "SQS"), None);
+        assert!(!format!("{config:?}").contains("canary"));
+    }
+
+    #[test]
+    fn endpoints_lead_elsewhere_for_all_services_and_for_one() {
+        let config = sdk_config(environment(&[
+            ("AWS_ENDPOINT_URL", "http://all"),
+            ("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://secrets"),
+            ("AWS_ENDPOINT_URL_SQS", ""),
+            ("AWS_USE_FIPS_ENDPOINT", "true"),
+            ("AWS_USE_DUALSTACK_ENDPOINT", "false"),
+        ]));
+        let config = config.expect("a configuration");
+        assert_eq!(config.endpoint_url(), Some("http://all"));
+        assert_eq!(endpoint(&config, "Secrets Manager").as_deref(), Some("http://secrets"));
+        assert_eq!(endpoint(&config, "SQS"), None);
+        assert_eq!((config.use_fips(), config.use_dual_stack()), (Some(true), Some(false)));
+    }
+}
