@@ -108,6 +108,11 @@ fn failed(error: reqwest::Error) -> ConnectorError {
 mod tests {
     use std::collections::BTreeMap;
 
+    use ports::{Expect, Item, Key, PortError, PortResult, Table, Tables as _};
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     fn environment(more: &[(&'static str, &'static str)]) -> impl Fn(&str) -> Option<String> + Send + Sync + 'static {
@@ -149,5 +154,54 @@ mod tests {
         assert_eq!(endpoint(&config, "Secrets Manager").as_deref(), Some("http://secrets"));
         assert_eq!(endpoint(&config, "SQS"), None);
         assert_eq!((config.use_fips(), config.use_dual_stack()), (Some(true), Some(false)));
+    }
+
+    /// A write under a condition, which has one attempt.
+    async fn put(endpoint: &'static str) -> PortResult<bool> {
+        let sdk = sdk_config(environment(&[("AWS_ENDPOINT_URL", endpoint)])).expect("a configuration");
+        let tables = crate::DynamoTables::new(crate::dynamo_client(&sdk), [(Table::Lists, "lists".to_owned())].into());
+        let item = Item { key: Key::new("p", "canary"), rev: 1, doc: json!({}), due: None, expires_at: None };
+        tables.put(Table::Lists, item, Expect::Absent).await
+    }
+
+    /// A server that reads something, answers with `answer` and closes; where it is and how often it was called.
+    async fn server(answer: &'static str) -> (&'static str, tokio::sync::mpsc::UnboundedReceiver<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address")).leak();
+        let (call, calls) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                assert!(stream.read(&mut [0; 4096]).await.expect("a request") > 0);
+                stream.write_all(answer.as_bytes()).await.expect("written");
+                call.send(()).expect("the test listens");
+            }
+        });
+        (url, calls)
+    }
+
+    #[tokio::test]
+    async fn what_was_never_sent_is_unavailable_and_what_has_no_answer_is_unknown() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let closed = format!("http://{}", listener.local_addr().expect("an address")).leak();
+        drop(listener);
+        let error = put(closed).await.expect_err("nobody listens");
+        assert!(matches!(error, PortError::Unavailable { .. }), "{error}");
+
+        for answer in ["", "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{}", "no HTTP\r\n\r\n"] {
+            let (url, mut calls) = server(answer).await;
+            let error = put(url).await.expect_err("cut");
+            assert!(matches!(error, PortError::Unknown { .. }), "{error}");
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+            assert!(calls.recv().await.is_some() && calls.try_recv().is_err(), "one attempt");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        let (elsewhere, mut followed) = server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+        let answer = format!("HTTP/1.1 307 Elsewhere\r\nlocation: {elsewhere}\r\ncontent-length: 0\r\n\r\n");
+        let (url, mut calls) = server(answer.leak()).await;
+        put(url).await.expect_err("no answer of the service");
+        assert!(calls.recv().await.is_some() && followed.try_recv().is_err());
     }
 }
