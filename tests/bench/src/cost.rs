@@ -88,7 +88,7 @@ const ASSUMED: Assumed = Assumed {
     ms: 100,
     beacon_ms: 10,
     log_bytes: 1_000,
-    metrics: 5,
+    metrics: 8,
 };
 
 const FLAGS: [&str; 11] = [

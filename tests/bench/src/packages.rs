@@ -45,6 +45,15 @@ pub struct Package {
     init_ms: Option<u64>,
 }
 
+/// What `--json` prints of one.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    package: &'a Package,
+    /// What the zip may have.
+    most_bytes: u64,
+}
+
 /// Runs `packages [--record] [--json]`.
 pub fn run(words: &[&str]) -> anyhow::Result<()> {
     let flags = Flags::read(words, &[], &["--json", "--record"])?;
@@ -66,7 +75,10 @@ pub fn run(words: &[&str]) -> anyhow::Result<()> {
     }
     let mut out = std::io::stdout().lock();
     for package in &packages {
-        if flags.has("--json") || flags.has("--record") {
+        if flags.has("--json") {
+            let told = Told { package, most_bytes: most(&package.function) };
+            writeln!(out, "{}", serde_json::to_string(&told)?)?;
+        } else if flags.has("--record") {
             writeln!(out, "{}", serde_json::to_string(package)?)?;
         } else {
             show(&mut out, package)?;

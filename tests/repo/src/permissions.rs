@@ -7,9 +7,10 @@ use std::path::Path;
 use serde_yaml_ng::Value;
 
 /// Statements that no function is seen to need, and why. Of all others, whatever is allowed must have been used.
-pub const EXCEPT: [(&str, &str); 8] = [
+pub const EXCEPT: [(&str, &str); 9] = [
     ("Log", "Lambda writes the log with the function's role"),
     ("Poll", "Lambda's poller asks with the function's role; the local stack's asks as itself"),
+    ("KeepFailedTicks", "Lambda sends with the function's role what it was handed and could not run"),
     ("NetworkInterfaces", "Lambda makes network interfaces with the function's role, and only in a VPC"),
     ("RetrySoon", "a function asks for an earlier return of its message only when that has failed"),
     ("TellMissing", "nothing is listed: S3 tells whoever may list that an object is missing, and nobody else"),

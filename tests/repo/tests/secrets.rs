@@ -9,19 +9,25 @@ use tempfile::TempDir;
 
 use crate::root;
 
-/// Knows secrets as files of its folder, notes its words in `words`, and takes values from standard input only.
+/// Knows secrets as files of its folder, notes its words in `words`, and takes values from standard input only. A file `deleted-…`
+/// says that the secret is scheduled for deletion: it is still described, and takes nothing.
 const AWS: &str = r#"#!/bin/sh
 folder=$(dirname "$0")
 echo "$@" >>"$folder/words"
 value() { [ "$5" = "--secret-string" ] && [ "$6" = "file:///dev/stdin" ] && cat; }
-file() { echo "$folder/secret-$(echo "$4" | tr / -)"; }
+name=$(echo "$4" | tr / -)
+file=$folder/secret-$name deleted=
+[ ! -f "$folder/deleted-$name" ] || deleted=2026-11-23T08:00:00.123000+01:00
+arn=arn:aws:secretsmanager:eu-north-1:111122223333:secret:$4-AbCdEf
 case "$2" in
-    describe-secret) [ -f "$(file "$@")" ] || exit 254 ;;
-    create-secret) [ ! -f "$(file "$@")" ] || exit 254; value "$@" >"$(file "$@")" || exit 252 ;;
-    put-secret-value) [ -f "$(file "$@")" ] || exit 254; value "$@" >"$(file "$@")" || exit 252 ;;
+    describe-secret)
+        [ -f "$file" ] || exit 254
+        [ "$6" != "[ARN, DeletedDate]" ] || arn="$arn	${deleted:-None}" ;;
+    create-secret) [ ! -f "$file" ] || exit 254; value "$@" >"$file" || exit 252 ;;
+    put-secret-value) [ -f "$file" ] && [ -z "$deleted" ] || exit 254; value "$@" >"$file" || exit 252 ;;
     *) exit 252 ;;
 esac
-echo "arn:aws:secretsmanager:eu-north-1:111122223333:secret:$4-AbCdEf"
+echo "$arn"
 "#;
 
 fn folder() -> TempDir {
@@ -93,4 +99,36 @@ fn an_empty_secret_is_an_error_that_says_so() {
     let output = typed(&folder, "\n");
     assert!(!output.status.success());
     assert!(text(&output.stderr).contains("there is no secret carts/marketo yet"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_secret_that_is_scheduled_for_deletion_takes_nothing_until_it_is_restored() {
+    let folder = folder();
+    assert!(typed(&folder, "marketo-id\nmarketo-secret\nadobe-id\nadobe-secret\n").status.success());
+    let mark = folder.path().join("deleted-carts-marketo");
+    std::fs::write(&mark, "").expect("written");
+    for lines in ["another-id\nanother\n\n", "\n\n"] {
+        let output = typed(&folder, lines);
+        let said = text(&output.stderr);
+        assert!(!output.status.success());
+        assert_eq!(text(&output.stdout), "", "no parameter names it");
+        assert!(
+            said.contains("the secret carts/marketo is scheduled for deletion; nothing was stored for Marketo"),
+            "{said}"
+        );
+        assert!(said.contains("aws secretsmanager restore-secret --secret-id carts/marketo\n"), "{said}");
+        assert_eq!(stored(&folder, "marketo")["client_id"], "marketo-id");
+    }
+
+    // Restored; and the other one is deleted.
+    std::fs::rename(mark, folder.path().join("deleted-carts-adobe")).expect("renamed");
+    let output = typed(&folder, "another-id\nanother\n\n");
+    assert!(!output.status.success());
+    assert_eq!(text(&output.stdout).lines().count(), 1);
+    assert!(
+        text(&output.stderr).contains("the secret carts/adobe is scheduled for deletion"),
+        "{}",
+        text(&output.stderr)
+    );
+    assert_eq!(stored(&folder, "marketo")["client_id"], "another-id");
 }

@@ -101,6 +101,13 @@ fn a_tick_that_cannot_be_delivered_is_kept() {
         for (event, declared) in function["Properties"]["Events"].as_mapping().into_iter().flatten() {
             if declared["Type"] == "ScheduleV2" {
                 assert!(!declared["Properties"]["RetryPolicy"].is_null(), "{name}: {event:?}");
+                // The scheduler is done once Lambda has taken the tick; what is throttled or fails after that is Lambda's.
+                let taken = &function["Properties"]["EventInvokeConfig"];
+                assert_eq!(taken["MaximumRetryAttempts"].as_u64(), Some(0), "{name}");
+                assert_eq!(taken["MaximumEventAgeInSeconds"].as_u64(), Some(60), "{name}");
+                let kept = &taken["DestinationConfig"]["OnFailure"];
+                assert_eq!(kept["Type"].as_str(), Some("SQS"), "{name}");
+                assert_eq!(of_tag(&kept["Destination"], &name), "TicksDeadQueue.Arn", "{name}");
             }
         }
     }
@@ -113,6 +120,12 @@ fn every_mapping_reports_the_messages_that_failed() {
             assert!(source.report_item_failures, "{} reads {}", function.name, source.queue);
         }
     }
+}
+
+/// The text of a tagged value, such as `!GetAtt A.Arn`; `of` says whose it is.
+fn of_tag<'a>(value: &'a Value, of: &str) -> &'a str {
+    let Value::Tagged(tagged) = value else { panic!("{of}: no tag but {value:?}") };
+    tagged.value.as_str().unwrap_or_else(|| panic!("{of}: no text in {value:?}"))
 }
 
 /// The resources of a type, with their names.
@@ -193,16 +206,34 @@ fn logs_end_and_functions_are_built_for_arm() {
     }
 }
 
-/// FIFO queues go by group; the others would take every place of the account's.
+/// Each group of a FIFO queue may take a place: one for a subscription is few, one for an audience is not.
 #[test]
-fn standard_queues_take_only_so_many_places() {
+fn queues_take_only_so_many_places() {
     let template = template();
     for function in &template.functions {
         for source in &function.sources {
-            let queue = template.queues.iter().find(|queue| queue.name == source.queue).expect("a queue");
             let bounded = source.maximum_concurrency.is_some();
-            assert_eq!(bounded, !queue.fifo, "{} reads {}", function.name, queue.name);
+            let by_subscription =
+                source.queue.ends_with("identity-work.fifo") || source.queue.ends_with("list-writes.fifo");
+            assert_eq!(bounded, !by_subscription, "{} reads {}", function.name, source.queue);
         }
+    }
+}
+
+/// SAM asks for a hidden parameter until something is typed, and a credential in a parameter is no secret.
+#[test]
+fn a_deployment_takes_credentials_from_secrets_only() {
+    let yaml: Value = serde_yaml_ng::from_str(&read("infra/template.yaml")).expect("YAML");
+    for (name, parameter) in yaml["Parameters"].as_mapping().expect("Parameters") {
+        assert!(parameter["NoEcho"].is_null(), "{name:?} has no default on Enter");
+        assert!(!parameter["Default"].is_null(), "{name:?} has no default");
+        assert!(!parameter["Description"].is_null(), "{name:?} is not described");
+    }
+    let rule = serde_yaml_ng::to_string(&yaml["Rules"]["CredentialsStandInSecrets"]).expect("YAML");
+    assert!(rule.contains("RuleCondition: !Not\n- !Equals\n  - !Ref Auth\n  - none\n"), "{rule}");
+    let local = ["MarketoClientId", "MarketoClientSecret", "AdobeClientId", "AdobeClientSecret", "StreamSecrets"];
+    for name in ["MarketoSecretArn", "AdobeSecretArn"].iter().chain(&local) {
+        assert!(rule.contains(&format!("!Ref {name}\n")), "{name}: {rule}");
     }
 }
 
@@ -254,8 +285,16 @@ fn what_differs_between_allowed_and_used_is_told() {
 /// What CloudFormation cannot change of a table without replacing it: a name, and the keys.
 #[test]
 fn no_update_replaces_a_table() {
-    for (name, table) in resources("AWS::DynamoDB::Table") {
+    let tables = resources("AWS::DynamoDB::Table");
+    // A resource of another name is another resource.
+    let names: Vec<&str> = tables.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["SyncsTable", "IdentityTable", "AudiencesTable", "ListsTable", "DoorbellsTable"]);
+    for (name, table) in tables {
         let properties = &table["Properties"];
+        let attributes = properties["AttributeDefinitions"].as_sequence().expect("attributes").iter();
+        let of = |attribute: &Value, what: &str| attribute[what].as_str().expect("a text").to_owned();
+        let typed = |one: &Value| format!("{} {}", of(one, "AttributeName"), of(one, "AttributeType"));
+        assert_eq!(attributes.map(typed).collect::<Vec<_>>(), ["pk S", "sk S", "due_pk S", "due_at N"], "{name}");
         for fixed in ["TableName", "LocalSecondaryIndexes", "ImportSourceSpecification"] {
             assert!(properties[fixed].is_null(), "{name}: {fixed}");
         }
@@ -283,8 +322,8 @@ fn two_stages_of_one_account_do_not_meet() {
     ];
     for (kind, property) in named {
         for (name, resource) in resources(kind) {
-            let Value::Tagged(text) = &resource["Properties"][property] else { panic!("{name}: {property}") };
-            assert!(text.value.as_str().is_some_and(|text| text.contains("${AWS::StackName}")), "{name}");
+            let text = of_tag(&resource["Properties"][property], &name);
+            assert!(text.contains("${AWS::StackName}"), "{name}: {property}");
         }
     }
     for (name, function) in resources("AWS::Serverless::Function") {
@@ -294,8 +333,8 @@ fn two_stages_of_one_account_do_not_meet() {
                 continue;
             }
             // SAM would name the schedule after the function and the event.
-            let Value::Tagged(text) = &declared["Properties"]["Name"] else { panic!("{name}: {event:?}") };
-            assert!(text.value.as_str().is_some_and(|text| text.contains("${AWS::StackName}")), "{name}: {event:?}");
+            let text = of_tag(&declared["Properties"]["Name"], &name);
+            assert!(text.contains("${AWS::StackName}"), "{name}: {event:?}");
         }
     }
 }
@@ -415,8 +454,7 @@ fn assert_is_filtered(name: &str, alarm: &Value) {
     let kind = pattern.strip_prefix("{ $.incident = \"").and_then(|rest| rest.strip_suffix("\" }")).expect(pattern);
     assert!(read("functions/shared/state/src/alerts.rs").contains(&format!(" = \"{kind}\",")), "no incident {kind}");
     // Where the incidents are looked for, and under that name.
-    let Value::Tagged(group) = &filter["Properties"]["LogGroupName"] else { panic!("{name}: no log") };
-    assert_eq!(group.value, "ScheduledIncrementalSyncLog");
+    assert_eq!(of_tag(&filter["Properties"]["LogGroupName"], name), "ScheduledIncrementalSyncLog");
     assert!(read("functions/scheduled-incremental-sync/src/watched.rs").contains("incident = kind.name()"));
 }
 
@@ -446,25 +484,43 @@ fn alarms_watch_what_is_counted() {
                 .find(|(name, _)| *name == of)
                 .unwrap_or_else(|| panic!("{name}: there is no function {of}"));
             let binary = function["Metadata"]["BuildProperties"]["Binary"].as_str().expect("a binary").to_owned();
-            let sources = std::fs::read_dir(root().join("functions").join(binary).join("src")).expect("its sources");
+            // By itself, or by what all functions begin with.
+            let folders =
+                [root().join("functions").join(binary).join("src"), root().join("functions/shared/lambda/src")];
+            let sources = folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("its sources"));
             let counted = format!(".add(\"{metric}\"");
             let counts = |path: &std::path::Path| std::fs::read_to_string(path).expect("a source").contains(&counted);
-            assert!(sources.map(|entry| entry.expect("a file").path()).any(|path| counts(&path)), "{of}: {metric}");
+            let mut files = sources.map(|entry| entry.expect("a file").path()).filter(|path| path.is_file());
+            assert!(files.any(|path| counts(&path)), "{of}: {metric}");
         }
         let by = dimension["Name"].as_str().expect("a name");
         assert!(watched.insert(format!("{namespace} {metric} {by} {of}")), "{name} watches what another one does");
     }
     let mut expected = BTreeSet::from([
         "AWS/ApiGateway 4xx ApiId HttpApi".to_owned(),
+        "AWS/ApiGateway 5xx ApiId HttpApi".to_owned(),
+        "AWS/Lambda AsyncEventsReceived FunctionName ScheduledIncrementalSyncFunction".to_owned(),
         "audience-sync pairs_sampled_out FunctionName CookieIngestFunction".to_owned(),
     ]);
+    // Whoever reads a standard queue: the age of its oldest message does not tell of those that return again and again.
+    for (name, function) in resources("AWS::Serverless::Function") {
+        let events = serde_yaml_ng::to_string(&function["Properties"]["Events"]).expect("YAML");
+        if ["MatchesQueue.Arn", "EventsQueue.Arn", "IncomingQueue.Arn"].iter().any(|queue| events.contains(queue)) {
+            expected.insert(format!("audience-sync records_failed FunctionName {name}"));
+        }
+    }
     expected.extend(["feed_late", "quota_used_up", "list_deviates", "stuck"].map(|kind| format!("incident {kind}")));
     for (name, _) in resources("AWS::Serverless::Function") {
         expected.extend(["Errors", "Throttles"].map(|what| format!("AWS/Lambda {what} FunctionName {name}")));
     }
     for (name, queue) in resources("AWS::SQS::Queue") {
         let is_dead = queue["Properties"]["RedrivePolicy"].is_null();
-        let what = if is_dead { "ApproximateNumberOfMessagesVisible" } else { "ApproximateAgeOfOldestMessage" };
+        // Dead ticks are sent there, and lie there for nothing; other dead letters are moved there, which is no sending.
+        let what = match (is_dead, name.as_str()) {
+            (true, "TicksDeadQueue") => "NumberOfMessagesSent",
+            (true, _) => "ApproximateNumberOfMessagesVisible",
+            (false, _) => "ApproximateAgeOfOldestMessage",
+        };
         expected.insert(format!("AWS/SQS {what} QueueName {name}.QueueName"));
     }
     assert_eq!(watched, expected, "each function, each queue and each dead-letter queue has its alarms");
