@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::retry::{ReconnectMode, RetryConfig};
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 use futures::FutureExt as _;
@@ -97,7 +97,7 @@ pub async fn connect<P: Parts>(
     sources: BTreeMap<Vendor, Source>,
     streams: Option<Source<StreamSecrets>>,
 ) -> anyhow::Result<Wiring> {
-    let variable = |name: &str| std::env::var(name).ok();
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let sdk = sdk_config(variable)?;
     let names = Names::read(variable);
 
@@ -154,8 +154,10 @@ fn timeouts(attempt: Duration, operation: Duration) -> TimeoutConfig {
     TimeoutConfig::builder().operation_attempt_timeout(attempt).operation_timeout(operation).build()
 }
 
-fn retries() -> RetryConfig {
-    RetryConfig::standard().with_max_attempts(ATTEMPTS)
+/// So many attempts at one operation. The SDK would have its own HTTP client close the connection of a failed attempt, and
+/// complain of ours, which cannot: a service that answers 5xx is reached by another of its hosts or not, as it likes.
+pub(crate) fn retries(attempts: u32) -> RetryConfig {
+    RetryConfig::standard().with_max_attempts(attempts).with_reconnect_mode(ReconnectMode::ReuseAllConnections)
 }
 
 /// A DynamoDB client with our time-outs and retries.
@@ -163,7 +165,7 @@ fn retries() -> RetryConfig {
 pub fn dynamo_client(sdk: &SdkConfig) -> aws_sdk_dynamodb::Client {
     let config = aws_sdk_dynamodb::config::Builder::from(sdk)
         .timeout_config(timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT))
-        .retry_config(retries())
+        .retry_config(retries(ATTEMPTS))
         .build();
     aws_sdk_dynamodb::Client::from_conf(config)
 }
@@ -175,7 +177,7 @@ pub fn s3_client(sdk: &SdkConfig, path_style: bool) -> aws_sdk_s3::Client {
     let config = aws_sdk_s3::config::Builder::from(sdk)
         .force_path_style(path_style)
         .timeout_config(timeouts(OBJECT_ATTEMPT_TIMEOUT, OBJECT_OPERATION_TIMEOUT))
-        .retry_config(retries())
+        .retry_config(retries(ATTEMPTS))
         .build();
     aws_sdk_s3::Client::from_conf(config)
 }
@@ -185,7 +187,7 @@ pub fn s3_client(sdk: &SdkConfig, path_style: bool) -> aws_sdk_s3::Client {
 pub fn sqs_client(sdk: &SdkConfig) -> aws_sdk_sqs::Client {
     let config = aws_sdk_sqs::config::Builder::from(sdk)
         .timeout_config(timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT))
-        .retry_config(retries())
+        .retry_config(retries(ATTEMPTS))
         .build();
     aws_sdk_sqs::Client::from_conf(config)
 }
@@ -195,7 +197,7 @@ pub fn sqs_client(sdk: &SdkConfig) -> aws_sdk_sqs::Client {
 pub fn bus_client(sdk: &SdkConfig) -> aws_sdk_eventbridge::Client {
     let config = aws_sdk_eventbridge::config::Builder::from(sdk)
         .timeout_config(timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT))
-        .retry_config(retries())
+        .retry_config(retries(ATTEMPTS))
         .build();
     aws_sdk_eventbridge::Client::from_conf(config)
 }
@@ -206,7 +208,7 @@ pub fn bus_client(sdk: &SdkConfig) -> aws_sdk_eventbridge::Client {
 pub fn secrets_client(sdk: &SdkConfig) -> aws_sdk_secretsmanager::Client {
     let config = aws_sdk_secretsmanager::config::Builder::from(sdk)
         .timeout_config(timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT))
-        .retry_config(retries())
+        .retry_config(retries(ATTEMPTS))
         .build();
     aws_sdk_secretsmanager::Client::from_conf(config)
 }

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{Config, retry::RetryConfig};
+use aws_sdk_dynamodb::config::Config;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, PutRequest, WriteRequest};
 use futures::{StreamExt, TryStreamExt, stream};
 use ports::{Due, Expect, Item, Key, Page, PortError, PortResult, Read, Table, Tables};
 
+use crate::connect::retries;
 use crate::errors::{Meaning, meaning, port_error, symptom};
 use crate::system::{back_off, while_unavailable};
 
@@ -316,7 +317,7 @@ fn start<'a>(prefix: &str, after: Option<&'a str>) -> Start<'a> {
 /// meet our own first write and answer "condition failed", which the caller must be able to believe. Repeats
 /// happen in [`while_unavailable`], only when certainly nothing was done.
 fn once(expect: Expect) -> Option<aws_sdk_dynamodb::config::Builder> {
-    (expect != Expect::Anything).then(|| Config::builder().retry_config(RetryConfig::disabled()))
+    (expect != Expect::Anything).then(|| Config::builder().retry_config(retries(1)))
 }
 
 fn condition(expect: Expect) -> (Option<String>, Option<Attributes>) {

@@ -107,6 +107,7 @@ fn failed(error: reqwest::Error) -> ConnectorError {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
 
     use ports::{Expect, Item, Key, PortError, PortResult, Table, Tables as _};
     use serde_json::json;
@@ -193,6 +194,34 @@ mod tests {
             assert!(matches!(error, PortError::Unknown { .. }), "{error}");
             assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
             assert!(calls.recv().await.is_some() && calls.try_recv().is_err(), "one attempt");
+        }
+    }
+
+    /// Those who are on call read the errors of the log.
+    #[tokio::test]
+    async fn a_service_that_is_busy_is_no_error_of_the_log() {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let to = Arc::clone(&log);
+        let lines = tracing_subscriber::fmt().with_writer(move || Lines(Arc::clone(&to)));
+        let _guard = tracing::subscriber::set_default(lines.with_max_level(tracing::Level::WARN).finish());
+        let (url, mut calls) = server("HTTP/1.1 503 Busy\r\ncontent-length: 2\r\n\r\n{}").await;
+        put(url).await.expect_err("busy");
+        assert!(calls.recv().await.is_some());
+        assert_eq!(String::from_utf8_lossy(&log.lock().expect("lines")), "");
+        tracing::warn!("seen");
+        assert!(String::from_utf8_lossy(&log.lock().expect("lines")).contains("seen"));
+    }
+
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("lines").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
         }
     }
 

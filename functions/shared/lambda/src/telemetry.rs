@@ -113,9 +113,10 @@ impl Counts {
     }
 }
 
-/// The counts of which CloudWatch makes a metric, by function: those that an alarm watches. Each is billed by the month
-/// ($0.30, <https://aws.amazon.com/cloudwatch/pricing/>), which is more than everything else costs a small user.
-pub const METRICS: [&str; 1] = ["pairs_sampled_out"];
+/// The counts of which CloudWatch makes a metric, by function: those that an alarm watches. Each is billed for the hours in which
+/// there was one ($0.30 a month, <https://aws.amazon.com/cloudwatch/pricing/>), which is more than everything else costs a small
+/// user: none is made of a count of 0.
+pub const METRICS: [&str; 2] = ["pairs_sampled_out", "records_failed"];
 
 /// What a function is called.
 #[derive(Debug, Clone, Copy)]
@@ -133,7 +134,7 @@ pub fn emf_line(names: Names<'_>, outcome: &str, at_ms: u64, duration_ms: u64, c
     let mut line = serde_json::Map::new();
     let mut metrics = Vec::new();
     for (name, count) in counts.all() {
-        if METRICS.contains(&name) {
+        if METRICS.contains(&name) && count > 0 {
             metrics.push(json!({"Name": name, "Unit": "Count"}));
         }
         line.insert(name.to_owned(), count.into());
@@ -231,6 +232,7 @@ mod tests {
         counts.clone().add("records", 2);
         counts.add("outcome", 7);
         counts.add("pairs_sampled_out", 1);
+        counts.add("records_failed", 0);
         let names = Names { function: "list-writer", deployed: "prod-list-writer" };
         let line = emf_line(names, "ok", 1_700_000_000_000, 12, &counts);
         assert!(!line.contains('\n'));
@@ -242,6 +244,7 @@ mod tests {
         let metrics = &event["_aws"]["CloudWatchMetrics"][0];
         assert_eq!(metrics["Dimensions"], json!([["FunctionName"]]));
         assert_eq!(metrics["Metrics"], json!([{"Name": "pairs_sampled_out", "Unit": "Count"}]), "the others are free");
+        assert_eq!(event["records_failed"], 0, "and in the line all the same");
     }
 
     #[test]
