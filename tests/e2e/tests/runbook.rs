@@ -257,6 +257,23 @@ impl Rig {
         lines.filter(|line| line["level"] == level).collect()
     }
 
+    /// Waits until a function's errors since so many lines of all name this reason.
+    async fn until_error(&self, function: &str, reason: &str, since: usize) {
+        eventually(&format!("an error of {function}: {reason}"), async || {
+            let said = serde_json::to_string(&self.logged(function, "ERROR", since)).expect("JSON");
+            said.contains(reason).then_some(())
+        })
+        .await;
+    }
+
+    /// How many answers of this status the API's access log has by a route since so many lines of all.
+    fn answered(&self, route: &str, status: &str, since: usize) -> usize {
+        let lines = self.lines.lock().expect("lines");
+        let mine = lines[since..].iter().filter(|line| line.function == "api");
+        let rows = mine.map(|line| serde_json::from_str::<Value>(&line.text).expect("JSON"));
+        rows.filter(|row| row["routeKey"] == route && row["status"] == status).count()
+    }
+
     /// The wide events of a function.
     fn metrics(&self, function: &str) -> Vec<Value> {
         let lines = self.lines.lock().expect("lines");
@@ -461,15 +478,26 @@ async fn a_queue_waits() {
     drop(pause);
     rig.until("the list follows", VIP, AFTER_THE_SECOND).await;
 
-    // Messages that fail and return are counted.
-    rig.deploy("cookie-ingest", Some("DOORBELLS_TABLE=local-NoSuchTable")).await;
+    // A table cannot be reached: messages fail and return, and the function itself does not fail.
+    let since = rig.now();
+    let outcomes = rig.metrics("cookie-ingest").len();
+    let pause = rig.stack().pause(MATCHES).await;
     let carlas = rig.a_match(7, "_mch-example.com-1793000000000-10004", "2026-10-29T00:00:00Z");
     rig.api(Method::POST, "/matches", &carlas).await;
-    eventually("records that fail, or invocations", async || {
-        let failed = |event: &Value| event["records_failed"].as_u64().unwrap_or(0) > 0 || event["outcome"] != "ok";
-        rig.metrics("cookie-ingest").iter().any(failed).then_some(())
+    rig.deploy("cookie-ingest", Some("AWS_ENDPOINT_URL_DYNAMODB=http://127.0.0.1:9")).await;
+    drop(pause);
+    eventually("the alarm's metric", async || {
+        let is_one = |event: &Value| {
+            let names = event["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().cloned().unwrap_or_default();
+            event["records_failed"].as_u64() > Some(0) && names.iter().any(|metric| metric["Name"] == "records_failed")
+        };
+        rig.metrics("cookie-ingest")[outcomes..].iter().any(is_one).then_some(())
     })
     .await;
+    assert!(rig.metrics("cookie-ingest")[outcomes..].iter().all(|event| event["outcome"] == "ok"));
+    // What the page says to look at names the reason.
+    let said = serde_json::to_string(&rig.logged("cookie-ingest", "WARN", since)).expect("JSON");
+    assert!(said.contains("will be tried again") && said.contains("dynamodb"), "{said}");
     rig.deploy("cookie-ingest", None).await;
     // It may be dead by now.
     eventually("the match is stored", async || {
@@ -486,11 +514,7 @@ async fn a_function_fails() {
     let since = rig.now();
     rig.deploy("list-writer", Some("LISTS_TABLE=local-NoSuchTable")).await;
     rig.deliver(1).await;
-    eventually("errors that name what is wrong", async || {
-        let said = serde_json::to_string(&rig.logged("list-writer", "ERROR", since)).expect("JSON");
-        said.contains("dynamodb").then_some(())
-    })
-    .await;
+    rig.until_error("list-writer", "dynamodb", since).await;
     assert_eq!(rig.members(VIP), BTreeSet::from([ANNA, BEN, CARLA]));
     rig.deploy("list-writer", None).await;
     rig.until("the list follows", VIP, AFTER_THE_SECOND).await;
@@ -500,11 +524,7 @@ async fn a_function_fails() {
     rig.deploy("list-writer", Some("MARKETO_CLIENT_SECRET=wrong")).await;
     let carlas = rig.a_match(7, "_mch-example.com-1793000000000-10004", "2026-10-29T00:00:00Z");
     rig.api(Method::POST, "/matches", &carlas).await;
-    eventually("Marketo's code", async || {
-        let said = serde_json::to_string(&rig.logged("list-writer", "ERROR", since)).expect("JSON");
-        said.contains("Marketo refused a request with code 401").then_some(())
-    })
-    .await;
+    rig.until_error("list-writer", "Marketo refused a request with code 401", since).await;
     rig.deploy("list-writer", None).await;
     rig.until("Carla joins", RETURNING, &[ANNA, CARLA, EVA]).await;
 
@@ -580,20 +600,64 @@ async fn the_api_refuses_requests() {
     let more = |status: u16| refused.get(&status).copied().unwrap_or(0) - before.get(&status).copied().unwrap_or(0);
     assert_eq!((more(431), more(404)), (3, 1), "the API counts its own refusals: {refused:?}");
     // The access log tells of each by its status, and by its route where one was found.
-    let lines = rig.lines.lock().expect("lines")[since..].to_vec();
-    let rows: Vec<Value> = lines
-        .iter()
-        .filter(|line| line.function == "api")
-        .map(|line| serde_json::from_str(&line.text).expect("JSON"))
-        .collect();
-    let of = |route: &str, status: &str| {
-        rows.iter().filter(|row| row["routeKey"] == route && row["status"] == status).count()
-    };
-    assert_eq!((of("-", "431"), of("-", "404")), (3, 1), "{rows:?}");
-    assert_eq!(of("POST /feeds/{id}/events", &stranger.to_string()), 1, "{rows:?}");
+    assert_eq!((rig.answered("-", "431", since), rig.answered("-", "404", since)), (3, 1));
+    assert_eq!(rig.answered("POST /feeds/{id}/events", &stranger.to_string(), since), 1);
     // Everybody else is served.
     assert_eq!(rig.page_view(7, "_mch-example.com-1793000000000-10003", &[]).await, 204);
     rig.until("Ben joins by his page view", RETURNING, &[ANNA, BEN]).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_fails() {
+    let rig = Rig::settled().await;
+    let since = rig.now();
+    let outcomes = rig.metrics("cookie-ingest").len();
+    // No queue takes a pair, and no table tells what there is.
+    rig.deploy("cookie-ingest", Some("AWS_ENDPOINT_URL_SQS=http://127.0.0.1:9")).await;
+    assert_eq!(rig.page_view(7, "_mch-example.com-1793000000000-10003", &[]).await, 503);
+    rig.deploy("create-sync", Some("SYNCS_TABLE=local-NoSuchTable")).await;
+    let lists = rig.client.get(format!("{}/lists", rig.stack().url())).send().await.expect("an answer");
+    assert_eq!(lists.status().as_u16(), 503);
+    // The access log tells the routes, the functions' logs the reason; for Lambda none has failed.
+    assert_eq!((rig.answered("POST /beacon", "503", since), rig.answered("GET /lists", "503", since)), (1, 1));
+    rig.until_error("cookie-ingest", "a beacon is lost", since).await;
+    rig.until_error("create-sync", "dynamodb", since).await;
+    eventually("the wide event", async || (rig.metrics("cookie-ingest").len() > outcomes).then_some(())).await;
+    assert!(rig.metrics("cookie-ingest")[outcomes..].iter().all(|event| event["outcome"] == "ok"));
+
+    rig.deploy("cookie-ingest", None).await;
+    rig.deploy("create-sync", None).await;
+    // The tag shows the pair again.
+    assert_eq!(rig.page_view(7, "_mch-example.com-1793000000000-10003", &[]).await, 204);
+    rig.until("Ben joins by his page view", RETURNING, &[ANNA, BEN]).await;
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ticks_have_stopped() {
+    // As if somebody had disabled the schedules: the next tick is hours away. (CloudFormation would refuse such a rate.)
+    let mut rig = Rig::settled().await;
+    rig.redeploy(&[("TickRate", "rate(20 days)")]).await;
+    let since = rig.now();
+    let outcomes = rig.metrics("scheduled-incremental-sync").len();
+    // What nobody rings stays undone: here the ring of a match is lost.
+    let queue = "local-identity-work.fifo";
+    let pause = rig.stack().pause(queue).await;
+    let bens = rig.a_match(7, "_mch-example.com-1793000000000-10003", "2026-10-29T00:00:00Z");
+    rig.api(Method::POST, "/matches", &bens).await;
+    eventually("a ring", async || (rig.depth(queue).await > 0).then_some(())).await;
+    let found = rig.sqs("ReceiveMessage", queue, &json!({})).await;
+    let ring = &found["Messages"][0];
+    assert!(ring["Body"].as_str().is_some_and(|body| body.contains(&rig.world.marketo.munchkin_id)), "{ring}");
+    rig.sqs("DeleteMessage", queue, &json!({"ReceiptHandle": ring["ReceiptHandle"]})).await;
+    drop(pause);
+    assert_eq!(rig.metrics("scheduled-incremental-sync").len(), outcomes, "not even a tick");
+    assert_eq!(rig.logged("scheduled-incremental-sync", "ERROR", since), Vec::<Value>::new());
+    assert_eq!(rig.members(RETURNING), BTreeSet::from([ANNA]));
+
+    rig.redeploy(&[("TickRate", "rate(1 minute)")]).await;
+    rig.until("the tick rings what is left", RETURNING, &[ANNA, BEN]).await;
     rig.end().await;
 }
 
@@ -899,12 +963,14 @@ fn fields_of_widgets() -> Vec<BTreeSet<String>> {
         template.lines().filter_map(|line| line.split_once("\"query\": \"SOURCE '${ScheduledIncrementalSyncLog}' | "));
     let fields = |query: &str| -> BTreeSet<String> {
         let mut fields = BTreeSet::new();
-        for opening in ["ispresent(", "max(", "sum("] {
+        for opening in ["ispresent(", "max(", "sum(", "latest("] {
             fields.extend(query.split(opening).skip(1).filter_map(|rest| rest.split_once(')')).map(|(name, _)| name));
         }
         let (_, groups) = query.split_once(" by ").expect("groups");
         let groups = groups.split(['|', '"']).next().expect("groups").split(',').map(str::trim);
         fields.extend(groups.filter(|group| !group.starts_with("bin(")));
+        // CloudWatch's own.
+        fields.retain(|field| !field.starts_with('@'));
         fields.into_iter().map(str::to_owned).collect()
     };
     queries.map(|(_, query)| fields(query)).collect()
@@ -914,7 +980,7 @@ fn fields_of_widgets() -> Vec<BTreeSet<String>> {
 async fn the_dashboard_finds_its_lines() {
     let widgets = fields_of_widgets();
     let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-    assert!(widgets.contains(&of(&["refusals", "code"])) && widgets.len() == 4, "{widgets:?}");
+    assert!(widgets.contains(&of(&["refusals", "code"])) && widgets.len() == 5, "{widgets:?}");
     // Its feed is late, and Marketo refuses one call.
     let rig = Rig::settled().await;
     let refused = Fault {
