@@ -124,7 +124,11 @@ const problem = (status, detail, more = {}) => ({ status, body: { type: "about:b
 const at = (pointer, detail) => ({ errors: [{ pointer, detail }] });
 
 /** What the stack has: its syncs, and Marketo's lists. */
-const everything = async () => JSON.stringify([await stack.call("GET", "/syncs"), await stack.lists()]);
+/** What somebody has chosen, and who is in the lists; not how far the functions are, who look at all lists again by themselves. */
+const everything = async () => {
+  const syncs = (await stack.call("GET", "/syncs")).map(({ live, progress, freshness, sources, ...chosen }) => chosen);
+  return JSON.stringify([syncs, await stack.lists()]);
+};
 
 test("before there is a sync, home says how to begin, and the first view is small and of one origin", async (t) => {
   const context = await browser.newContext();
